@@ -1,0 +1,1 @@
+"""Tensors in, numbers out: what a fuser does."""

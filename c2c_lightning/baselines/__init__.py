@@ -1,0 +1,1 @@
+"""Responders that C2C is compared with."""

@@ -1,0 +1,1 @@
+"""A tiny pair of language models and a made-up world, shipped with the package."""

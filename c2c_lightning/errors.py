@@ -1,0 +1,53 @@
+"""Everything a user can cause, by name. Each message says what is wrong, where, and how to mend it."""
+
+
+class C2CError(Exception):
+    """Base of all errors that a user can mend; the command line prints its message and exits with 1."""
+
+
+class UnsupportedModelError(C2CError):
+    """A language model whose cache cannot be fused (linear attention, shared KV, encoder-decoder, ...)."""
+
+
+class ModelLoadError(C2CError):
+    """A language model or its tokenizer that cannot be loaded."""
+
+
+class LayerMapError(C2CError):
+    """A receiver layer mapped to a sharer layer that does not exist, or a map of the wrong length."""
+
+
+class FuserConfigError(C2CError):
+    """A choice in the fuser's configuration that is not possible."""
+
+
+class PairMismatchError(C2CError):
+    """A fuser and a pair of models that do not belong together."""
+
+
+class FuserFormatError(C2CError):
+    """A fuser directory that is incomplete, cut short, or of another format."""
+
+
+class AlignmentError(C2CError):
+    """Two tokenizations that cannot be aligned."""
+
+
+class PromptError(C2CError):
+    """A prompt that cannot be encoded or is longer than the models allow."""
+
+
+class DataError(C2CError):
+    """A data file that is missing, empty or has too many rows that do not fit."""
+
+
+class BenchmarkError(C2CError):
+    """A benchmark that is unknown, malformed or empty."""
+
+
+class MissingExtraError(C2CError):
+    """An optional dependency that is not installed."""
+
+
+class CheckpointError(C2CError):
+    """A Lightning checkpoint that is missing, cut short or of another run."""

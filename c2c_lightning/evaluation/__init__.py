@@ -1,0 +1,1 @@
+"""Benchmarks over responders, with statistics and controls."""

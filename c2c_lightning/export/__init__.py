@@ -1,0 +1,1 @@
+"""Files: the fuser directory and the authors' published layout."""

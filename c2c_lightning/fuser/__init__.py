@@ -1,0 +1,1 @@
+"""The trainable part: project, weigh, gate (paper section 3.3)."""

@@ -1,0 +1,1 @@
+"""Frozen language models and a fuser as one callable model."""
