@@ -1,0 +1,65 @@
+# Every target sets up what it needs, can be called alone, and does nothing twice.
+#   make install      own .venv with the pinned versions, editable, dev extra
+#   make quickstart   trains a fuser on the embedded pair and evaluates it (runs/quickstart)
+#   make test         fast tests        make lint   ruff, mypy, import contracts
+# PYTHON= chooses the interpreter, VENV= the environment's folder.
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+RUN := runs/quickstart
+
+# The first that is there and new enough.
+FIND_PYTHON = for p in python3 python3.11 python3.12 python3.13 python3.14; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done
+PYTHON ?= $(shell $(FIND_PYTHON))
+
+# Small models: more threads than this only spin. Nothing is looked up on the hub.
+TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
+
+.PHONY: install quickstart test test-slow lint format types contracts notebooks clean
+.DELETE_ON_ERROR:
+
+install: $(STAMP)
+
+# The stamp is written last, so that an install that was cut off is done again.
+$(STAMP): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "No Python 3.11 or newer was found. Install one, or name it: make PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(PYTHON) is older than Python 3.11. Name a newer one: make PYTHON=/path/to/python3.11"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+quickstart: install
+	HF_HUB_OFFLINE=1 $(BIN)/lightning fit --config configs/fit/quickstart.yaml
+	HF_HUB_OFFLINE=1 $(BIN)/lightning test --config configs/eval/quickstart.yaml
+	@test -f $(RUN)/fuser/fuser_config.json && test -f $(RUN)/report.json
+	@echo "Fuser: $(RUN)/fuser   Evaluation: $(RUN)/report.json   Talk to it: $(BIN)/lightning chat --fuser $(RUN)/fuser"
+
+test: install
+	$(TEST_ENV) $(BIN)/python -m pytest -n 2 $(ARGS)
+
+test-slow: install
+	$(TEST_ENV) $(BIN)/python -m pytest -n 2 -m slow $(ARGS)
+
+lint: install types contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: install
+	$(BIN)/mypy
+
+contracts: install
+	$(BIN)/lint-imports
+
+notebooks: install
+	@for f in notebooks/*.ipynb; do test -e "$$f" || continue; \
+		$(BIN)/nbstripout --verify "$$f" && $(TEST_ENV) $(BIN)/jupyter execute "$$f" || exit 1; done
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
