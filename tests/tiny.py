@@ -1,4 +1,4 @@
-"""Tiny random language models and tokenizers, built in memory: no file, no network, the same weights for the same seed."""
+"""Tiny random language models and tokenizers, built in memory: no file, no network, same seed, same weights."""
 
 from collections.abc import Sequence
 from functools import cache
