@@ -96,21 +96,45 @@ class SharerTokens(TokenBatch):
 
 
 @dataclass(frozen=True)
-class FusionRound:
-    """One span end: what is fused before the receiver goes on.
+class Read:
+    """The tokens that one sharer is fused into, packed over the batch.
 
     Attributes:
-        end: the receiver column after the span, in tokens.
-        reads: per sharer `(row, receiver_token, sharer_token)`, each (fused,): the packed fused tokens.
+        row: (fused,), the prompt.
+        token: (fused,), the receiver's token.
+        source: (fused,), the sharer's token that it reads.
     """
 
+    row: Int[Tensor, " fused"]
+    token: Int[Tensor, " fused"]
+    source: Int[Tensor, " fused"]
+
+    def __len__(self) -> int:
+        """How many tokens are fused."""
+        return len(self.row)
+
+    def to(self, device: torch.device | str) -> "Read":
+        """The same indices on another device."""
+        return Read(*(index.to(device, non_blocking=True) for index in (self.row, self.token, self.source)))
+
+
+@dataclass(frozen=True)
+class FusionRound:
+    """The spans that end at one column: what is fused before the receiver goes on.
+
+    Attributes:
+        begin: first receiver column of these spans.
+        end: the receiver column after them.
+        reads: for each sharer the tokens that are fused.
+    """
+
+    begin: int
     end: int
-    reads: tuple[tuple[Tensor, Tensor, Tensor], ...]
+    reads: tuple[Read, ...]
 
     def to(self, device: torch.device | str) -> "FusionRound":
         """The same round with its indices on another device."""
-        moved = tuple(tuple(i.to(device, non_blocking=True) for i in read) for read in self.reads)
-        return FusionRound(self.end, moved)  # type: ignore[arg-type]
+        return FusionRound(self.begin, self.end, tuple(read.to(device) for read in self.reads))
 
 
 @dataclass(frozen=True)
@@ -177,9 +201,12 @@ class PromptBatch:
 
     def to(self, device: torch.device | str) -> "PromptBatch":
         """The same batch on another device, its fusion plan made before the move."""
-        plan = self.fusion_rounds
+        if self.receiver.input_ids.device == torch.device(device):
+            return self
         moved = PromptBatch(self.receiver.to(device), tuple(s.to(device) for s in self.sharers))
-        moved.__dict__["fusion_rounds"] = tuple(r.to(device) for r in plan)
+        moved.__dict__["num_read_tokens"] = self.num_read_tokens
+        moved.__dict__["fusion_rounds"] = tuple(r.to(device) for r in self.fusion_rounds)
+        moved.__dict__["whole_round"] = tuple(r.to(device) for r in self.whole_round)
         return moved
 
     def select(self, rows: Sequence[int] | Tensor) -> "PromptBatch":
@@ -209,8 +236,26 @@ class PromptBatch:
         picks = []
         for number, sharer in enumerate(self.sharers):
             row, token = reads[..., number].nonzero(as_tuple=True)
-            picks.append((row, token, sharer.index[row, token]))
-        return FusionRound(end, tuple(picks))
+            picks.append(Read(row, token, sharer.index[row, token]))
+        return FusionRound(min(int(pick.token.min()) for pick in picks if len(pick)), end, tuple(picks))
+
+    @cached_property
+    def num_read_tokens(self) -> tuple[int, ...]:
+        """For each sharer how many of its columns are read, counted from the first: later ones need not run."""
+        ends = ([int(r.reads[n].source.max()) + 1 for r in self.fusion_rounds if len(r.reads[n])] for n in range(len(self.sharers)))
+        return tuple(max(end, default=0) for end in ends)
+
+    @cached_property
+    def whole_round(self) -> tuple[FusionRound, ...]:
+        """All spans as one round, for fusing them from one clean prefill."""
+        rounds = self.fusion_rounds
+        if len(rounds) < 2:
+            return rounds
+        reads = tuple(
+            Read(*(torch.cat([getattr(r.reads[n], part) for r in rounds]) for part in ("row", "token", "source")))
+            for n in range(len(self.sharers))
+        )
+        return (FusionRound(min(r.begin for r in rounds), rounds[-1].end, reads),)
 
 
 def _span_ends(reads: Tensor, real: Tensor) -> Tensor:

@@ -1,0 +1,56 @@
+"""Layer alignment: which sharer layer each receiver layer reads (paper, appendix A.1.1)."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from c2c_lightning.errors import LayerMapError
+
+LayerMap = list[int | None]
+"""For each receiver layer the sharer layer that it reads, or None where nothing is fused."""
+
+LayerAlignment = Literal["terminal", "depth", "skip"]
+
+
+def terminal(num_receiver_layers: int, num_sharer_layers: int) -> LayerMap:
+    """Last with last and so on back; early receiver layers of a shallower sharer read its first layer (as released)."""
+    offset = num_sharer_layers - num_receiver_layers
+    return [min(max(n + offset, 0), num_sharer_layers - 1) for n in range(num_receiver_layers)]
+
+
+def terminal_or_skip(num_receiver_layers: int, num_sharer_layers: int) -> LayerMap:
+    """Last with last and so on back; receiver layers without a partner are not fused (the paper's text)."""
+    offset = num_sharer_layers - num_receiver_layers
+    return [n + offset if n + offset >= 0 else None for n in range(num_receiver_layers)]
+
+
+def depth(num_receiver_layers: int, num_sharer_layers: int) -> LayerMap:
+    """The sharer layer at the nearest normalised depth; ties go to the lower layer."""
+    last_receiver, last_sharer = max(num_receiver_layers - 1, 1), max(num_sharer_layers - 1, 1)
+
+    def distance(n: int, m: int) -> int:
+        return abs(n * last_sharer - m * last_receiver)  # whole numbers, so that ties are exact
+
+    return [min(range(num_sharer_layers), key=lambda m: distance(n, m)) for n in range(num_receiver_layers)]
+
+
+ALIGNMENTS = {"terminal": terminal, "skip": terminal_or_skip, "depth": depth}
+
+
+def checked_map(layer_map: Sequence[int | None], num_receiver_layers: int, num_sharer_layers: int) -> LayerMap:
+    """An explicit layer map, -1 or None for layers that are not fused.
+
+    Raises:
+        LayerMapError: the map has the wrong length or names a layer that does not exist.
+    """
+    if len(layer_map) != num_receiver_layers:
+        raise LayerMapError(
+            f"layer_map has {len(layer_map)} entries, but the receiver has {num_receiver_layers} layers. "
+            "Give one sharer layer for each receiver layer, -1 for those that are not fused."
+        )
+    for layer, source in enumerate(layer_map):
+        if source is not None and not -1 <= source < num_sharer_layers:
+            raise LayerMapError(
+                f"receiver layer {layer} is mapped to sharer layer {source}, but the sharer has layers 0 to "
+                f"{num_sharer_layers - 1}. Use `layer_alignment: terminal`, or correct `layer_map`."
+            )
+    return [None if source is None or source < 0 else source for source in layer_map]

@@ -1,0 +1,184 @@
+"""The fuser: for each sharer and receiver layer a layer fuser, run over the packed fused tokens of a batch."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from c2c_lightning.alignment.layers import ALIGNMENTS, LayerMap, checked_map
+from c2c_lightning.data.batch import FusionRound, Read
+from c2c_lightning.errors import FuserConfigError
+from c2c_lightning.fuser.config import FuserConfig
+from c2c_lightning.fuser.gate import NOISES, Gate, draw_uniform
+from c2c_lightning.fuser.layer import build_layer_fuser
+from c2c_lightning.fuser.packing import PackedKV, add_packed, pack
+from c2c_lightning.kv.geometry import KVGeometry, LayerGeometry
+from c2c_lightning.kv.layer import LayerStack
+
+
+class LayerGroup(nn.Module):
+    """Receiver layers of one shape that read sharer layers of one shape: one stack of weights.
+
+    Attributes:
+        receiver_layers: the receiver layers, ascending.
+        sharer_layers: the sharer layer that each of them reads.
+    """
+
+    def __init__(
+        self, pairs: Sequence[tuple[int, int]], receiver: LayerGeometry, sharer: LayerGeometry, config: FuserConfig
+    ) -> None:
+        """Make the fusers of keys and of values for `pairs` of receiver and sharer layers."""
+        super().__init__()
+        self.receiver_layers, self.sharer_layers = [list(side) for side in zip(*pairs, strict=True)]
+        self.kv_heads = receiver.kv_heads
+        heads, sharer_heads = receiver.kv_heads, sharer.kv_heads
+        self.keys = build_layer_fuser(len(pairs), (heads, receiver.key_dim), (sharer_heads, sharer.key_dim), config)
+        self.values = build_layer_fuser(len(pairs), (heads, receiver.value_dim), (sharer_heads, sharer.value_dim), config)
+
+    @property
+    def gates(self) -> list[Gate]:
+        """The learnable gates, of keys and of values; empty for ablations without gates."""
+        return [part.gate for part in (self.keys, self.values) if isinstance(part.gate, Gate)]
+
+    def forward(
+        self, receiver_kv: LayerStack, sharer_kv: LayerStack, read: Read, noise: tuple[Tensor | None, Tensor | None]
+    ) -> PackedKV:
+        """F of Eq. 3: what is added to the receiver's entries.
+
+        Args:
+            receiver_kv: the receiver's cache, all layers.
+            sharer_kv: the sharer's cache, all layers that are read.
+            read: the fused tokens and what they read.
+            noise: gate noise of keys and of values, (layers, fused, kv_heads, 1) each, None for hard gates.
+        """
+        like = self.keys.features.input.weight
+        receiver = pack([receiver_kv[n] for n in self.receiver_layers], read.row, read.token, like)
+        sharer = pack([sharer_kv[m] for m in self.sharer_layers], read.row, read.source, like)
+        return PackedKV(
+            self.keys(receiver.keys, sharer.keys, noise[0]), self.values(receiver.values, sharer.values, noise[1])
+        )
+
+
+class SharerFuser(nn.Module):
+    """Everything that one sharer gives to the receiver.
+
+    Attributes:
+        layer_map: for each receiver layer the sharer layer that it reads, or None.
+    """
+
+    def __init__(self, receiver: KVGeometry, sharer: KVGeometry, layer_map: LayerMap, config: FuserConfig) -> None:
+        """Make a stack of fusers for each combination of layer shapes (one, unless a model's layers differ)."""
+        super().__init__()
+        self.layer_map = layer_map
+        by_shape: dict[tuple[LayerGeometry, LayerGeometry], list[tuple[int, int]]] = {}
+        for n, m in enumerate(layer_map):
+            if m is not None:
+                by_shape.setdefault((receiver.layers[n], sharer.layers[m]), []).append((n, m))
+        self.groups = nn.ModuleList(LayerGroup(pairs, *shapes, config) for shapes, pairs in by_shape.items())
+
+    @property
+    def num_sharer_layers(self) -> int:
+        """How many of the sharer's layers are read, counted from its first: deeper ones need not run."""
+        return max((m + 1 for m in self.layer_map if m is not None), default=0)
+
+
+class Fuser(nn.Module):
+    """The trained whole: Eq. 3 for every receiver layer and sharer.
+
+    Attributes:
+        config: the choices; those that change no weight may be replaced (`dataclasses.replace`) at any time.
+        sharers: one `SharerFuser` each.
+    """
+
+    def __init__(self, receiver: KVGeometry, sharers: Sequence[KVGeometry], config: FuserConfig) -> None:
+        """Make a fuser for a receiver and its sharers."""
+        super().__init__()
+        self.config, self.receiver_geometry, self.sharer_geometries = config, receiver, tuple(sharers)
+        pairs = zip(sharers, layer_maps(receiver, sharers, config), strict=True)
+        self.sharers = nn.ModuleList(SharerFuser(receiver, sharer, layer_map, config) for sharer, layer_map in pairs)
+
+    def forward(
+        self, receiver_kv: LayerStack, sharer_kv: Sequence[LayerStack | None], fusion: FusionRound
+    ) -> LayerStack:
+        """Put the fused entries of one round in the receiver's place.
+
+        Args:
+            receiver_kv: the receiver's cache up to the end of the spans.
+            sharer_kv: each sharer's cache over all its prompt tokens, None for a sharer that is left out.
+            fusion: the tokens that are fused, and what each of them reads.
+
+        Returns:
+            The receiver's cache with the fused entries in it.
+        """
+        fused = list(receiver_kv)
+        for sharer, kv, read in zip(self.sharers, sharer_kv, fusion.reads, strict=True):
+            if kv is None or not len(read):
+                continue
+            base = receiver_kv if self.config.sharer_order == "parallel" else fused
+            for group in sharer.groups:
+                noise = self._noise(group, len(receiver_kv[0].keys), fusion, read)
+                residual = group(base, kv, read, noise)
+                layers = add_packed([fused[n] for n in group.receiver_layers], read.row, read.token, residual)
+                for n, layer in zip(group.receiver_layers, layers, strict=True):
+                    fused[n] = layer
+        return fused
+
+    def _noise(
+        self, group: LayerGroup, batch: int, fusion: FusionRound, read: Read
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Gate noise for keys and for values; None outside training."""
+        kind = self.config.gate_noise
+        if not (self.training and group.gates and kind != "none"):
+            return None, None
+        uniform = draw_uniform(len(group.receiver_layers), batch, group.kv_heads, fusion.end - fusion.begin, group.gates[0])
+        # (layers, keys and values, batch, kv_heads, tokens) to (layers, fused, kv_heads, 1)
+        picked = uniform.permute(1, 0, 2, 4, 3)[:, :, read.row, read.token - fusion.begin].unsqueeze(-1)
+        keys, values = NOISES[kind](picked)
+        return keys, values
+
+    def gates(self) -> Iterator[tuple[int, LayerGroup, Gate, Gate]]:
+        """Sharer number, group, gate of its keys, gate of its values."""
+        for number, sharer in enumerate(self.sharers):
+            for group in sharer.groups:
+                if group.gates:
+                    yield number, group, *group.gates
+
+    @torch.no_grad()
+    def gate_logits(self) -> Tensor:
+        """All gate logits, (sharers, 2, receiver layers): keys, values; NaN where a layer has no gate."""
+        shape = (len(self.sharers), 2, self.receiver_geometry.num_layers)
+        table = torch.full(shape, torch.nan)
+        for number, group, keys, values in self.gates():
+            table[number, 0, group.receiver_layers] = keys.logit.float().cpu()
+            table[number, 1, group.receiver_layers] = values.logit.float().cpu()
+        return table
+
+    def set_temperature(self, temperature: float) -> None:
+        """Set the temperature of all gates."""
+        for _, _, keys, values in self.gates():
+            keys.temperature.fill_(temperature)
+            values.temperature.fill_(temperature)
+
+    @torch.no_grad()
+    def force_gates(self, is_open: bool) -> None:
+        """Open or close all gates for good, by their logits."""
+        for _, _, keys, values in self.gates():
+            keys.logit.fill_(1.0 if is_open else -1.0)
+            values.logit.fill_(1.0 if is_open else -1.0)
+
+
+def layer_maps(receiver: KVGeometry, sharers: Sequence[KVGeometry], config: FuserConfig) -> list[LayerMap]:
+    """The layer map of each sharer: the explicit one, or by the configured alignment.
+
+    Raises:
+        FuserConfigError: not one explicit map per sharer.
+        LayerMapError: an explicit map that does not fit the models.
+    """
+    if config.layer_map is None:
+        return [ALIGNMENTS[config.layer_alignment](receiver.num_layers, s.num_layers) for s in sharers]
+    if len(config.layer_map) != len(sharers):
+        raise FuserConfigError(
+            f"layer_map holds {len(config.layer_map)} maps for {len(sharers)} sharers. Give one map for each sharer."
+        )
+    pairs = zip(config.layer_map, sharers, strict=True)
+    return [checked_map(layer_map, receiver.num_layers, sharer.num_layers) for layer_map, sharer in pairs]

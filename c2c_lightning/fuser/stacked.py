@@ -1,0 +1,57 @@
+"""Building blocks for many layers at once.
+
+All receiver layers have fusers of one shape, and the fuser is pointwise over tokens. So each weight is stacked over
+layers, (layers, in, out), and each step is one batched product over all layers, however many there are: a GPU launches
+tens of kernels instead of hundreds.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class StackedLinear(nn.Module):
+    """A linear map for each layer, started like `nn.Linear`."""
+
+    def __init__(self, num_layers: int, in_dim: int, out_dim: int, bias: bool = True) -> None:
+        """Make `num_layers` maps from `in_dim` to `out_dim`."""
+        super().__init__()
+        bound = 1 / math.sqrt(in_dim)
+        self.weight = nn.Parameter(torch.empty(num_layers, in_dim, out_dim).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(num_layers, 1, out_dim).uniform_(-bound, bound)) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(layers, tokens, in) to (layers, tokens, out)."""
+        return torch.bmm(x, self.weight) if self.bias is None else torch.baddbmm(self.bias, x, self.weight)
+
+
+class StackedRMSNorm(nn.Module):
+    """Root-mean-square norm with a scale for each layer."""
+
+    def __init__(self, num_layers: int, dim: int) -> None:
+        """Make `num_layers` norms of width `dim`."""
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(num_layers, 1, dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(layers, tokens, dim), normalised over the last dimension."""
+        return F.rms_norm(x, x.shape[-1:], eps=1e-6) * self.weight
+
+
+class Block(nn.Module):
+    """`x + w2(gelu(w1(rmsnorm(x))))`, no bias."""
+
+    def __init__(self, num_layers: int, dim: int, inner_dim: int, dropout: float) -> None:
+        """Make blocks of width `dim` and inner width `inner_dim`."""
+        super().__init__()
+        self.norm = StackedRMSNorm(num_layers, dim)
+        self.w1 = StackedLinear(num_layers, dim, inner_dim, bias=False)
+        self.w2 = StackedLinear(num_layers, inner_dim, dim, bias=False)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(layers, tokens, dim) to the same shape."""
+        update: Tensor = self.dropout(self.w2(F.gelu(self.w1(self.norm(x)))))
+        return x + update

@@ -1,0 +1,115 @@
+"""The only code that knows how transformers keeps keys and values."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache
+from transformers.cache_utils import Cache, DynamicLayer
+
+from c2c_lightning.errors import UnsupportedModelError
+from c2c_lightning.kv.layer import LayerKV, LayerStack
+
+
+class PrefixLayer(DynamicLayer):
+    """A fixed prefix that attention reads and never changes.
+
+    `update` returns prefix and new entries together and keeps neither: the prefix may carry gradients, can be read
+    any number of times (activation checkpointing replays it), and the response's entries are not kept alive.
+    """
+
+    def __init__(self, prefix: LayerKV | None) -> None:
+        super().__init__()
+        if prefix is not None and prefix.num_tokens:
+            self.keys, self.values = prefix.keys, prefix.values
+            self.dtype, self.device, self.is_initialized = prefix.keys.dtype, prefix.keys.device, True
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object) -> tuple[Tensor, Tensor]:
+        """Prefix and new entries, (batch, kv_heads, prefix + new, head_dim) each."""
+        if not self.is_initialized:
+            return key_states, value_states
+        return torch.cat([self.keys, key_states], 2), torch.cat([self.values, value_states], 2)
+
+
+class RecordingLayer(PrefixLayer):
+    """A prefix layer that hands the new entries to a prefill."""
+
+    def __init__(self, prefix: LayerKV | None, record: LayerStack, last: bool) -> None:
+        super().__init__(prefix)
+        self.record, self.last = record, last
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object) -> tuple[Tensor, Tensor]:
+        """As `PrefixLayer.update`; the last layer ends the pass here, since nothing above its keys is read."""
+        self.record.append(LayerKV(key_states, value_states))
+        if self.last:
+            raise PrefillDone
+        return super().update(key_states, value_states)
+
+
+class PrefillDone(Exception):  # noqa: N818  (not an error: the way out of a forward pass that has done its work)
+    """The last layer that a prefill needs has given its keys and values."""
+
+
+class Prefill:
+    """Runs a model for its keys and values only.
+
+    The pass ends at the last layer's keys and values: its attention and MLP, the final norm and the output head are
+    never computed. No model code is changed: the cache layer itself ends the pass.
+    """
+
+    def __init__(self, model: nn.Module, num_layers: int) -> None:
+        """Prepare to read the first `num_layers` layers of `model`."""
+        self.model, self.num_layers = model, num_layers
+
+    def run(
+        self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor, prefix: LayerStack | None = None
+    ) -> LayerStack:
+        """Keys and values of new tokens.
+
+        Args:
+            input_ids: (batch, new).
+            attention_mask: (batch, prefix + new).
+            position_ids: (batch, new).
+            prefix: what came before, (batch, kv_heads, prefix, head_dim) in each layer.
+
+        Returns:
+            The new tokens' entries alone, for the first `num_layers` layers.
+
+        Raises:
+            UnsupportedModelError: the model does not fill one cache layer after the other.
+        """
+        record: LayerStack = []
+        before: Sequence[LayerKV | None] = prefix if prefix is not None else [None] * self.num_layers
+        layers = [RecordingLayer(kv, record, last=n == self.num_layers - 1) for n, kv in enumerate(before)]
+        try:
+            self.model(
+                input_ids=input_ids,
+                attention_mask=attention_mask,
+                position_ids=position_ids,
+                past_key_values=Cache(layers=layers),
+                use_cache=True,
+                logits_to_keep=1,
+            )
+        except PrefillDone:
+            pass
+        if len(record) != self.num_layers:
+            raise UnsupportedModelError(
+                f"{type(self.model).__name__} filled {len(record)} of {self.num_layers} cache layers in one pass, so it "
+                "has layers without keys and values of their own. Use a model with ordinary attention in every layer."
+            )
+        return record
+
+
+def prefix_cache(kv: LayerStack) -> Cache:
+    """A cache that is read and never grows: for training passes over a fused prefix."""
+    return Cache(layers=[PrefixLayer(layer) for layer in kv])
+
+
+def dynamic_cache(kv: LayerStack) -> DynamicCache:
+    """A cache that `generate` can grow, filled with the given entries."""
+    return DynamicCache(ddp_cache_data=[(layer.keys, layer.values) for layer in kv])
+
+
+def cache_entries(cache: Cache) -> LayerStack:
+    """The entries that lie in a cache, layer by layer."""
+    return [LayerKV(layer.keys, layer.values) for layer in cache.layers]

@@ -1,0 +1,34 @@
+"""Keys and values of one layer."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class LayerKV:
+    """Keys and values of one layer, after RoPE, as they lie in the cache."""
+
+    keys: Float[Tensor, "batch kv_heads tokens key_dim"]
+    values: Float[Tensor, "batch kv_heads tokens value_dim"]
+
+    @property
+    def num_tokens(self) -> int:
+        """Length of the cache, in tokens, padding included."""
+        return self.keys.shape[2]
+
+    def append(self, new: "LayerKV") -> "LayerKV":
+        """These entries followed by newer ones."""
+        if self.num_tokens == 0:
+            return new
+        return LayerKV(torch.cat([self.keys, new.keys], 2), torch.cat([self.values, new.values], 2))
+
+    def to(self, device: torch.device) -> "LayerKV":
+        """The same entries on another device."""
+        return LayerKV(self.keys.to(device, non_blocking=True), self.values.to(device, non_blocking=True))
+
+
+LayerStack = list[LayerKV]
+"""One `LayerKV` for each layer of a model, first layer first."""

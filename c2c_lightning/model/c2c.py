@@ -1,0 +1,211 @@
+"""A frozen receiver, frozen sharers and a fuser as one model (paper, Eq. 3 and 4)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers.cache_utils import Cache
+
+from c2c_lightning.data.batch import PromptBatch, TrainingBatch, positions_of
+from c2c_lightning.errors import PairMismatchError
+from c2c_lightning.fuser.config import FuserConfig
+from c2c_lightning.fuser.fuser import Fuser
+from c2c_lightning.kv.cache import dynamic_cache, prefix_cache
+from c2c_lightning.kv.layer import LayerStack
+from c2c_lightning.model.frozen import FrozenLM
+
+SharerKV = Sequence[LayerStack | None]
+"""Each sharer's cache over the tokens that are read; None for a sharer that is left out."""
+
+
+@dataclass(frozen=True)
+class C2COutput:
+    """What a teacher-forced pass gives.
+
+    Attributes:
+        loss: mean cross-entropy over the supervised response tokens.
+        logits: (batch, 1 + response, vocab), at the last prompt token and at each response token.
+    """
+
+    loss: Tensor
+    logits: Tensor
+
+
+class C2CModel(nn.Module):
+    """The receiver, answering on a cache that its sharers' caches are fused into.
+
+    Only `fuser` is a submodule: it alone trains, and it alone is in the state dict.
+
+    Attributes:
+        receiver: the model that answers.
+        sharers: the models that share their caches.
+        fuser: the trained part.
+    """
+
+    def __init__(self, receiver: FrozenLM, sharers: Sequence[FrozenLM], config: FuserConfig) -> None:
+        """Put a fresh fuser between loaded models."""
+        super().__init__()
+        self.receiver, self.sharers = receiver, tuple(sharers)
+        self.fuser = Fuser(receiver.geometry, [sharer.geometry for sharer in sharers], config)
+
+    def prefill_sharers(self, prompt: PromptBatch, active_sharers: Sequence[int] | None = None) -> list[LayerStack | None]:
+        """Each sharer's cache over its prompt, as far as it is read; a sharer never sees fused entries.
+
+        Args:
+            prompt: the prompts.
+            active_sharers: numbers of the sharers to run, default all.
+        """
+        active = range(len(self.sharers)) if active_sharers is None else active_sharers
+        if not set(active) <= set(range(len(self.sharers))):
+            raise PairMismatchError(f"active_sharers is {list(active)}, but the sharers are 0 to {len(self.sharers) - 1}.")
+        return [self._prefill_sharer(prompt, n) if n in active else None for n in range(len(self.sharers))]
+
+    @torch.no_grad()
+    def _prefill_sharer(self, prompt: PromptBatch, number: int) -> LayerStack:
+        tokens, end = prompt.sharers[number], prompt.num_read_tokens[number]
+        sharer = self.sharers[number]
+        sharer.check_length(end)
+        num_layers = self.fuser.sharers[number].num_sharer_layers
+        ids, mask, positions = tokens.input_ids[:, :end], tokens.mask[:, :end], tokens.positions[:, :end]
+        return sharer.prefill(ids, mask, positions, num_layers=num_layers)
+
+    def prefill_receiver(self, prompt: PromptBatch, prefix: LayerStack, end: int) -> LayerStack:
+        """The receiver's cache over its first `end` prompt tokens, going on from `prefix`.
+
+        The graph is kept only where it is needed: after fused entries that are being trained.
+        """
+        begin, tokens = prefix[0].num_tokens, prompt.receiver
+        with torch.set_grad_enabled(torch.is_grad_enabled() and prefix[0].keys.requires_grad):
+            ids, mask, positions = tokens.input_ids[:, begin:end], tokens.mask[:, :end], tokens.positions[:, begin:end]
+            new = self.receiver.prefill(ids, mask, positions, prefix if begin else None)
+        return [old.append(layer) for old, layer in zip(prefix, new, strict=True)]
+
+    def fuse_spans(self, prompt: PromptBatch, sharer_kv: SharerKV) -> LayerStack:
+        """The receiver's fused cache up to the end of the last fusion span (Eq. 3)."""
+        receiver_kv = self.receiver.empty_kv(len(prompt))
+        for fusion in prompt.whole_round if self.fuser.config.span_order == "one_pass" else prompt.fusion_rounds:
+            receiver_kv = self.prefill_receiver(prompt, receiver_kv, fusion.end)
+            receiver_kv = self.fuser(receiver_kv, sharer_kv, fusion)
+        return receiver_kv
+
+    def fuse(
+        self, prompt: PromptBatch, active_sharers: Sequence[int] | None = None, sharer_kv: SharerKV | None = None
+    ) -> Cache:
+        """The fused cache over all prompt tokens but the last.
+
+        Args:
+            prompt: the prompts, left padded.
+            active_sharers: numbers of the sharers that take part, default all.
+            sharer_kv: caches to use instead of running the sharers, as from `prefill_sharers`.
+
+        Returns:
+            A cache that `generate` goes on from.
+        """
+        prompt = self._placed(prompt)
+        if sharer_kv is None:
+            sharer_kv = self.prefill_sharers(prompt, active_sharers)
+        receiver_kv = self.fuse_spans(prompt, sharer_kv)
+        return dynamic_cache(self.prefill_receiver(prompt, receiver_kv, prompt.num_receiver_tokens - 1))
+
+    def forward(
+        self,
+        prompt: PromptBatch,
+        response_ids: Tensor,
+        response_mask: Tensor | None = None,
+        active_sharers: Sequence[int] | None = None,
+    ) -> C2COutput:
+        """Teacher-forced pass over prompts and responses (Eq. 4).
+
+        Args:
+            prompt: the prompts, left padded.
+            response_ids: (batch, response), right padded.
+            response_mask: (batch, response), 1 for a real and supervised token; default all.
+            active_sharers: numbers of the sharers that take part, default all.
+        """
+        response_ids = response_ids.to(self.receiver.device)
+        mask = torch.ones_like(response_ids) if response_mask is None else response_mask.to(response_ids)
+        prompt, sharer_kv = self._placed(prompt), None
+        sharer_kv = self.prefill_sharers(prompt, active_sharers)
+        logits = self._respond(prompt, sharer_kv, response_ids, mask)
+        logits = logits[:, -1 - response_ids.shape[1] :]
+        supervised = mask.bool()
+        loss = F.cross_entropy(logits[:, :-1][supervised].float(), response_ids[supervised])
+        return C2COutput(loss, logits)
+
+    def response_loss(self, batch: TrainingBatch, active_sharers: Sequence[int] | None = None) -> Tensor:
+        """Summed cross-entropy of the supervised response tokens; output head at those positions only."""
+        prompt, ids, mask = self._placed(batch.prompt), batch.response_ids, batch.response_mask
+        ids, mask = ids.to(self.receiver.device), mask.to(self.receiver.device)
+        sharer_kv = self.prefill_sharers(prompt, active_sharers)
+        # Nothing is predicted at the last response token, so it is not run.
+        logits = self._respond(prompt, sharer_kv, ids[:, :-1], mask[:, :-1], keep=mask)
+        return F.cross_entropy(logits.float(), ids[mask], reduction="sum")
+
+    def _respond(
+        self, prompt: PromptBatch, sharer_kv: SharerKV, ids: Tensor, mask: Tensor, keep: Tensor | None = None
+    ) -> Tensor:
+        """Logits over what follows the last span: the rest of the prompt, then `ids`.
+
+        Args:
+            prompt: the prompts.
+            sharer_kv: the sharers' caches.
+            ids: (batch, n), response tokens to run.
+            mask: (batch, n), which of them are real.
+            keep: (batch, m), which of the last m positions to compute logits for; default all positions.
+
+        Returns:
+            (batch, rest + n, vocab), or (kept, vocab).
+        """
+        receiver_kv = self.fuse_spans(prompt, sharer_kv)
+        begin, tokens = receiver_kv[0].num_tokens, prompt.receiver
+        positions = tokens.positions[:, -1:] + positions_of(torch.cat([torch.ones_like(ids[:, :1]), mask.long()], 1))[:, 1:]
+        logits_to_keep: int | Tensor = 0
+        input_ids = torch.cat([tokens.input_ids[:, begin:], ids], 1)
+        self.receiver.check_length(begin + input_ids.shape[1])
+        if keep is not None:
+            logits_to_keep = F.pad(keep.bool(), (input_ids.shape[1] - keep.shape[1], 0))
+        output = self.receiver.model(
+            input_ids=input_ids,
+            attention_mask=torch.cat([tokens.mask, mask.long()], 1),
+            position_ids=torch.cat([tokens.positions[:, begin:], positions], 1),
+            past_key_values=prefix_cache(receiver_kv),
+            use_cache=False,
+            logits_to_keep=logits_to_keep,
+        )
+        logits: Tensor = output.logits
+        return logits
+
+    def generate(
+        self,
+        prompt: PromptBatch,
+        active_sharers: Sequence[int] | None = None,
+        sharer_kv: SharerKV | None = None,
+        **generate_kwargs: Any,
+    ) -> Any:
+        """transformers' own `generate` on the fused cache.
+
+        Args:
+            prompt: the prompts, left padded.
+            active_sharers: numbers of the sharers that take part, default all.
+            sharer_kv: caches to use instead of running the sharers.
+            generate_kwargs: everything that transformers' `generate` takes.
+
+        Returns:
+            (batch, prompt + new) ids, or what `return_dict_in_generate` asks for.
+        """
+        raise NotImplementedError
+
+    def _placed(self, prompt: PromptBatch) -> PromptBatch:
+        """The prompts on the receiver's device."""
+        return prompt.to(self.receiver.device)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        """Moves the frozen models too when the fuser is moved; never changes their type."""
+        super()._apply(fn, recurse)
+        device = next(self.fuser.parameters()).device
+        for model in (self.receiver, *self.sharers):
+            model.to(device)
+        return self

@@ -1,0 +1,186 @@
+"""Frozen language models: loading them, and what is particular to one."""
+
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+
+from c2c_lightning import embedded
+from c2c_lightning.errors import ModelLoadError, PromptError
+from c2c_lightning.kv.cache import Prefill
+from c2c_lightning.kv.geometry import KVGeometry, probe_geometry, refuse_unfusable
+from c2c_lightning.kv.layer import LayerKV, LayerStack
+
+logger = logging.getLogger(__name__)
+
+EMBEDDED = "embedded:"
+
+
+@dataclass(frozen=True)
+class LMSpec:
+    """Which language model to load, and how.
+
+    Attributes:
+        path: a local directory, a hub id, or `embedded:NAME` for a model of the package.
+        revision: hub revision (branch, tag or commit).
+        dtype: type of its weights; `auto` keeps the checkpoint's.
+        device: where it lives; default the fuser's device.
+        prompt_template: chat template for a base model that has none: a named one or a path to a .jinja file.
+    """
+
+    path: str
+    revision: str | None = None
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    device: str | None = None
+    prompt_template: str | None = None
+
+
+def resolve_path(path: str) -> str:
+    """A local directory for `embedded:NAME`; other names as they are."""
+    return str(embedded.path(path.removeprefix(EMBEDDED))) if path.startswith(EMBEDDED) else path
+
+
+class FrozenLM:
+    """A causal language model that never changes, with its tokenizer.
+
+    It is no `nn.Module`, so that it stays out of state dicts, optimizers, DDP and `train()` of whatever holds it.
+
+    Attributes:
+        model: the transformers causal LM, in eval mode, without gradients.
+        tokenizer: its tokenizer.
+        spec: how it was loaded.
+        geometry: shapes of its KV-cache.
+    """
+
+    def __init__(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, spec: LMSpec) -> None:
+        """Freeze a loaded model."""
+        self.model: Any = model.eval().requires_grad_(False)
+        self.tokenizer, self.spec = tokenizer, spec
+        self.geometry: KVGeometry = probe_geometry(model, spec.path)
+
+    def __deepcopy__(self, memo: dict[int, object]) -> "FrozenLM":
+        """Itself: a copy of a frozen model is the same model."""
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        device: torch.device = next(self.model.parameters()).device
+        return device
+
+    @property
+    def max_tokens(self) -> int | None:
+        """Longest sequence that its positions allow, in tokens, where the config says."""
+        return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+
+    def to(self, device: torch.device) -> None:
+        """Move it, unless its spec ties it to a device."""
+        if self.spec.device is None and self.device != device:
+            self.model.to(device)
+
+    def check_length(self, num_tokens: int) -> None:
+        """Refuse a sequence that is longer than the model's context.
+
+        Raises:
+            PromptError: says how long it is and how long it may be.
+        """
+        if self.max_tokens is not None and num_tokens > self.max_tokens:
+            raise PromptError(
+                f"a sequence of {num_tokens} tokens is longer than the context of {self.spec.path} "
+                f"({self.max_tokens} tokens). Shorten the prompt, or drop such rows with `data.max_length`."
+            )
+
+    def prefill(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        position_ids: Tensor,
+        prefix: LayerStack | None = None,
+        num_layers: int | None = None,
+    ) -> LayerStack:
+        """Keys and values of new tokens.
+
+        Args:
+            input_ids: (batch, new).
+            attention_mask: (batch, prefix + new).
+            position_ids: (batch, new).
+            prefix: the cache so far.
+            num_layers: how many layers are needed, from the first; default all.
+
+        Returns:
+            The new tokens' entries, on the model's device.
+        """
+        num_layers = self.geometry.num_layers if num_layers is None else num_layers
+        if num_layers == 0 or input_ids.shape[1] == 0:
+            return self.empty_kv(len(input_ids))[:num_layers]
+        tokens = (tensor.to(self.device) for tensor in (input_ids, attention_mask, position_ids))
+        return Prefill(self.model, num_layers).run(*tokens, prefix)
+
+    def empty_kv(self, batch: int) -> LayerStack:
+        """A cache over no tokens."""
+        like = next(self.model.parameters())
+
+        def zeros(heads: int, dim: int) -> Tensor:
+            return torch.zeros(batch, heads, 0, dim, dtype=like.dtype, device=like.device)
+
+        layers = self.geometry.layers
+        return [LayerKV(zeros(g.kv_heads, g.key_dim), zeros(g.kv_heads, g.value_dim)) for g in layers]
+
+
+def load_tokenizer(spec: LMSpec) -> PreTrainedTokenizerBase:
+    """The tokenizer that a spec names.
+
+    Raises:
+        ModelLoadError: it is not there, or not a tokenizer.
+    """
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            resolve_path(spec.path), revision=spec.revision, trust_remote_code=False
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelLoadError(_load_message("tokenizer", spec, error)) from error
+    return tokenizer
+
+
+def load_frozen(spec: LMSpec | str | tuple[nn.Module, PreTrainedTokenizerBase], device: str | None = None) -> FrozenLM:
+    """Load and freeze a language model.
+
+    Args:
+        spec: what to load; a bare string is a path or hub id; or a loaded model with its tokenizer.
+        device: where to put it when the spec does not say.
+
+    Raises:
+        ModelLoadError: it cannot be loaded.
+        UnsupportedModelError: its cache cannot be fused.
+    """
+    if isinstance(spec, tuple):
+        model, tokenizer = spec
+        name = getattr(model, "name_or_path", "") or type(model).__name__
+        return FrozenLM(model, tokenizer, LMSpec(str(name)))
+    if isinstance(spec, str):
+        spec = LMSpec(spec)
+    dtype = spec.dtype if spec.dtype == "auto" else getattr(torch, spec.dtype)
+    logger.info("loading %s", spec.path)
+    try:
+        path = resolve_path(spec.path)
+        model = AutoModelForCausalLM.from_pretrained(path, revision=spec.revision, dtype=dtype, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ModelLoadError(_load_message("model", spec, error)) from error
+    refuse_unfusable(model.config, spec.path)
+    model.to(spec.device or device or "cpu")
+    return FrozenLM(model, load_tokenizer(spec), spec)
+
+
+def _load_message(what: str, spec: LMSpec, error: Exception) -> str:
+    cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    offline = "" if os.environ.get("HF_HUB_OFFLINE") != "1" else " (HF_HUB_OFFLINE=1: the hub is not asked)"
+    kind = "directory" if Path(spec.path).exists() else "local directory or hub model"
+    return (
+        f"cannot load the {what} of {spec.path!r}{offline}: {cause} "
+        f"Name a {kind} that holds config.json, weights and tokenizer, or `embedded:receiver`."
+    )

@@ -1,0 +1,40 @@
+"""What answers conversations. Evaluation does not know which responder it holds."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from c2c_lightning.data.conversation import Conversation
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer.
+
+    Attributes:
+        text: what was said.
+        seconds: wall time, an equal share of its batch's.
+        prompt_tokens: tokens that the answering model read.
+        new_tokens: tokens that it wrote.
+        message: the text that was handed over on the way (text-to-text), if any.
+    """
+
+    text: str
+    seconds: float
+    prompt_tokens: int
+    new_tokens: int
+    message: str | None = None
+
+
+class Responder(Protocol):
+    """Anything that answers: one model, two that talk, two that share a cache.
+
+    Attributes:
+        name: how it is called in reports.
+    """
+
+    name: str
+
+    def respond(self, conversations: Sequence[Conversation], **generate_kwargs: Any) -> list[Answer]:
+        """Answer a batch of conversations, each ending with the user's turn."""
+        ...
