@@ -1,6 +1,6 @@
 """What answers conversations. Evaluation does not know which responder it holds."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,6 +17,8 @@ class Answer:
         prompt_tokens: tokens that the answering model read.
         new_tokens: tokens that it wrote.
         message: the text that was handed over on the way (text-to-text), if any.
+        log_probability: mean log-probability of a written token, in nats, where it was asked for.
+        phases: seconds of each phase (prefill of sharer and receiver, fusing, decoding, message), where measured.
     """
 
     text: str
@@ -24,6 +26,8 @@ class Answer:
     prompt_tokens: int
     new_tokens: int
     message: str | None = None
+    log_probability: float | None = None
+    phases: Mapping[str, float] | None = None
 
 
 class Responder(Protocol):
