@@ -1,0 +1,74 @@
+"""Whether two tokenizers are the same in content, whatever their files are called."""
+
+import hashlib
+import json
+from typing import Any
+from weakref import WeakKeyDictionary
+
+_base_digests: "WeakKeyDictionary[Any, tuple[int, str]]" = WeakKeyDictionary()
+
+
+def tokenizer_fingerprint(tokenizer: Any) -> str:
+    """A digest of everything that decides how text becomes tokens, and of the chat template.
+
+    Args:
+        tokenizer: the tokenizer.
+
+    Returns:
+        64 hexadecimal digits; equal for tokenizers that read alike.
+    """
+    special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
+    parts = [_base_digest(tokenizer), _added(tokenizer), special, tokenizer.chat_template]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def same_tokens(first: Any, second: Any) -> bool:
+    """Whether one model can read the other's token ids.
+
+    Vocabulary, merges, normaliser and pre-tokeniser must be the same. Added tokens may be known to one side only, as
+    in Qwen2.5 and Qwen3, which share their tokens but for the later one's thinking marks; they must not contradict.
+
+    Args:
+        first: a tokenizer.
+        second: another one.
+
+    Returns:
+        True if they agree.
+    """
+    if first is second:
+        return True
+    mine, theirs = _added(first), _added(second)
+    if any(theirs.get(token, content) != content for token, content in mine.items()):
+        return False
+    ids = {content[0]: token for token, content in theirs.items()}
+    if any(ids.get(content[0], token) != token for token, content in mine.items()):
+        return False
+    return _base_digest(first) == _base_digest(second)
+
+
+def _added(tokenizer: Any) -> dict[int, list[Any]]:
+    """Added tokens by id: text, and how they are found in text."""
+    return {
+        int(token): [str(added.content), added.lstrip, added.rstrip, added.single_word, added.normalized]
+        for token, added in tokenizer.added_tokens_decoder.items()
+    }
+
+
+def _base_digest(tokenizer: Any) -> str:
+    """Digest of vocabulary, merges, normaliser and pre-tokeniser; hashing a large vocabulary takes a second."""
+    size = len(tokenizer)
+    known = _base_digests.get(tokenizer)
+    if known is None or known[0] != size:
+        known = _base_digests[tokenizer] = (size, _compute_base_digest(tokenizer))
+    return known[1]
+
+
+def _compute_base_digest(tokenizer: Any) -> str:
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    digest = hashlib.sha256()
+    if backend is None:
+        digest.update(json.dumps(sorted(tokenizer.get_vocab().items())).encode())
+        return digest.hexdigest()
+    for part in (backend.model, backend.normalizer, backend.pre_tokenizer):
+        digest.update(b"-" if part is None else part.__getstate__())
+    return digest.hexdigest()
