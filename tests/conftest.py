@@ -14,6 +14,8 @@ import pytest
 import torch
 from transformers.utils import logging as transformers_logging
 
+import tests.typecheck  # noqa: F401  (jaxtyping finds it as an attribute of `tests` only)
+
 
 class _NoDeprecations(logging.Handler):
     """Transformers announces most removals through its logger, where warning filters do not see them."""

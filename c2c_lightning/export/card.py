@@ -1,0 +1,115 @@
+"""The model card: what a fuser is, how to use it, how it was trained."""
+
+import re
+from pathlib import Path
+
+from huggingface_hub import ModelCard, ModelCardData
+
+from c2c_lightning.export.description import FuserDescription, ModelReference, TrainingRecord
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+_BODY = """# Fuser: {sharers} to {receiver}
+
+A Cache-to-Cache fuser ([arXiv 2510.03215](https://arxiv.org/abs/2510.03215)). It projects the KV-cache of {sharers}
+into that of {receiver}, which then answers on the fused cache. No text passes between them. This directory holds the
+fuser alone; the language models are loaded by name.
+
+```python
+from c2c_lightning import C2CModel
+
+model = C2CModel.from_pretrained("DIRECTORY_OR_HUB_ID")
+print(model.chat([[{{"role": "user", "content": "What is the capital of France?"}}]], max_new_tokens=64)[0])
+```
+
+## Models
+
+{models}
+
+## Fuser
+
+{fuser}
+
+## Training
+
+{training}
+"""
+
+
+def model_card(description: FuserDescription, num_parameters: int) -> str:
+    """The text of `README.md`, with the metadata that the hub reads.
+
+    Args:
+        description: the fuser's.
+        num_parameters: how many weights it has.
+    """
+    models = [description.receiver, *description.sharers]
+    training = description.training
+    metadata = ModelCardData(
+        library_name="c2c_lightning",
+        tags=["cache-to-cache", "kv-cache", "multi-agent"],
+        # The hub refuses names that are local paths.
+        base_model=sorted({model.name for model in models if _is_hub_id(model.name)}) or None,
+        datasets=[training.data] if training and training.data and _is_hub_id(training.data) else None,
+    )
+    body = _BODY.format(
+        receiver=_short(description.receiver),
+        sharers=" and ".join(_short(sharer) for sharer in description.sharers),
+        models=_model_table(models),
+        fuser=_fuser_table(description, num_parameters),
+        training=_training_text(training),
+    )
+    return str(ModelCard(f"---\n{metadata.to_yaml()}\n---\n\n{body}"))
+
+
+def _is_hub_id(name: str) -> bool:
+    return _HUB_ID.fullmatch(name) is not None and not Path(name).exists()
+
+
+def _short(model: ModelReference) -> str:
+    return model.name.rstrip("/").rsplit("/", 1)[-1]
+
+
+def _table(header: tuple[str, ...], rows: list[tuple[object, ...]]) -> str:
+    lines = [header, tuple("---" for _ in header), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+def _model_table(models: list[ModelReference]) -> str:
+    roles = ["receiver", *("sharer" for _ in models[1:])]
+    rows: list[tuple[object, ...]] = []
+    for role, model in zip(roles, models, strict=True):
+        first = model.geometry.layers[0]
+        rows.append(
+            (role, _short(model), model.revision or "", model.geometry.num_layers, first.kv_heads, first.key_dim)
+        )
+    return _table(("role", "model", "revision", "layers", "KV heads", "head width"), rows)
+
+
+def _fuser_table(description: FuserDescription, num_parameters: int) -> str:
+    config = description.config
+    rows: list[tuple[object, ...]] = [
+        ("kind", f"`{config.kind}`"),
+        ("parameters", f"{num_parameters:,}"),
+        ("width, inner width, depth", f"{config.hidden_dim}, {config.intermediate_dim}, {config.num_layers}"),
+        ("token alignment", f"`{config.token_alignment}`"),
+        ("fused when", f"`{config.fusion_mode}`"),
+    ]
+    for sharer, layer_map in zip(description.sharers, description.layer_maps, strict=True):
+        shown = " ".join("-" if source is None else str(source) for source in layer_map)
+        rows.append((f"layers of {_short(sharer)} read by receiver layers 0, 1, ...", shown))
+    return _table(("setting", "value"), rows)
+
+
+def _training_text(training: TrainingRecord | None) -> str:
+    if training is None:
+        return "Nothing was recorded."
+    known = {
+        "data": training.data,
+        "optimizer steps": training.steps,
+        "examples": training.examples,
+        **training.settings,
+    }
+    rows: list[tuple[object, ...]] = [(name, value) for name, value in known.items() if value is not None]
+    rows += [(name, f"{value:.4g}") for name, value in training.results.items()]
+    return _table(("training", "value"), rows)
