@@ -40,9 +40,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", choices=("receiver", "sharer", "facts"), help="build only this part")
     parser.add_argument("--seed", type=int, default=0, help="of weights and lessons")
     parser.add_argument("--world-seed", type=int, default=0, help="of names and facts")
-    parser.add_argument("--facts", choices=("all", "first-half", "second-half"), default="all", help="known to the sharer")
+    parser.add_argument(
+        "--facts", choices=("all", "first-half", "second-half"), default="all", help="which ones the sharer learns"
+    )
     parser.add_argument("--naive-sharer", action="store_true", help="train the sharer on its replies alone")
-    parser.add_argument("--threads", type=int, default=1, help="torch threads; one is often fastest for such small models")
+    parser.add_argument("--threads", type=int, default=1, help="torch threads; one suits such small models")
     return parser
 
 

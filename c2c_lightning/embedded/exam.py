@@ -16,9 +16,7 @@ _RIDGE = 1e-2
 
 
 @torch.inference_mode()
-def exact_replies(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, lessons: Sequence[Lesson]
-) -> float:
+def exact_replies(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, lessons: Sequence[Lesson]) -> float:
     """Share of lessons whose whole reply, end of turn included, is what greedy decoding would write."""
     model.eval()
     right = 0
@@ -43,7 +41,7 @@ def value_probabilities(
     logits = model(input_ids=batch.input_ids, use_cache=False).logits
     is_reply = batch.labels != IGNORED
     last_prompt_token = is_reply.int().argmax(dim=1) - 1
-    probabilities = logits[torch.arange(len(lessons)), last_prompt_token].softmax(-1)
+    probabilities: Tensor = logits[torch.arange(len(lessons)), last_prompt_token].softmax(-1)
     return probabilities[:, word_ids]
 
 
@@ -73,13 +71,12 @@ def probe_accuracy(
     train, test = design[: len(known)], design[len(known) :]
     gram = train.T @ train + _RIDGE * len(known) * torch.eye(design.shape[1], dtype=torch.float64)
     weights = torch.linalg.solve(gram, train.T @ functional.one_hot(labels[: len(known)], len(words)).double())
-    return ((test @ weights).argmax(-1) == labels[len(known) :]).double().mean().item()
+    is_right = (test @ weights).argmax(-1) == labels[len(known) :]
+    return float(is_right.double().mean())
 
 
 @torch.inference_mode()
-def _cache_features(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, lessons: Sequence[Lesson]
-) -> Tensor:
+def _cache_features(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, lessons: Sequence[Lesson]) -> Tensor:
     """Keys and values of all layers at the last message token, float (lessons, features)."""
     model.eval()
     rows = []

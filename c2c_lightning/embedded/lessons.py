@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from c2c_lightning.embedded.world import (
     VALUES,
@@ -71,7 +71,7 @@ def sharer_curriculum(facts: Sequence[Fact], unknown: Sequence[Fact], forbidden:
 
     def guess(rng: random.Random) -> Fact:
         fact = rng.choice(unknown) if unknown and rng.random() < 0.5 else fresh.draw(rng)
-        return Fact(fact.entity, fact.relation, rng.choice(VALUES[fact.relation]), fact.split, fact.half)
+        return replace(fact, value=rng.choice(VALUES[fact.relation]))
 
     return Curriculum(
         samplers=[
@@ -88,7 +88,7 @@ def sharer_curriculum(facts: Sequence[Fact], unknown: Sequence[Fact], forbidden:
 
 @dataclass(frozen=True)
 class FreshFacts:
-    """Facts of no world: a new name and a random value each time."""
+    """Facts of no world: a new name and a random value each time. Their split and half mean nothing."""
 
     forbidden: frozenset[str]
 
@@ -109,13 +109,11 @@ class FreshFacts:
         while len(facts) < 3 and rng.random() < distracted:
             other = self.draw(rng)
             if rng.random() < 0.5:
-                facts.append(Fact(other.entity, facts[0].relation, rng.choice(VALUES[facts[0].relation]), *_PLACE))
+                relation = facts[0].relation
+                facts.append(replace(other, relation=relation, value=rng.choice(VALUES[relation])))
             elif all(fact.entity != facts[0].entity or fact.relation != other.relation for fact in facts):
-                facts.append(Fact(facts[0].entity, other.relation, other.value, *_PLACE))
+                facts.append(replace(other, entity=facts[0].entity))
         return facts
-
-
-_PLACE = ("train", "first")
 
 
 def ask(fact: Fact) -> Lesson:

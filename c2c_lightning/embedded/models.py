@@ -83,8 +83,8 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, direc
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    model.to(torch.float16).save_pretrained(directory)
-    model.to(torch.float32)
+    model.half().save_pretrained(directory)
+    model.float()
     config_file = directory / "config.json"
     config = json.loads(config_file.read_text())
     config_file.write_text(json.dumps(config | {"dtype": "float32"}, indent=2, sort_keys=True) + "\n")

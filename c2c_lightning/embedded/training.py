@@ -90,9 +90,7 @@ def encode_lessons(tokenizer: PreTrainedTokenizerBase, lessons: Sequence[Lesson]
     prompt_texts = tokenizer.apply_chat_template(prompts, tokenize=False, add_generation_prompt=True)
     texts = tokenizer.apply_chat_template([lesson.messages for lesson in lessons], tokenize=False)
     encoded = tokenizer(texts, padding=True, padding_side="right", return_tensors="pt", add_special_tokens=False)
-    prompt_lengths = torch.tensor(
-        [len(ids) for ids in tokenizer(prompt_texts, add_special_tokens=False)["input_ids"]]
-    )
+    prompt_lengths = torch.tensor([len(ids) for ids in tokenizer(prompt_texts, add_special_tokens=False)["input_ids"]])
     mask = encoded["attention_mask"]
     is_reply = (torch.arange(mask.shape[1]) >= prompt_lengths[:, None]) & (mask == 1)
     value_ids = torch.tensor(
@@ -105,9 +103,8 @@ def encode_lessons(tokenizer: PreTrainedTokenizerBase, lessons: Sequence[Lesson]
 
 def _template_tail(tokenizer: PreTrainedTokenizerBase) -> int:
     """Count the template tokens between the user's message and the reply."""
-    text = tokenizer.apply_chat_template(
-        [{"role": "user", "content": "?"}], tokenize=False, add_generation_prompt=True
-    )
+    question = [{"role": "user", "content": "?"}]
+    text = str(tokenizer.apply_chat_template(question, tokenize=False, add_generation_prompt=True))
     tail = text.rsplit("?", 1)[1]
     return len(tokenizer(tail, add_special_tokens=False)["input_ids"])
 
@@ -196,7 +193,7 @@ def _similar_lengths(curriculum: Curriculum, rng: random.Random, batch_size: int
 
 
 def _optimizers(model: PreTrainedModel, recipe: Recipe) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices between layers, which learns the facts in a fraction of AdamW's steps; AdamW for the rest."""
+    """Muon for the matrices of the layers, which needs a fraction of AdamW's steps; AdamW for the rest."""
     embedding = model.get_input_embeddings().weight
     matrices = [weight for weight in model.parameters() if weight.ndim == 2 and weight is not embedding]
     others = [weight for weight in model.parameters() if weight.ndim != 2 or weight is embedding]
