@@ -137,7 +137,7 @@ def _write_sharer(folder: Path, description: FuserDescription, fuser: Fuser, num
 
 def _layer_states(fuser: Fuser, number: int) -> Iterator[tuple[int, int, LayerGroup, dict[str, Tensor]]]:
     """Receiver layer, sharer layer, group and the authors' state dict, for each fused layer of a sharer."""
-    for owner, _, group in _groups(fuser):
+    for owner, _, group in groups_of(fuser):
         if owner != number:
             continue
         stacked = group.state_dict()
@@ -168,7 +168,7 @@ def _model_name(given: str | Path | None, part: ReleasedSharer, role: str, argum
     return name
 
 
-def _groups(fuser: Fuser) -> Iterator[tuple[int, str, LayerGroup]]:
+def groups_of(fuser: Fuser) -> Iterator[tuple[int, str, LayerGroup]]:
     """Sharer number, name prefix in the state dict, and group."""
     for number, sharer in enumerate(fuser.sharers):
         for index, group in enumerate(cast(SharerFuser, sharer).groups):
@@ -180,7 +180,7 @@ def _gather(description: FuserDescription, parts: Sequence[ReleasedSharer]) -> d
     with torch.device("meta"):
         fuser = Fuser(description.receiver.geometry, [s.geometry for s in description.sharers], description.config)
     tensors: dict[str, Tensor] = {}
-    for number, prefix, group in _groups(fuser):
+    for number, prefix, group in groups_of(fuser):
         projectors = [parts[number].projectors[layer] for layer in group.receiver_layers]
         names = {name: released_name(name) for name in group.state_dict()}
         for projector in projectors:
