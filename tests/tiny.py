@@ -32,6 +32,8 @@ WINDOW = 8
 
 _MOE = {"num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
 _HYBRID = ["sliding_attention", "full_attention"]
+# Gemma scales its embeddings; tied, a tiny random model only repeats its last token, whatever the cache says.
+_GEMMA = {"sliding_window": WINDOW, "query_pre_attn_scalar": 16, "tie_word_embeddings": False}
 
 # Layers, heads, KV heads and head widths differ, so that no two families fit by accident.
 FAMILIES: dict[str, tuple[type[PreTrainedConfig], dict[str, Any]]] = {
@@ -42,7 +44,7 @@ FAMILIES: dict[str, tuple[type[PreTrainedConfig], dict[str, Any]]] = {
     "mistral": (MistralConfig, {"layers": 3, "heads": 4, "kv_heads": 2, "head_dim": 10, "sliding_window": WINDOW}),
     "gemma2": (
         Gemma2Config,
-        {"layers": 4, "heads": 2, "kv_heads": 1, "head_dim": 16, "sliding_window": WINDOW, "query_pre_attn_scalar": 16},
+        {"layers": 4, "heads": 2, "kv_heads": 1, "head_dim": 16, **_GEMMA},
     ),
     "gemma3": (
         Gemma3TextConfig,
@@ -51,9 +53,8 @@ FAMILIES: dict[str, tuple[type[PreTrainedConfig], dict[str, Any]]] = {
             "heads": 4,
             "kv_heads": 2,
             "head_dim": 16,
-            "sliding_window": WINDOW,
-            "query_pre_attn_scalar": 16,
             "layer_types": _HYBRID * 2,
+            **_GEMMA,
         },
     ),
     "phi3": (Phi3Config, {"layers": 2, "heads": 4, "kv_heads": 2}),
