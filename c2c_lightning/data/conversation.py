@@ -151,10 +151,10 @@ class PromptTemplate:
 
     @classmethod
     def load(cls, name_or_path: str | Path) -> Self:
-        """A shipped template by name, or one from a `.jinja` file.
+        """A shipped template by name, one from a `.jinja` file, or the text of one.
 
         Args:
-            name_or_path: `question_answer`, `dialogue`, `plain`, or a path.
+            name_or_path: `question_answer`, `dialogue`, `plain`, a path, or a Jinja template itself.
 
         Returns:
             The template.
@@ -165,6 +165,8 @@ class PromptTemplate:
         name = str(name_or_path)
         if name in _NAMED:
             return cls(name, _NAMED[name])
+        if "{{" in name:
+            return cls(next((known for known, text in _NAMED.items() if text == name), "inline"), name)
         path = Path(name_or_path)
         if not path.is_file():
             known = ", ".join(sorted(_NAMED))

@@ -19,6 +19,7 @@ from c2c_lightning.kv.layer import LayerKV, LayerStack
 logger = logging.getLogger(__name__)
 
 EMBEDDED = "embedded:"
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt")
 
 
 @dataclass(frozen=True)
@@ -138,6 +139,8 @@ def load_tokenizer(spec: LMSpec) -> PreTrainedTokenizerBase:
     Raises:
         ModelLoadError: it is not there, or not a tokenizer.
     """
+    if _lacks_tokenizer(spec):
+        raise ModelLoadError(_load_message("tokenizer", spec, FileNotFoundError("there is no tokenizer file.")))
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             resolve_path(spec.path), revision=spec.revision, trust_remote_code=False
@@ -147,21 +150,26 @@ def load_tokenizer(spec: LMSpec) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_frozen(spec: LMSpec | str | tuple[nn.Module, PreTrainedTokenizerBase], device: str | None = None) -> FrozenLM:
+def load_frozen(
+    spec: LMSpec | str | tuple[nn.Module, PreTrainedTokenizerBase],
+    device: str | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+) -> FrozenLM:
     """Load and freeze a language model.
 
     Args:
         spec: what to load; a bare string is a path or hub id; or a loaded model with its tokenizer.
         device: where to put it when the spec does not say.
+        tokenizer: used where the model comes without one, as a sharer does that reads the receiver's tokens.
 
     Raises:
         ModelLoadError: it cannot be loaded.
         UnsupportedModelError: its cache cannot be fused.
     """
     if isinstance(spec, tuple):
-        model, tokenizer = spec
+        model, its_tokenizer = spec
         name = getattr(model, "name_or_path", "") or type(model).__name__
-        return FrozenLM(model, tokenizer, LMSpec(str(name)))
+        return FrozenLM(model, its_tokenizer, LMSpec(str(name)))
     if isinstance(spec, str):
         spec = LMSpec(spec)
     dtype = spec.dtype if spec.dtype == "auto" else getattr(torch, spec.dtype)
@@ -173,7 +181,16 @@ def load_frozen(spec: LMSpec | str | tuple[nn.Module, PreTrainedTokenizerBase], 
         raise ModelLoadError(_load_message("model", spec, error)) from error
     refuse_unfusable(model.config, spec.path)
     model.to(spec.device or device or "cpu")
-    return FrozenLM(model, load_tokenizer(spec), spec)
+    if tokenizer is None or not _lacks_tokenizer(spec):
+        return FrozenLM(model, load_tokenizer(spec), spec)
+    logger.warning("%s comes without a tokenizer; it reads the receiver's tokens", spec.path)
+    return FrozenLM(model, tokenizer, spec)
+
+
+def _lacks_tokenizer(spec: LMSpec) -> bool:
+    """Whether a local folder has no tokenizer; transformers would make up one that knows its special tokens only."""
+    folder = Path(resolve_path(spec.path))
+    return folder.is_dir() and not any((folder / name).is_file() for name in TOKENIZER_FILES)
 
 
 def _load_message(what: str, spec: LMSpec, error: Exception) -> str:
