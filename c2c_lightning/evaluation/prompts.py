@@ -1,9 +1,9 @@
 """How a question is worded: the paper's prompts, and any other as a template."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from c2c_lightning.baselines.wording import fill
 from c2c_lightning.errors import BenchmarkError
 
 #: Text 1 of the paper (zero-shot, no reasoning). `{letters}` is A/B/C/D for four choices, the paper's only case.
@@ -35,21 +35,12 @@ Instructions:
 - Let's think step by step and explain your reasoning briefly.
 - Then give the final answer starting with The correct answer is"""
 
-#: Text 3 of the paper: what the sharer is asked in text-to-text communication. The question is without its choices.
-TEXT_3 = (
-    "In one clear sentence, describe the most essential background knowledge needed to answer the question: {question} "
-    "Do NOT directly solve or give answer to the question."
-)
-
 #: Text 4 of the paper: the head of the oracle experiments' prompt and one of its shots.
 TEXT_4_HEAD = "The following are single choice questions (with answers) about {subject}."
 TEXT_4_SHOT = """Question: {question}
 Options:
 {choices}
 Answer: {answer}"""
-
-#: The released code's message prompt when none is configured (the paper uses Text 3).
-RELEASED_MESSAGE_PROMPT = "Briefly describe the most useful background to solve the problem:\n\n{question}"
 
 #: GSM8K and MATH-500, as in the released code.
 MATHS = (
@@ -60,32 +51,11 @@ MATHS = (
 )
 
 _FIELDS = ("question", "choices", "letters", "subject", "answer", "context")
-_PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 
 def letter(index: int) -> str:
     """The letter of a choice: A for 0."""
     return chr(ord("A") + index)
-
-
-def fill(template: str, **values: str) -> str:
-    """Put values into a template in one pass, so that braces in a value (LaTeX, code) stay as they are.
-
-    Args:
-        template: text with placeholders such as `{question}`.
-        **values: one for each placeholder of the template.
-
-    Raises:
-        BenchmarkError: the template has a placeholder that no value is given for.
-    """
-
-    def value_of(match: re.Match[str]) -> str:
-        if match[1] not in values:
-            known = ", ".join(f"{{{name}}}" for name in values)
-            raise BenchmarkError(f"the template {template[:60]!r} has the placeholder {match[0]}; known are {known}.")
-        return values[match[1]]
-
-    return _PLACEHOLDER.sub(value_of, template)
 
 
 @dataclass(frozen=True)

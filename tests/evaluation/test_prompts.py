@@ -2,8 +2,9 @@
 
 import pytest
 
+from c2c_lightning.baselines.wording import TEXT_3, fill
 from c2c_lightning.errors import BenchmarkError
-from c2c_lightning.evaluation.prompts import TEXT_3, WORDINGS, Wording, fill, oracle_prompt, wording_of
+from c2c_lightning.evaluation.prompts import WORDINGS, Wording, oracle_prompt, wording_of
 
 TEXT_1_RENDERED = (
     "Accurately answer the following question:\n\nWhich is red?\n\nChoices:\nA. sky\nB. blood\nC. grass\nD. coal\n\n\n"

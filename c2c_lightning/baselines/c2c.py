@@ -1,0 +1,158 @@
+"""Cache-to-cache communication as a responder, alone and together with text."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from c2c_lightning.baselines.clock import PhaseClock
+from c2c_lightning.baselines.likelihood import OptionEncoder, OptionScores, score_options
+from c2c_lightning.baselines.single import timed_scores, to_answers
+from c2c_lightning.baselines.text_to_text import TextToText, with_message
+from c2c_lightning.baselines.views import ViewOf, plain_view
+from c2c_lightning.data.batch import PromptBatch
+from c2c_lightning.data.collate import collate_prompts
+from c2c_lightning.data.conversation import Conversation
+from c2c_lightning.kv.cache import cache_entries
+from c2c_lightning.kv.layer import LayerStack
+from c2c_lightning.model.c2c import C2CModel
+from c2c_lightning.model.generation import pad_id
+from c2c_lightning.model.responder import Answer
+
+
+class C2CResponder:
+    """The receiver answers on a cache that its sharers' caches are fused into.
+
+    Controls override `encode` (what sharers read) or `sharer_kv` (what their caches hold) and nothing else.
+
+    Attributes:
+        name: how it is called in reports.
+        model: the fused model.
+    """
+
+    def __init__(
+        self, model: C2CModel, view: ViewOf = plain_view, name: str = "c2c", measure_latency: bool = False
+    ) -> None:
+        """Take a fused model.
+
+        Args:
+            model: receiver, sharers and fuser.
+            view: finds what sharers are shown.
+            name: how to call it in reports.
+            measure_latency: whether to wait for the device between phases and report their times.
+        """
+        self.model, self.view, self.name, self.measure_latency = model, view, name, measure_latency
+        self.options = OptionEncoder(model.encoder)
+
+    def encode(self, conversations: Sequence[Conversation]) -> PromptBatch:
+        """The prompts as every model reads them, left padded."""
+        shown = [self.view(conversation).sharer for conversation in conversations]
+        told = [None if theirs == mine else theirs for mine, theirs in zip(conversations, shown, strict=True)]
+        encoded = self.model.encoder.encode_many(list(conversations), told)
+        return collate_prompts(encoded, pad_id(self.model.receiver), [pad_id(lm) for lm in self.model.sharers])
+
+    def sharer_kv(self, prompt: PromptBatch, conversations: Sequence[Conversation]) -> list[LayerStack | None]:
+        """Each sharer's cache over its prompt.
+
+        Args:
+            prompt: the encoded conversations.
+            conversations: the same as messages; controls take their seeds from them.
+        """
+        return self.model.prefill_sharers(prompt)
+
+    @torch.no_grad()
+    def respond(self, conversations: Sequence[Conversation], **generate_kwargs: Any) -> list[Answer]:
+        """Answer a batch of conversations.
+
+        Args:
+            conversations: each ends with the user's turn.
+            **generate_kwargs: everything that transformers' `generate` takes.
+        """
+        clock, prompt = self._start(conversations)
+        with clock.phase("prefill_sharer"):
+            kv = self.sharer_kv(prompt, conversations)
+        with clock.phase("decode"), timed_fusion(self.model, clock):
+            ids: Tensor = self.model.generate(prompt, sharer_kv=kv, **generate_kwargs)
+        return to_answers(self.model.receiver, prompt, ids, clock, generate_kwargs)
+
+    @torch.no_grad()
+    def score(self, conversations: Sequence[Conversation], options: Sequence[Sequence[str]]) -> list[OptionScores]:
+        """Log-probability of each option on the fused cache, which is made once for all options of a prompt.
+
+        Args:
+            conversations: each ends with the user's turn.
+            options: for each conversation the texts.
+        """
+        clock, prompt = self._start(conversations)
+        with clock.phase("prefill_sharer"):
+            sharer_kv = self.sharer_kv(prompt, conversations)
+        with clock.phase("decode"), timed_fusion(self.model, clock):
+            kv = cache_entries(self.model.fuse(prompt, sharer_kv=sharer_kv))
+            ids = [self.options.encode(c, texts) for c, texts in zip(conversations, options, strict=True)]
+            scores = score_options(self.model.receiver, prompt.receiver, kv, ids)
+        return timed_scores(scores, prompt, clock)
+
+    def _start(self, conversations: Sequence[Conversation]) -> tuple[PhaseClock, PromptBatch]:
+        device = self.model.receiver.device
+        prompt = self.encode(conversations).to(device)
+        self.model.receiver.check_length(prompt.num_receiver_tokens)
+        return PhaseClock(device, self.measure_latency), prompt
+
+
+@contextmanager
+def timed_fusion(model: C2CModel, clock: PhaseClock) -> Iterator[None]:
+    """Times the receiver's prefill and the fuser inside, apart from the phase around.
+
+    Args:
+        model: its fuser and its receiver's `prefill` are watched as long as the context lasts.
+        clock: gets the phases `prefill_receiver` and `fuse`.
+    """
+    prefill, fuser_forward = model.receiver.prefill, model.fuser.forward
+
+    def timed_prefill(*args: Any, **kwargs: Any) -> LayerStack:
+        with clock.phase("prefill_receiver"):
+            return prefill(*args, **kwargs)
+
+    def timed_fuser(*args: Any, **kwargs: Any) -> LayerStack:
+        with clock.phase("fuse"):
+            return fuser_forward(*args, **kwargs)
+
+    # Attributes of the instances hide the methods of their classes; deleting them brings the methods back.
+    model.receiver.__dict__["prefill"], model.fuser.__dict__["forward"] = timed_prefill, timed_fuser
+    try:
+        yield
+    finally:
+        del model.receiver.__dict__["prefill"], model.fuser.__dict__["forward"]
+
+
+class TextAndCache:
+    """T-C2C: the sharer writes a message, and its cache over the three turns is fused too (paper, table 15).
+
+    Attributes:
+        name: how it is called in reports.
+    """
+
+    def __init__(self, c2c: C2CResponder, t2t: TextToText, name: str = "t-c2c") -> None:
+        """Take the two ways to communicate.
+
+        Args:
+            c2c: answers on the fused cache; its view must show sharers what the receiver sees.
+            t2t: writes the message and lays out the turns.
+            name: how to call it in reports.
+        """
+        self.c2c, self.t2t, self.name = c2c, t2t, name
+
+    def respond(self, conversations: Sequence[Conversation], **generate_kwargs: Any) -> list[Answer]:
+        """Answer a batch of conversations.
+
+        Args:
+            conversations: each ends with the user's turn.
+            **generate_kwargs: for both models; `max_new_tokens` is the answer's.
+        """
+        messages = self.t2t.messages(conversations, **generate_kwargs)
+        pairs = zip(conversations, messages, strict=True)
+        turns = [self.t2t.turns(conversation, message.text.strip()) for conversation, message in pairs]
+        answers = self.c2c.respond(turns, **generate_kwargs)
+        return [with_message(answer, message) for answer, message in zip(answers, messages, strict=True)]

@@ -1,0 +1,36 @@
+"""Prompts by which models talk to each other, and how values get into a template."""
+
+import re
+
+from c2c_lightning.errors import BenchmarkError
+
+#: Text 3 of the paper: what the sharer is asked in text-to-text communication. The question is without its choices.
+TEXT_3 = (
+    "In one clear sentence, describe the most essential background knowledge needed to answer the question: {question} "
+    "Do NOT directly solve or give answer to the question."
+)
+
+#: The released code's message prompt when none is configured (the paper uses Text 3).
+RELEASED_MESSAGE_PROMPT = "Briefly describe the most useful background to solve the problem:\n\n{question}"
+
+_PLACEHOLDER = re.compile(r"\{(\w+)\}")
+
+
+def fill(template: str, **values: str) -> str:
+    """Put values into a template in one pass, so that braces in a value (LaTeX, code) stay as they are.
+
+    Args:
+        template: text with placeholders such as `{question}`.
+        **values: one for each placeholder of the template.
+
+    Raises:
+        BenchmarkError: the template has a placeholder that no value is given for.
+    """
+
+    def value_of(match: re.Match[str]) -> str:
+        if match[1] not in values:
+            known = ", ".join(f"{{{name}}}" for name in values)
+            raise BenchmarkError(f"the template {template[:60]!r} has the placeholder {match[0]}; known are {known}.")
+        return values[match[1]]
+
+    return _PLACEHOLDER.sub(value_of, template)
