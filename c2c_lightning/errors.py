@@ -51,3 +51,7 @@ class MissingExtraError(C2CError):
 
 class CheckpointError(C2CError):
     """A Lightning checkpoint that is missing, cut short or of another run."""
+
+
+class GenerationError(C2CError):
+    """A way to generate that would silently give wrong tokens on a fused cache."""

@@ -16,6 +16,7 @@ from c2c_lightning.fuser.fuser import Fuser
 from c2c_lightning.kv.cache import dynamic_cache, prefix_cache
 from c2c_lightning.kv.layer import LayerStack
 from c2c_lightning.model.frozen import FrozenLM
+from c2c_lightning.model.generation import generate
 
 SharerKV = Sequence[LayerStack | None]
 """Each sharer's cache over the tokens that are read; None for a sharer that is left out."""
@@ -178,6 +179,7 @@ class C2CModel(nn.Module):
         logits: Tensor = output.logits
         return logits
 
+    @torch.no_grad()
     def generate(
         self,
         prompt: PromptBatch,
@@ -196,7 +198,8 @@ class C2CModel(nn.Module):
         Returns:
             (batch, prompt + new) ids, or what `return_dict_in_generate` asks for.
         """
-        raise NotImplementedError
+        prompt = self._placed(prompt)
+        return generate(self.receiver, prompt, self.fuse(prompt, active_sharers, sharer_kv), **generate_kwargs)
 
     def _placed(self, prompt: PromptBatch) -> PromptBatch:
         """The prompts on the receiver's device."""
