@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from c2c_lightning.alignment.reads import FusionRound, Read
 from c2c_lightning.errors import PromptError
 
 
@@ -96,48 +97,6 @@ class SharerTokens(TokenBatch):
 
 
 @dataclass(frozen=True)
-class Read:
-    """The tokens that one sharer is fused into, packed over the batch.
-
-    Attributes:
-        row: (fused,), the prompt.
-        token: (fused,), the receiver's token.
-        source: (fused,), the sharer's token that it reads.
-    """
-
-    row: Int[Tensor, " fused"]
-    token: Int[Tensor, " fused"]
-    source: Int[Tensor, " fused"]
-
-    def __len__(self) -> int:
-        """How many tokens are fused."""
-        return len(self.row)
-
-    def to(self, device: torch.device | str) -> "Read":
-        """The same indices on another device."""
-        return Read(*(index.to(device, non_blocking=True) for index in (self.row, self.token, self.source)))
-
-
-@dataclass(frozen=True)
-class FusionRound:
-    """The spans that end at one column: what is fused before the receiver goes on.
-
-    Attributes:
-        begin: first receiver column of these spans.
-        end: the receiver column after them.
-        reads: for each sharer the tokens that are fused.
-    """
-
-    begin: int
-    end: int
-    reads: tuple[Read, ...]
-
-    def to(self, device: torch.device | str) -> "FusionRound":
-        """The same round with its indices on another device."""
-        return FusionRound(self.begin, self.end, tuple(read.to(device) for read in self.reads))
-
-
-@dataclass(frozen=True)
 class PromptBatch:
     """A batch of prompts, left padded.
 
@@ -164,7 +123,8 @@ class PromptBatch:
             )
         if sharer.input_ids.shape[0] != len(ids):
             raise PromptError(f"sharer {number} has {sharer.input_ids.shape[0]} rows, the receiver has {len(ids)}.")
-        if sharer.index.device.type == "cpu" and sharer.index.numel() and int(sharer.index.max()) >= sharer.input_ids.shape[1]:
+        is_checked = sharer.index.device.type == "cpu" and sharer.index.numel()  # elsewhere a look would make us wait
+        if is_checked and int(sharer.index.max()) >= sharer.input_ids.shape[1]:
             raise PromptError(
                 f"source_index of sharer {number} points at position {int(sharer.index.max())}, but that sharer has only "
                 f"{sharer.input_ids.shape[1]} tokens."
@@ -242,8 +202,10 @@ class PromptBatch:
     @cached_property
     def num_read_tokens(self) -> tuple[int, ...]:
         """For each sharer how many of its columns are read, counted from the first: later ones need not run."""
-        ends = ([int(r.reads[n].source.max()) + 1 for r in self.fusion_rounds if len(r.reads[n])] for n in range(len(self.sharers)))
-        return tuple(max(end, default=0) for end in ends)
+        return tuple(
+            max((int(r.reads[n].source.max()) + 1 for r in self.fusion_rounds if len(r.reads[n])), default=0)
+            for n in range(len(self.sharers))
+        )
 
     @cached_property
     def whole_round(self) -> tuple[FusionRound, ...]:
@@ -251,10 +213,7 @@ class PromptBatch:
         rounds = self.fusion_rounds
         if len(rounds) < 2:
             return rounds
-        reads = tuple(
-            Read(*(torch.cat([getattr(r.reads[n], part) for r in rounds]) for part in ("row", "token", "source")))
-            for n in range(len(self.sharers))
-        )
+        reads = tuple(Read.join([r.reads[n] for r in rounds]) for n in range(len(self.sharers)))
         return (FusionRound(min(r.begin for r in rounds), rounds[-1].end, reads),)
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from c2c_lightning.alignment.layers import ALIGNMENTS, LayerMap, checked_map
-from c2c_lightning.data.batch import FusionRound, Read
+from c2c_lightning.alignment.reads import FusionRound, Read
 from c2c_lightning.errors import FuserConfigError
 from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.fuser.gate import NOISES, Gate, draw_uniform
@@ -130,7 +130,8 @@ class Fuser(nn.Module):
         kind = self.config.gate_noise
         if not (self.training and group.gates and kind != "none"):
             return None, None
-        uniform = draw_uniform(len(group.receiver_layers), batch, group.kv_heads, fusion.end - fusion.begin, group.gates[0])
+        num_layers, tokens = len(group.receiver_layers), fusion.end - fusion.begin
+        uniform = draw_uniform(num_layers, batch, group.kv_heads, tokens, group.gates[0])
         # (layers, keys and values, batch, kv_heads, tokens) to (layers, fused, kv_heads, 1)
         picked = uniform.permute(1, 0, 2, 4, 3)[:, :, read.row, read.token - fusion.begin].unsqueeze(-1)
         keys, values = NOISES[kind](picked)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -10,13 +11,18 @@ from torch import Tensor, nn
 from transformers.cache_utils import Cache
 
 from c2c_lightning.data.batch import PromptBatch, TrainingBatch, positions_of
+from c2c_lightning.data.collate import collate_prompts
+from c2c_lightning.data.conversation import Conversation
+from c2c_lightning.data.encode import Encoder
 from c2c_lightning.errors import PairMismatchError
+from c2c_lightning.export.description import TrainingRecord
 from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.fuser.fuser import Fuser
 from c2c_lightning.kv.cache import dynamic_cache, prefix_cache
 from c2c_lightning.kv.layer import LayerStack
 from c2c_lightning.model.frozen import FrozenLM
-from c2c_lightning.model.generation import generate
+from c2c_lightning.model.generation import generate, pad_id
+from c2c_lightning.model.pretrained import DType, ModelLike, load_pretrained, save_pretrained
 
 SharerKV = Sequence[LayerStack | None]
 """Each sharer's cache over the tokens that are read; None for a sharer that is left out."""
@@ -44,13 +50,17 @@ class C2CModel(nn.Module):
         receiver: the model that answers.
         sharers: the models that share their caches.
         fuser: the trained part.
+        training_record: how the fuser was trained, for its card, where that is known.
     """
 
-    def __init__(self, receiver: FrozenLM, sharers: Sequence[FrozenLM], config: FuserConfig) -> None:
-        """Put a fresh fuser between loaded models."""
+    def __init__(self, receiver: FrozenLM, sharers: Sequence[FrozenLM], fuser: Fuser | FuserConfig) -> None:
+        """Put a fuser, or a fresh one by its configuration, between loaded models."""
         super().__init__()
         self.receiver, self.sharers = receiver, tuple(sharers)
-        self.fuser = Fuser(receiver.geometry, [sharer.geometry for sharer in sharers], config)
+        is_fresh = isinstance(fuser, FuserConfig)
+        self.fuser = Fuser(receiver.geometry, [s.geometry for s in sharers], fuser) if is_fresh else fuser
+        self.training_record: TrainingRecord | None = None
+        self._encoder: tuple[str, Encoder] | None = None
 
     def prefill_sharers(self, prompt: PromptBatch, active_sharers: Sequence[int] | None = None) -> list[LayerStack | None]:
         """Each sharer's cache over its prompt, as far as it is read; a sharer never sees fused entries.
@@ -128,7 +138,7 @@ class C2CModel(nn.Module):
         """
         response_ids = response_ids.to(self.receiver.device)
         mask = torch.ones_like(response_ids) if response_mask is None else response_mask.to(response_ids)
-        prompt, sharer_kv = self._placed(prompt), None
+        prompt = self._placed(prompt)
         sharer_kv = self.prefill_sharers(prompt, active_sharers)
         logits = self._respond(prompt, sharer_kv, response_ids, mask)
         logits = logits[:, -1 - response_ids.shape[1] :]
@@ -178,6 +188,75 @@ class C2CModel(nn.Module):
         )
         logits: Tensor = output.logits
         return logits
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path_or_hub_id: str | Path,
+        receiver: ModelLike | None = None,
+        sharers: ModelLike | Sequence[ModelLike] | None = None,
+        revision: str | None = None,
+        dtype: DType | torch.dtype | None = None,
+        device: str | torch.device | None = None,
+    ) -> Self:
+        """A fuser directory, or a fuser on the hub, with its language models; in evaluation mode.
+
+        Args:
+            path_or_hub_id: the fuser.
+            receiver: the receiver, by name or loaded; default the one that the fuser names.
+            sharers: likewise, one for each sharer.
+            revision: hub revision of the fuser.
+            dtype: type of the language models' weights, default as in their checkpoints; the fuser stays as saved.
+            device: where everything is put.
+        """
+        parts = load_pretrained(path_or_hub_id, receiver, sharers, revision, dtype, device)
+        model = cls(parts.receiver, parts.sharers, parts.fuser)
+        model.training_record = parts.training
+        return model.eval()
+
+    def save_pretrained(self, directory: str | Path) -> Path:
+        """Write the fuser directory: the fuser's choices, weights and card; language models are only named."""
+        return save_pretrained(directory, self.fuser, self.receiver, self.sharers, self.training_record)
+
+    @property
+    def encoder(self) -> Encoder:
+        """Encodes conversations for these models, with the configured token alignment."""
+        alignment = self.fuser.config.token_alignment
+        if self._encoder is None or self._encoder[0] != alignment:
+            readings = [sharer.reading for sharer in self.sharers]
+            self._encoder = alignment, Encoder(self.receiver.reading, readings, alignment)
+        return self._encoder[1]
+
+    def encode(
+        self, conversations: Sequence[Conversation], sharer_conversations: Sequence[Any] | None = None
+    ) -> PromptBatch:
+        """Conversations as a batch of prompts: chat templates, alignment, left padding.
+
+        Args:
+            conversations: each a list of messages that ends with the one to answer.
+            sharer_conversations: for each what the sharers read instead (private context), or None for the same.
+        """
+        prompts = self.encoder.encode_many(conversations, sharer_conversations)
+        return collate_prompts(prompts, pad_id(self.receiver), [pad_id(sharer) for sharer in self.sharers])
+
+    def chat(
+        self,
+        conversations: Sequence[Conversation],
+        sharer_conversations: Sequence[Any] | None = None,
+        **generate_kwargs: Any,
+    ) -> list[str]:
+        """Answers to conversations, as text.
+
+        Args:
+            conversations: each a list of messages that ends with the one to answer.
+            sharer_conversations: for each what the sharers read instead, or None for the same.
+            generate_kwargs: everything that transformers' `generate` takes.
+        """
+        prompt = self.encode(conversations, sharer_conversations)
+        ids = self.generate(prompt, **generate_kwargs)
+        new = ids[:, prompt.num_receiver_tokens :]
+        texts: list[str] = self.receiver.tokenizer.batch_decode(new, skip_special_tokens=True)
+        return [text.strip() for text in texts]
 
     @torch.no_grad()
     def generate(

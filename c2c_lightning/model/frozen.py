@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from c2c_lightning import embedded
+from c2c_lightning.data.conversation import PromptTemplate
+from c2c_lightning.data.encode import TokenizerSpec
 from c2c_lightning.errors import ModelLoadError, PromptError
 from c2c_lightning.kv.cache import Prefill
 from c2c_lightning.kv.geometry import KVGeometry, probe_geometry, refuse_unfusable
@@ -75,6 +77,11 @@ class FrozenLM:
         return device
 
     @property
+    def reading(self) -> TokenizerSpec:
+        """How it reads conversations."""
+        return tokenizer_spec(self.spec, self.tokenizer)
+
+    @property
     def max_tokens(self) -> int | None:
         """Longest sequence that its positions allow, in tokens, where the config says."""
         return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
@@ -119,8 +126,8 @@ class FrozenLM:
         num_layers = self.geometry.num_layers if num_layers is None else num_layers
         if num_layers == 0 or input_ids.shape[1] == 0:
             return self.empty_kv(len(input_ids))[:num_layers]
-        tokens = (tensor.to(self.device) for tensor in (input_ids, attention_mask, position_ids))
-        return Prefill(self.model, num_layers).run(*tokens, prefix)
+        ids, mask, positions = (tensor.to(self.device) for tensor in (input_ids, attention_mask, position_ids))
+        return Prefill(self.model, num_layers).run(ids, mask, positions, prefix)
 
     def empty_kv(self, batch: int) -> LayerStack:
         """A cache over no tokens."""
@@ -131,6 +138,12 @@ class FrozenLM:
 
         layers = self.geometry.layers
         return [LayerKV(zeros(g.kv_heads, g.key_dim), zeros(g.kv_heads, g.value_dim)) for g in layers]
+
+
+def tokenizer_spec(spec: LMSpec, tokenizer: PreTrainedTokenizerBase) -> TokenizerSpec:
+    """How a model reads conversations: its tokenizer, and the prompt template of a base model."""
+    template = None if spec.prompt_template is None else PromptTemplate.load(spec.prompt_template)
+    return TokenizerSpec(tokenizer, template)
 
 
 def load_tokenizer(spec: LMSpec) -> PreTrainedTokenizerBase:

@@ -1,0 +1,55 @@
+"""The packed tokens of a batch that a sharer is fused into, span by span."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Read:
+    """The tokens that one sharer is fused into, packed over the batch.
+
+    Attributes:
+        row: (fused,), the prompt.
+        token: (fused,), the receiver's token.
+        source: (fused,), the sharer's token that it reads.
+    """
+
+    row: Int[Tensor, " fused"]
+    token: Int[Tensor, " fused"]
+    source: Int[Tensor, " fused"]
+
+    def __len__(self) -> int:
+        """How many tokens are fused."""
+        return len(self.row)
+
+    @classmethod
+    def join(cls, reads: Sequence["Read"]) -> "Read":
+        """Several reads as one."""
+        return cls(*(torch.cat([getattr(read, part) for read in reads]) for part in ("row", "token", "source")))
+
+    def to(self, device: torch.device | str) -> "Read":
+        """The same indices on another device."""
+        return Read(*(index.to(device, non_blocking=True) for index in (self.row, self.token, self.source)))
+
+
+@dataclass(frozen=True)
+class FusionRound:
+    """The spans that end at one column: what is fused before the receiver goes on.
+
+    Attributes:
+        begin: first receiver column of these spans.
+        end: the receiver column after them.
+        reads: for each sharer the tokens that are fused.
+    """
+
+    begin: int
+    end: int
+    reads: tuple[Read, ...]
+
+    def to(self, device: torch.device | str) -> "FusionRound":
+        """The same round with its indices on another device."""
+        return FusionRound(self.begin, self.end, tuple(read.to(device) for read in self.reads))
