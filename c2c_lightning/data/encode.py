@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from c2c_lightning.alignment.chat import ChatReader, TokenizedChat
 from c2c_lightning.alignment.fingerprint import same_tokens, tokenizer_fingerprint
+from c2c_lightning.alignment.tokens import pad_id
 from c2c_lightning.data.assemble import EncodedPrompt, Reading, SharerEncoding, Strategy, assemble
 from c2c_lightning.data.conversation import Conversation, Message, PromptTemplate, check_example, check_messages
 from c2c_lightning.errors import AlignmentError, DataError, PromptError
@@ -94,6 +95,16 @@ class Encoder:
             for sharer, strategy in zip(sharers, self.strategies, strict=True)
         )
         self.fingerprint = _fingerprint((receiver, *sharers), self.strategies)
+
+    @property
+    def receiver_pad_id(self) -> int:
+        """The token that fills the receiver's rows in a batch."""
+        return pad_id(self._receiver.tokenizer)
+
+    @property
+    def sharer_pad_ids(self) -> tuple[int, ...]:
+        """The token that fills each sharer's rows in a batch."""
+        return tuple(pad_id(sharer.tokenizer) for sharer in self._sharers)
 
     def encode(self, conversation: Conversation, sharer_conversations: Private = None) -> EncodedPrompt:
         """A prompt, ready for the answer.

@@ -1,0 +1,92 @@
+"""Encoded prompts and examples to padded batches."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from c2c_lightning.data.batch import PromptBatch, SharerTokens, TokenBatch, TrainingBatch, positions_of
+from c2c_lightning.data.encode import EncodedExample, EncodedPrompt, SharerEncoding
+
+
+def collate_prompts(
+    prompts: Sequence[EncodedPrompt], receiver_pad_id: int, sharer_pad_ids: Sequence[int]
+) -> PromptBatch:
+    """Prompts of any lengths as one batch, each model's tokens padded on the left.
+
+    The fusion plan is made here, so that it comes out of a data loader's worker ready.
+
+    Args:
+        prompts: the encoded prompts, all with the same sharers.
+        receiver_pad_id: the token that fills the receiver's rows.
+        sharer_pad_ids: the token that fills each sharer's rows.
+
+    Returns:
+        The batch; `source_index` counts each sharer's own padding.
+    """
+    receiver = _token_batch(prompts, receiver_pad_id)
+    sharers = tuple(
+        _sharer_tokens([prompt.sharers[number] for prompt in prompts], pad_id, receiver.input_ids.shape[1])
+        for number, pad_id in enumerate(sharer_pad_ids)
+    )
+    batch = PromptBatch(receiver, sharers)
+    batch.fusion_rounds  # noqa: B018 (a cached property: computed here, read in the training step)
+    return batch
+
+
+def collate_examples(
+    examples: Sequence[EncodedExample], receiver_pad_id: int, sharer_pad_ids: Sequence[int]
+) -> TrainingBatch:
+    """Prompts with responses as one batch; responses are padded on the right and padding is not supervised.
+
+    Args:
+        examples: the encoded examples, all with the same sharers.
+        receiver_pad_id: the token that fills the receiver's rows and the responses.
+        sharer_pad_ids: the token that fills each sharer's rows.
+
+    Returns:
+        The batch.
+    """
+    prompt = collate_prompts([example.prompt for example in examples], receiver_pad_id, sharer_pad_ids)
+    responses = [example.response_ids for example in examples]
+    width = max(map(len, responses))
+    ids = torch.tensor([ids + [receiver_pad_id] * (width - len(ids)) for ids in responses])  # (batch, response)
+    lengths = torch.tensor([len(ids) for ids in responses])  # (batch,)
+    return TrainingBatch(prompt, ids, torch.arange(width) < lengths[:, None])
+
+
+def _token_batch(rows: Sequence[EncodedPrompt], pad_id: int) -> TokenBatch:
+    lengths = [len(row.receiver_ids) for row in rows]
+    ids = _left_padded([row.receiver_ids for row in rows], pad_id)
+    mask = _mask([row.attention_mask for row in rows], lengths)
+    return TokenBatch(ids, mask, _positions([row.position_ids for row in rows], mask))
+
+
+def _sharer_tokens(rows: Sequence[SharerEncoding], pad_id: int, receiver_width: int) -> SharerTokens:
+    lengths = [len(row.input_ids) for row in rows]
+    ids = _left_padded([row.input_ids for row in rows], pad_id)
+    mask = _mask([row.attention_mask for row in rows], lengths)
+    positions = _positions([row.position_ids for row in rows], mask)
+    source = _left_padded([row.source_index for row in rows], -1, receiver_width)
+    padding = torch.tensor([ids.shape[1] - length for length in lengths])[:, None]  # (batch, 1)
+    return SharerTokens(ids, mask, positions, torch.where(source >= 0, source + padding, -1))
+
+
+def _left_padded(rows: Sequence[list[int]], fill: int, width: int | None = None) -> Tensor:
+    width = max(map(len, rows)) if width is None else width
+    return torch.tensor([[fill] * (width - len(row)) + row for row in rows])  # (batch, width)
+
+
+def _mask(masks: Sequence[list[int] | None], lengths: Sequence[int]) -> Tensor:
+    """Attention masks, plain where a row has none of its own, (batch, tokens)."""
+    rows = [[1] * length if mask is None else mask for mask, length in zip(masks, lengths, strict=True)]
+    return _left_padded(rows, 0)
+
+
+def _positions(positions: Sequence[list[int] | None], mask: Tensor) -> Tensor:
+    """Position ids, counted from the mask where a row has none of its own, (batch, tokens)."""
+    result = positions_of(mask)
+    for row, own in zip(result, positions, strict=True):
+        if own is not None:
+            row[len(row) - len(own) :] = torch.tensor(own)
+    return result

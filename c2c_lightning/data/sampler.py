@@ -1,0 +1,168 @@
+"""Which rows make up which batch: the order is a pure function of (seed, epoch), and a position is all its state."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from torch.utils.data import Sampler
+
+from c2c_lightning.data.buckets import BatchLimits, Lengths, Rows, cut_batches
+from c2c_lightning.errors import DataError
+
+EpochRows = Callable[[int], Rows]
+"""The rows of an epoch, in any order; the same number in every epoch."""
+
+# An epoch's plan may need a few batches more than the first epoch's; it is drawn again until it does not.
+_SLACK = 0.01
+_SLACK_IF_ROWS_CHANGE = 0.04
+_DRAWS = 20
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far an epoch has got.
+
+    Attributes:
+        epoch: counted from 0.
+        done: (processes, batches of each) one entry for each run that worked on this epoch. More than one means that
+            the number of processes changed.
+    """
+
+    epoch: int = 0
+    done: tuple[tuple[int, int], ...] = ()
+
+    def after(self, world_size: int, batches: int) -> "Progress":
+        """The same epoch, `batches` further on each of `world_size` processes."""
+        return Progress(self.epoch, (*self.done, (world_size, batches))) if batches else self
+
+
+@dataclass
+class BatchSampler(Sampler[list[int]]):
+    """Batches of similar lengths for one process of several.
+
+    Rows are shuffled, taken in windows, cut into batches there, and the batches are shuffled. Batches that belong to
+    one step of all processes have similar lengths, so that none waits for another. Every row of the epoch is in one
+    batch of one process, and every process gets the same number of batches in every epoch: where that needs more
+    batches, some at the end are halved.
+
+    Args:
+        lengths: of all rows.
+        limits: how large a batch may be.
+        seed: of the order.
+        rank: which process this is.
+        world_size: number of processes.
+        shuffle: False keeps batches in order of length.
+        epoch_rows: the rows of an epoch; default all rows in each.
+        window: rows that are shuffled before they are sorted, in batches; more pads less, but mixes less.
+    """
+
+    lengths: Lengths
+    limits: BatchLimits
+    seed: int = 0
+    rank: int = 0
+    world_size: int = 1
+    shuffle: bool = True
+    epoch_rows: EpochRows | None = None
+    window: int = 1024
+    _progress: Progress = field(default=Progress(), init=False)
+
+    def __post_init__(self) -> None:
+        """Fix the number of batches by the plan of epoch 0."""
+        if self.limits.batch_size is None and self.limits.max_tokens is None:
+            raise DataError("Set `batch_size`, `max_tokens_per_batch` or both: nothing limits the size of a batch.")
+        first = len(self._draw(0, 0, self.world_size))
+        slack = 0 if self.limits.max_tokens is None or not self.shuffle else int(first * self._slack) + 1
+        total = min(first + slack, len(self._rows(0)))
+        self._count = -(-total // self.world_size)
+
+    def __len__(self) -> int:
+        """Batches of this process in an epoch."""
+        return self._count
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """What is left of the epoch; afterwards the sampler stands at the start of it again."""
+        progress, self._progress = self._progress, Progress(self._progress.epoch)
+        for batch in self.remaining(progress)[self.rank :: self.world_size]:
+            yield batch.tolist()
+
+    def start_at(self, progress: Progress) -> int:
+        """Let the next iteration go on after what is done.
+
+        Args:
+            progress: how far the epoch has got.
+
+        Returns:
+            How many of this process's batches count as done.
+        """
+        self._progress = progress
+        return len(self) - len(self.remaining(progress)) // self.world_size
+
+    def remaining(self, progress: Progress) -> list[Rows]:
+        """What is left of an epoch, for all processes: each takes every `world_size`-th batch."""
+        first_world = progress.done[0][0] if progress.done else self.world_size
+        batches = self._plan(progress.epoch, first_world)
+        for number, (world, done) in enumerate(progress.done):
+            batches = batches[world * done :]
+            following = progress.done[number + 1][0] if number + 1 < len(progress.done) else self.world_size
+            if following != world:
+                batches = _halved(batches, -(-len(batches) // following) * following)
+        return batches
+
+    def _plan(self, epoch: int, world_size: int) -> list[Rows]:
+        """All batches of an epoch in order; the length is fixed and a multiple of `world_size`."""
+        if world_size != self.world_size:
+            other = BatchSampler(
+                self.lengths, self.limits, self.seed, 0, world_size, self.shuffle, self.epoch_rows, self.window
+            )
+            return other._plan(epoch, world_size)
+        target = self._count * world_size
+        for draw in range(_DRAWS):
+            batches = self._draw(epoch, draw, world_size)
+            if len(batches) <= target:
+                return _halved(batches, target)
+        # Not seen with real lengths. The first epoch's batches fit by construction.
+        return _halved(self._draw(0, 0, world_size), target)
+
+    def _draw(self, epoch: int, draw: int, world_size: int) -> list[Rows]:
+        rows = self._rows(epoch)
+        if not self.shuffle:
+            return cut_batches(rows, self.lengths, self.limits)
+        random = np.random.default_rng([self.seed, epoch, draw])
+        rows = random.permutation(rows)
+        size = self.window * self._rows_per_batch(rows)
+        batches: list[Rows] = []
+        for start in range(0, len(rows), size):
+            batches += cut_batches(rows[start : start + size], self.lengths, self.limits)
+        steps = [batches[i : i + world_size] for i in range(0, len(batches), world_size)]
+        # A step that is short of batches goes last, where the halved ones fill it.
+        whole = len(batches) // world_size
+        return [batch for i in [*random.permutation(whole), *range(whole, len(steps))] for batch in steps[i]]
+
+    @property
+    def _slack(self) -> float:
+        return _SLACK if self.epoch_rows is None else _SLACK_IF_ROWS_CHANGE
+
+    def _rows(self, epoch: int) -> Rows:
+        return np.arange(len(self.lengths)) if self.epoch_rows is None else self.epoch_rows(epoch)
+
+    def _rows_per_batch(self, rows: Rows) -> int:
+        if self.limits.batch_size is not None:
+            return self.limits.batch_size
+        assert self.limits.max_tokens is not None
+        mean = self.lengths.take(rows).real_tokens / max(1, len(rows))
+        return max(1, int(self.limits.max_tokens / max(1.0, mean)))
+
+
+def _halved(batches: list[Rows], count: int) -> list[Rows]:
+    """The same rows in `count` batches: the last ones that hold several rows are halved until there are enough."""
+    result: list[Rows] = []
+    missing = count - len(batches)
+    for batch in reversed(batches):
+        halves = [batch[len(batch) // 2 :], batch[: len(batch) // 2]] if missing and len(batch) > 1 else [batch]
+        missing -= len(halves) - 1
+        result += halves
+    result.reverse()
+    if missing and len(result) > len(batches):
+        return _halved(result, count)
+    # More processes than rows: some rows are read twice, or a process would wait for the others for ever.
+    return result + [result[i % len(result)] for i in range(missing)]
