@@ -1,0 +1,223 @@
+"""Rows to questions, and what is refused before a model is loaded."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from c2c_lightning.errors import BenchmarkError
+from c2c_lightning.evaluation.benchmarks import BENCHMARKS, Benchmark, QuestionViews, load_questions, resolve
+from c2c_lightning.evaluation.benchmarks.spec import READERS
+from c2c_lightning.evaluation.prompts import wording_of
+
+REDUX = {"question": "Q", "choices": list("abcd"), "answer": 2, "error_type": "ok", "correct_answer": None}
+
+# One row of each benchmark in its hub's columns (made-up content), and text, choices and answer read from it.
+HUB_ROWS: list[tuple[str, dict[str, Any], tuple[str, tuple[str, ...], int]]] = [
+    (
+        "mmlu",
+        {"question": "Q", "subject": "law", "choices": list("abcd"), "answer": 2},
+        ("Q", tuple("abcd"), 2),
+    ),
+    (
+        "mmlu_redux",
+        REDUX,
+        ("Q", tuple("abcd"), 2),
+    ),
+    (
+        "mmlu_redux",
+        {
+            "question": "Q",
+            "choices": list("abcd"),
+            "answer": 2,
+            "error_type": "wrong_groundtruth",
+            "correct_answer": "1",
+        },
+        ("Q", tuple("abcd"), 1),
+    ),
+    (
+        "mmlu_redux",
+        {
+            "question": "Q",
+            "choices": list("abcd"),
+            "answer": 2,
+            "error_type": "wrong_groundtruth",
+            "correct_answer": "D",
+        },
+        ("Q", tuple("abcd"), 3),
+    ),
+    (
+        "openbookqa",
+        {"question_stem": "Q", "choices": {"text": list("wxyz"), "label": list("ABCD")}, "answerKey": "D"},
+        ("Q", tuple("wxyz"), 3),
+    ),
+    (
+        "arc_challenge",
+        {"question": "Q", "choices": {"text": list("wxyz"), "label": list("1234")}, "answerKey": "2"},
+        ("Q", tuple("wxyz"), 1),
+    ),
+    (
+        "commonsenseqa",
+        {"question": "Q", "choices": {"label": list("ABCDE"), "text": list("vwxyz")}, "answerKey": "E"},
+        ("Q", tuple("vwxyz"), 4),
+    ),
+    (
+        "mmlu_pro",
+        {"question": "Q", "options": list("abcdefghij"), "answer": "J", "answer_index": 9, "category": "law"},
+        ("Q", tuple("abcdefghij"), 9),
+    ),
+    ("ceval", {"question": "Q", "A": "w", "B": "x", "C": "y", "D": "z", "answer": "C"}, ("Q", tuple("wxyz"), 2)),
+    (
+        "boolq",
+        {"question": "is it", "passage": "P.", "answer": True},
+        ("P.\n\nQuestion: is it?", ("no", "yes"), 1),
+    ),
+    ("piqa", {"goal": "Q", "sol1": "x", "sol2": "y", "label": 1}, ("Q", ("x", "y"), 1)),
+    (
+        "winogrande",
+        {"sentence": "The _ fits.", "option1": "x", "option2": "y", "answer": "2"},
+        ("Which choice fits the blank (_) in this sentence?\nThe _ fits.", ("x", "y"), 1),
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "row", "expected"), HUB_ROWS)
+def test_rows_of_the_hub(name: str, row: dict[str, Any], expected: tuple[str, tuple[str, ...], int]) -> None:
+    fields = READERS[BENCHMARKS[name].rows or "choice"](row)
+    assert isinstance(fields, dict)
+    assert (fields["text"], fields["choices"], fields["answer"]) == expected
+
+
+def test_gpqa_has_a_fixed_order_and_the_right_answer() -> None:
+    row = {"Question": "Q", "Correct Answer": "right", **{f"Incorrect Answer {n}": f"w{n}" for n in (1, 2, 3)}}
+    fields = READERS["gpqa"](row)
+    assert isinstance(fields, dict)
+    assert fields == READERS["gpqa"](row)
+    assert fields["choices"][fields["answer"]] == "right"
+    places = set()
+    for number in range(40):
+        other = READERS["gpqa"]({**row, "Question": str(number)})
+        assert isinstance(other, dict)
+        places.add(other["answer"])
+    assert places == {0, 1, 2, 3}
+
+
+def test_free_answers() -> None:
+    fields = READERS["free"]({"question": "Q", "answer": "2 + 2 = 4\n#### 4"})
+    assert isinstance(fields, dict)
+    assert fields["references"] == ("4",)
+    assert READERS["free"]({"problem": "Q", "answer": "\\frac{1}{2}"})["references"] == ("\\frac{1}{2}",)  # type: ignore[index]
+
+
+def test_rows_left_out_on_purpose() -> None:
+    redux = {"question": "Q", "choices": list("abcd"), "answer": 2, "error_type": "no_correct_answer"}
+    assert READERS["mmlu_redux"](redux) == "error_type is no_correct_answer"
+    arc = {"question": "Q", "choices": {"text": list("wxyz"), "label": list("1234")}, "answerKey": "2"}
+    assert READERS["letter_key"](arc) == "key is not A to D"
+
+
+@pytest.mark.parametrize("name", sorted(BENCHMARKS))
+def test_every_registered_benchmark_resolves(name: str) -> None:
+    benchmark = resolve(Benchmark(name, path="somewhere"))
+    assert None not in (benchmark.rows, benchmark.mode, benchmark.scoring, benchmark.wording, benchmark.seed)
+
+
+def write(path: Path, rows: list[Any]) -> str:
+    path.write_text("\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows), encoding="utf-8")
+    return str(path)
+
+
+ROWS = [{"id": f"q{n}", "question": f"Q{n}", "choices": ["x", "y"], "answer": n % 2, "subject": "s"} for n in range(20)]
+
+
+def test_local_rows_are_questions(tmp_path: Path) -> None:
+    questions = load_questions(Benchmark("mine", write(tmp_path / "a.jsonl", ROWS)))
+    assert [(q.index, q.id, q.text, q.answer) for q in questions] == [(n, f"q{n}", f"Q{n}", n % 2) for n in range(20)]
+    assert (questions[1].gold, questions[1].gold_letter) == ("y", "B")
+
+
+def test_a_limit_takes_the_same_questions_every_time(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", ROWS)
+    taken = [q.index for q in load_questions(Benchmark("mine", path, limit=5))]
+    assert taken == [q.index for q in load_questions(Benchmark("mine", path, limit=5))]
+    assert taken != list(range(5))
+    assert taken != [q.index for q in load_questions(Benchmark("mine", path, limit=5, seed=1))]
+
+
+def test_the_embedded_facts_are_a_benchmark() -> None:
+    questions = load_questions(Benchmark("quickstart"))
+    assert len(questions) > 300
+    assert all(len(q.choices) == 8 for q in questions)
+
+
+def test_private_context_is_for_sharers_alone() -> None:
+    questions = load_questions(Benchmark("private_context"))
+    wording = wording_of("question")
+    conversation = questions[0].conversation(wording)
+    view = QuestionViews(questions, wording)(conversation)
+    assert questions[0].gold not in conversation[0]["content"]
+    assert any(questions[0].gold in message["content"] for message in view.sharer)
+    assert view.sharer[-1]["content"] == view.sharer_question
+
+
+def test_views_find_the_question_without_its_choices(tmp_path: Path) -> None:
+    questions = load_questions(Benchmark("mine", write(tmp_path / "a.jsonl", ROWS)))
+    wording = wording_of("paper")
+    conversation = questions[3].conversation(wording)
+    assert "A. x\nB. y\n" in conversation[0]["content"]
+    assert QuestionViews(questions, wording)(conversation).question == "Q3"
+    other = [{"role": "user", "content": "else"}]
+    assert QuestionViews(questions, wording)(other).question == "else"
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "message"),
+    [
+        (Benchmark("nonsense"), "unknown benchmark 'nonsense'. Known are arc_challenge"),
+        (Benchmark("mine", "no/such/file.jsonl"), "no/such/file.jsonl"),
+        (Benchmark("mine", "embedded:facts/nothing"), "nothing.jsonl"),
+        (Benchmark("mine", "x", rows="rosw"), "unknown rows 'rosw'"),
+        (Benchmark("mine", "x", wording="papper"), "unknown wording 'papper'"),
+        (Benchmark("mine", "x", limit=0), "limit is 0"),
+        (Benchmark("longbench_e"), "give a `path`"),
+    ],
+)
+def test_what_is_refused_by_name(benchmark: Benchmark, message: str) -> None:
+    with pytest.raises(BenchmarkError, match=message.replace(".", r"\.")):
+        load_questions(benchmark)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"question": "Q", "choices": ["x", "y"], "answer": 2}, r":2: the answer 2 is none of the 2 choices"),
+        ({"question": "Q", "choices": ["x", "y"], "answer": "C"}, "the answer 'C' is none"),
+        ({"question": "Q", "choices": ["x", "y"], "answer": -1}, "the answer -1 is none"),
+        ({"question": "Q", "choices": ["x"], "answer": 0}, "at least two choices"),
+        ({"question": "Q", "choices": "xy", "answer": 0}, "must be a list of texts"),
+        ({"question": "Q", "answer": 0}, "no column 'choices' or 'options'; the row has 'question', 'answer'"),
+        ({"choices": ["x", "y"], "answer": 0}, "no column 'question'"),
+        ("{broken", "not JSON"),
+    ],
+)
+def test_a_row_that_does_not_fit_is_named(tmp_path: Path, row: Any, message: str) -> None:
+    path = write(tmp_path / "a.jsonl", [ROWS[0], row])
+    with pytest.raises(BenchmarkError, match=message):
+        load_questions(Benchmark("mine", path))
+
+
+def test_an_empty_benchmark_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", ["\n"])
+    with pytest.raises(BenchmarkError, match=r"no questions|is empty"):
+        load_questions(Benchmark("mine", path))
+
+
+def test_modes_need_choices_that_are_shown(tmp_path: Path) -> None:
+    free = write(tmp_path / "free.jsonl", [{"question": "Q", "answer": "4"}])
+    with pytest.raises(BenchmarkError, match="has no choices"):
+        load_questions(Benchmark("mine", free, rows="free", mode="cloze"))
+    assert load_questions(Benchmark("mine", free, rows="free", scoring="maths"))[0].gold == "4"
+    hidden = write(tmp_path / "hidden.jsonl", ROWS)
+    with pytest.raises(BenchmarkError, match="shows the choices"):
+        load_questions(Benchmark("mine", hidden, wording="question", mode="letter"))
