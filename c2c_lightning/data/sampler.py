@@ -24,16 +24,18 @@ class Progress:
 
     Attributes:
         epoch: counted from 0.
-        done: (processes, batches of each) one entry for each run that worked on this epoch. More than one means that
-            the number of processes changed.
+        runs: (processes, batches of each) one entry for each run that worked on this epoch.
     """
 
     epoch: int = 0
-    done: tuple[tuple[int, int], ...] = ()
+    runs: tuple[tuple[int, int], ...] = ()
 
     def after(self, world_size: int, batches: int) -> "Progress":
         """The same epoch, `batches` further on each of `world_size` processes."""
-        return Progress(self.epoch, (*self.done, (world_size, batches))) if batches else self
+        runs = list(self.runs)
+        if runs and runs[-1][0] == world_size:
+            batches += runs.pop()[1]
+        return Progress(self.epoch, (*runs, (world_size, batches))) if batches else self
 
 
 @dataclass
@@ -85,26 +87,21 @@ class BatchSampler(Sampler[list[int]]):
         for batch in self.remaining(progress)[self.rank :: self.world_size]:
             yield batch.tolist()
 
-    def start_at(self, progress: Progress) -> int:
+    def start_at(self, progress: Progress) -> None:
         """Let the next iteration go on after what is done.
 
         Args:
             progress: how far the epoch has got.
-
-        Returns:
-            How many of this process's batches count as done.
         """
         self._progress = progress
-        return len(self) - len(self.remaining(progress)) // self.world_size
 
     def remaining(self, progress: Progress) -> list[Rows]:
         """What is left of an epoch, for all processes: each takes every `world_size`-th batch."""
-        first_world = progress.done[0][0] if progress.done else self.world_size
-        batches = self._plan(progress.epoch, first_world)
-        for number, (world, done) in enumerate(progress.done):
+        worlds = [*(world for world, _ in progress.runs), self.world_size]
+        batches = self._plan(progress.epoch, worlds[0])
+        for (world, done), following in zip(progress.runs, worlds[1:], strict=True):
             batches = batches[world * done :]
-            following = progress.done[number + 1][0] if number + 1 < len(progress.done) else self.world_size
-            if following != world:
+            if following != world and batches:
                 batches = _halved(batches, -(-len(batches) // following) * following)
         return batches
 

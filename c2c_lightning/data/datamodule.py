@@ -1,0 +1,202 @@
+"""The Lightning data module: sources in, batches for a pair of models out."""
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import datasets
+import lightning as L
+import torch
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+
+from c2c_lightning.data.batch import TrainingBatch
+from c2c_lightning.data.buckets import BatchLimits
+from c2c_lightning.data.encode import Encoder
+from c2c_lightning.data.feed import ResumableLoader, TableFeed
+from c2c_lightning.data.prepare import Settings
+from c2c_lightning.data.report import DataReport
+from c2c_lightning.data.sources import Mixture, Source
+from c2c_lightning.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+# Rows per device as in the paper (A.3.5: 4 x 8 GPUs x 8 accumulation), if neither limit is given.
+_BATCH_SIZE = 4
+
+
+class InstructionDataModule(L.LightningDataModule):
+    """Conversations as training batches: encoded once, batched by length, resumable at every step.
+
+    Rows are shared out to processes here, so `use_distributed_sampler` makes no difference.
+
+    Args:
+        train: where training conversations come from: a source, several (each row once per epoch), or a mixture.
+        validation: sources of the validation data; training rows with one of its questions are dropped.
+        validation_share: without `validation`, the share of training rows that is held out, chosen by what they ask.
+        batch_size: rows per batch and process; 4 if `max_tokens_per_batch` is not given either (paper A.3.5).
+        max_tokens_per_batch: tokens per batch and process, over all models, padding included.
+        max_length: tokens of the longer model; longer rows are dropped and counted (paper A.3.5: 2,048).
+        num_workers: processes that read and pad batches.
+        seed: of the order of rows (paper A.3.5: 42).
+        max_rows: read only the first rows of each training source (the paper takes 500,000 of OpenHermes-2.5).
+        max_validation_rows: use no more rows for validation.
+        max_bad_share: the share of rows of a source that may be unreadable; more fail the run.
+        cache_dir: where encoded rows are kept; default a folder in the cache of `datasets`.
+        encoder: makes tokens of conversations; default that of the Lightning module.
+    """
+
+    def __init__(
+        self,
+        train: Source | Mixture | list[Source],
+        validation: Source | list[Source] | None = None,
+        validation_share: float = 0.01,
+        batch_size: int | None = None,
+        max_tokens_per_batch: int | None = None,
+        max_length: int = 2048,
+        num_workers: int = 0,
+        seed: int = 42,
+        max_rows: int | None = None,
+        max_validation_rows: int | None = None,
+        max_bad_share: float = 0.01,
+        cache_dir: str | None = None,
+        encoder: Encoder | None = None,
+    ) -> None:
+        super().__init__()
+        if not 0 <= validation_share < 1:
+            raise DataError(f"`validation_share` must be at least 0 and below 1, but is {validation_share}.")
+        self.train = train
+        self.validation = validation
+        self.validation_share = validation_share
+        self.batch_size = _BATCH_SIZE if batch_size is None and max_tokens_per_batch is None else batch_size
+        self.max_tokens_per_batch = max_tokens_per_batch
+        self.max_length = max_length
+        self.num_workers = num_workers
+        self.seed = seed
+        self.max_rows = max_rows
+        self.max_validation_rows = max_validation_rows
+        self.max_bad_share = max_bad_share
+        self.cache_dir = cache_dir
+        self.report = DataReport()
+        self._encoder = encoder
+        self._feed: TableFeed | None = None
+        self._loader: ResumableLoader | None = None
+        self._resume: dict[str, Any] | None = None
+
+    @property
+    def encoder(self) -> Encoder:
+        """What makes tokens: the encoder that was given, or the Lightning module's.
+
+        Raises:
+            DataError: when there is neither.
+        """
+        module = getattr(self.trainer, "lightning_module", None)
+        encoder: Encoder | None = self._encoder or getattr(module, "encoder", None)
+        if encoder is None:
+            raise DataError("The data module needs an encoder: give `encoder`, or a Lightning module that has one.")
+        return encoder
+
+    def prepare(self) -> None:
+        """Read and encode all data; a second start reads the cache.
+
+        Not `setup`, because the encoder may need the models, which Lightning makes after that.
+
+        Raises:
+            DataError: when data is missing, too much of it is unreadable, or nothing is left.
+        """
+        if self._feed is not None:
+            return
+        self._feed = TableFeed(self.train, self.validation, self._settings())
+        self.report = self._feed.report()
+        rank_zero_info(f"Data:\n{self.report.to_text()}")
+
+    def train_dataloader(self) -> Any:
+        """Training batches; after a restart they go on where the checkpoint stopped."""
+        feed = self._prepared()
+        loader = feed.train_loader(*self._place())
+        loader.on_new_length = self._tell_length
+        if self._resume is None:
+            loader.set_epoch(0 if self.trainer is None else self.trainer.fit_loop.epoch_progress.current.processed)
+        else:
+            self._go_on(loader, self._resume)
+        self._resume, self._loader = None, loader
+        return loader
+
+    def val_dataloader(self) -> Any:
+        """Validation batches, the same in every epoch; none without validation rows."""
+        loader = self._prepared().validation_loader(*self._place())
+        return [] if loader is None else loader
+
+    def transfer_batch_to_device(
+        self, batch: TrainingBatch, device: torch.device, dataloader_idx: int
+    ) -> TrainingBatch:
+        """A batch on another device."""
+        return batch.to(device)
+
+    def teardown(self, stage: str) -> None:
+        """Say at the end of training what was dropped."""
+        if stage == "fit" and self._feed is not None:
+            rank_zero_info(f"Data:\n{self.report.to_text()}")
+
+    def state_dict(self) -> dict[str, Any]:
+        """How far the epoch has got, and what was read and dropped."""
+        state: dict[str, Any] = {"report": self.report.to_dict()}
+        if self._loader is not None and self.trainer is not None:
+            done = self.trainer.fit_loop.epoch_loop.batch_progress.current.processed
+            state["place"] = self._loader.state(done, self.trainer.num_training_batches)
+            state["data"] = self._data_key()
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep the place; the loader that goes there is made later."""
+        self._resume = state_dict if "place" in state_dict else None
+
+    def _go_on(self, loader: ResumableLoader, state: dict[str, Any]) -> None:
+        if state["data"] != self._data_key():
+            rank_zero_warn(
+                "The data, its order or the size of batches differ from those of the checkpoint. Training goes on at "
+                "the same step, but some rows of this epoch will come twice and others not at all."
+            )
+        loader.resume(state["place"])
+
+    def _data_key(self) -> list[Any]:
+        """What the order of batches depends on, but for the number of processes."""
+        assert self._feed is not None
+        limits = [self.batch_size, self.max_tokens_per_batch, self.max_length]
+        return [self._feed.fingerprint, *limits, self.max_rows, self.seed, self.validation_share]
+
+    def _tell_length(self) -> None:
+        """Let the trainer know that epochs have another length; it asks only once by itself."""
+        if self.trainer is None or self.trainer.fit_loop._data_fetcher is None:
+            return
+        loop = self.trainer.fit_loop
+        assert loop._data_fetcher is not None
+        loop._data_fetcher.length = loop.max_batches = len(loop._data_fetcher.combined_loader)
+        if isinstance(self.trainer.val_check_interval, float) and self.trainer.val_check_batch is not None:
+            self.trainer.val_check_batch = max(1, int(loop.max_batches * self.trainer.val_check_interval))
+
+    def _prepared(self) -> TableFeed:
+        self.prepare()
+        assert self._feed is not None
+        return self._feed
+
+    def _place(self) -> tuple[int, int]:
+        """Rank of this process and number of processes."""
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+
+    def _settings(self) -> Settings:
+        default = Path(datasets.config.HF_DATASETS_CACHE) / "c2c_lightning"
+        return Settings(
+            encoder=self.encoder,
+            cache_dir=default if self.cache_dir is None else Path(self.cache_dir),
+            limits=BatchLimits(self.batch_size, self.max_tokens_per_batch),
+            max_length=self.max_length,
+            max_rows=self.max_rows,
+            max_validation_rows=self.max_validation_rows,
+            validation_share=self.validation_share,
+            max_bad_share=self.max_bad_share,
+            num_proc=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+            num_workers=self.num_workers,
+            pin_memory=torch.cuda.is_available(),
+            seed=self.seed,
+        )

@@ -1,0 +1,107 @@
+"""Loaders over tables that were encoded ahead."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, Protocol
+
+from c2c_lightning.data.loader import EpochLoader, collate_for
+from c2c_lightning.data.mixing import MixedRows
+from c2c_lightning.data.prepare import PreparedRows, Settings, hold_out, leave_out_questions, prepare, sources_of
+from c2c_lightning.data.report import DataReport
+from c2c_lightning.data.sampler import BatchSampler, EpochRows, Progress
+from c2c_lightning.data.sources import Mixture, Source
+
+Data = Source | Mixture | Sequence[Source]
+"""One source, a mixture, or several sources of which every row is read."""
+
+
+class ResumableLoader(Protocol):
+    """Batches whose place can be kept and found again."""
+
+    on_new_length: Callable[[], None]
+
+    def state(self, done: int, limit: float) -> dict[str, Any]:
+        """The place after `done` batches of the trainer's epoch, which takes at most `limit`."""
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Go on at a place."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to an epoch."""
+
+
+class TableFeed:
+    """Training and validation loaders over encoded tables.
+
+    Args:
+        train: where training rows come from.
+        validation: where validation rows come from; None holds out a share of the training rows.
+        how: the settings.
+
+    Raises:
+        DataError: when data is missing, too much of it is bad, or nothing is left.
+    """
+
+    def __init__(self, train: Data, validation: Data | None, how: Settings) -> None:
+        self._how = how
+        self._train = prepare(sources_of(train), "train", how)
+        held_out = self._validation(validation)
+        self._held_out = None if held_out is None else held_out.first(how.max_validation_rows)
+        self._epoch_rows = _epoch_rows(train, self._train, how.seed)
+        self.fingerprint = str(self._train.table.table._fingerprint)
+
+    def train_loader(self, rank: int, world_size: int) -> EpochLoader:
+        """Training batches for one process of several."""
+        return self._loader(self._train, self._sampler(rank, world_size))
+
+    def validation_loader(self, rank: int, world_size: int) -> EpochLoader | None:
+        """Validation batches for one process of several, the same each time; None without validation data."""
+        if self._held_out is None:
+            return None
+        rows = self._held_out.rows
+        how = replace(self._how, num_workers=min(self._how.num_workers, 1))
+        sampler = BatchSampler(
+            self._held_out.table.lengths, how.limits, 0, rank, world_size, shuffle=False, epoch_rows=lambda _: rows
+        )
+        return EpochLoader(self._held_out.table, sampler, collate_for(how.encoder), how.num_workers, how.pin_memory)
+
+    def report(self) -> DataReport:
+        """What was read, kept and dropped, and how much of an epoch is padding."""
+        sampler = self._sampler(0, 1)
+        lengths = self._train.table.lengths
+        batches = [lengths.take(batch) for batch in sampler.remaining(Progress())]
+        tokens = sum(batch.real_tokens for batch in batches)
+        padded = sum(batch.padded_tokens for batch in batches)
+        return DataReport(
+            sources=self._train.reports + ([] if self._held_out is None else self._held_out.reports),
+            train_rows=len(self._epoch_rows(0)),
+            validation_rows=0 if self._held_out is None else len(self._held_out.rows),
+            batches=len(batches),
+            tokens=tokens,
+            padding=1 - tokens / padded,
+        )
+
+    def _validation(self, validation: Data | None) -> PreparedRows | None:
+        if validation is None:
+            return hold_out(self._train, self._how.validation_share)
+        held_out = prepare(sources_of(validation), "validation", replace(self._how, max_rows=None))
+        leave_out_questions(self._train, held_out)
+        return held_out
+
+    def _sampler(self, rank: int, world_size: int) -> BatchSampler:
+        how = self._how
+        return BatchSampler(
+            self._train.table.lengths, how.limits, how.seed, rank, world_size, epoch_rows=self._epoch_rows
+        )
+
+    def _loader(self, rows: PreparedRows, sampler: BatchSampler) -> EpochLoader:
+        how = self._how
+        return EpochLoader(rows.table, sampler, collate_for(how.encoder), how.num_workers, how.pin_memory)
+
+
+def _epoch_rows(data: Data, prepared: PreparedRows, seed: int) -> EpochRows:
+    """The rows of each epoch: all of them, or a mixture's share of each source."""
+    if isinstance(data, Mixture):
+        return MixedRows(prepared.parts, data.shares, data.until, seed)
+    rows = prepared.rows
+    return lambda _: rows

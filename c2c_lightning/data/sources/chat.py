@@ -1,0 +1,28 @@
+"""Conversations that are already conversations."""
+
+from c2c_lightning.data.conversation import Conversation, check_messages, from_speakers
+from c2c_lightning.data.sources.base import Row, TableSource
+from c2c_lightning.errors import DataError
+
+
+class Messages(TableSource):
+    """Rows of `{"messages": [{"role", "content"}, ...]}`; the last message is the response to learn.
+
+    With `"sharer_messages"` sharers read these instead (private context): say a document and the question, where the
+    receiver reads only the question.
+    """
+
+    def messages(self, row: Row) -> tuple[Conversation, Conversation | None]:
+        """The conversation, and the sharers' own if the row has one."""
+        if "messages" not in row:
+            raise DataError("The row has no `messages`.")
+        own = row.get("sharer_messages")
+        return check_messages(row["messages"], DataError), None if own is None else check_messages(own, DataError)
+
+
+class OpenHermes(TableSource):
+    """Rows of `{"conversations": [{"from", "value"}, ...]}`, as in OpenHermes-2.5 and ShareGPT."""
+
+    def messages(self, row: Row) -> tuple[Conversation, Conversation | None]:
+        """The conversation; everybody reads the same."""
+        return from_speakers(row.get("conversations")), None
