@@ -6,6 +6,9 @@ from c2c_lightning.errors import ModelLoadError
 
 _HERE = Path(__file__).parent
 
+PREFIX = "embedded:"
+"""Names with this prefix are files of the package."""
+
 
 def names() -> list[str]:
     """Names of the models that lie in the package."""
@@ -43,3 +46,13 @@ def facts(file: str) -> Path:
         known = ", ".join(sorted(entry.name for entry in found.parent.glob("*.jsonl")))
         raise ModelLoadError(f"There is no embedded file of facts {file!r}; the package has {known}.")
     return found
+
+
+def resolve(path_or_name: str) -> str:
+    """A local path for `embedded:NAME` (a model) or `embedded:facts/FILE`; anything else as it is."""
+    if not path_or_name.startswith(PREFIX):
+        return path_or_name
+    name = path_or_name.removeprefix(PREFIX)
+    if name.startswith("facts/"):
+        return str(facts(f"{name.removeprefix('facts/').removesuffix('.jsonl')}.jsonl"))
+    return str(path(name))

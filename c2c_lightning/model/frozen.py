@@ -20,7 +20,6 @@ from c2c_lightning.kv.layer import LayerKV, LayerStack
 
 logger = logging.getLogger(__name__)
 
-EMBEDDED = "embedded:"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt")
 
 
@@ -41,11 +40,6 @@ class LMSpec:
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device: str | None = None
     prompt_template: str | None = None
-
-
-def resolve_path(path: str) -> str:
-    """A local directory for `embedded:NAME`; other names as they are."""
-    return str(embedded.path(path.removeprefix(EMBEDDED))) if path.startswith(EMBEDDED) else path
 
 
 class FrozenLM:
@@ -156,7 +150,7 @@ def load_tokenizer(spec: LMSpec) -> PreTrainedTokenizerBase:
         raise ModelLoadError(_load_message("tokenizer", spec, FileNotFoundError("there is no tokenizer file.")))
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            resolve_path(spec.path), revision=spec.revision, trust_remote_code=False
+            embedded.resolve(spec.path), revision=spec.revision, trust_remote_code=False
         )
     except (OSError, ValueError, KeyError) as error:
         raise ModelLoadError(_load_message("tokenizer", spec, error)) from error
@@ -188,7 +182,7 @@ def load_frozen(
     dtype = spec.dtype if spec.dtype == "auto" else getattr(torch, spec.dtype)
     logger.info("loading %s", spec.path)
     try:
-        path = resolve_path(spec.path)
+        path = embedded.resolve(spec.path)
         model = AutoModelForCausalLM.from_pretrained(path, revision=spec.revision, dtype=dtype, trust_remote_code=False)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelLoadError(_load_message("model", spec, error)) from error
@@ -202,7 +196,7 @@ def load_frozen(
 
 def _lacks_tokenizer(spec: LMSpec) -> bool:
     """Whether a local folder has no tokenizer; transformers would make up one that knows its special tokens only."""
-    folder = Path(resolve_path(spec.path))
+    folder = Path(embedded.resolve(spec.path))
     return folder.is_dir() and not any((folder / name).is_file() for name in TOKENIZER_FILES)
 
 

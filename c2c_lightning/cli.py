@@ -1,0 +1,58 @@
+"""The command line: `lightning COMMAND …`."""
+
+import logging
+import sys
+from collections.abc import Callable, Sequence
+
+from jsonargparse import ArgumentError
+from rich.console import Console
+from rich.logging import RichHandler
+
+from c2c_lightning.commands import chat, export, trainer
+from c2c_lightning.errors import C2CError
+
+Command = Callable[[Sequence[str]], None]
+
+COMMANDS: dict[str, tuple[Command, str]] = {
+    "fit": (trainer.run_fit, "train a fuser"),
+    "validate": (trainer.run_fit, "loss of a fuser, and of the receiver alone, on validation data"),
+    "test": (trainer.run_test, "benchmarks over responders: receiver, sharer, T2T, routing, C2C, controls"),
+    "predict": (trainer.run_predict, "write answers to a file of conversations"),
+    "export": (export.run_export, "Lightning checkpoint to fuser directory"),
+    "convert": (export.run_convert, "the authors' published layout to ours, and back"),
+    "chat": (chat.run_chat, "talk in the terminal"),
+}
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run a command. A user's mistake ends with one message: exit code 2 for usage, 1 for everything else.
+
+    Args:
+        args: the command and its arguments, default those of the process.
+    """
+    given = list(sys.argv[1:] if args is None else args)
+    errors = Console(stderr=True)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[RichHandler(console=errors, show_path=False)])
+    for noisy in ("httpx", "datasets", "fsspec", "matplotlib"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    if not given or given[0] in ("-h", "--help"):
+        return _help(Console())
+    if given[0] not in COMMANDS:
+        _fail(errors, f"there is no command {given[0]!r}; commands are {', '.join(COMMANDS)}.", 2)
+    try:
+        COMMANDS[given[0]][0](given)
+    except ArgumentError as error:
+        _fail(errors, f"{error}\nSee `lightning {given[0]} --help`.", 2)
+    except C2CError as error:
+        _fail(errors, f"{error}", 1)
+
+
+def _help(console: Console) -> None:
+    console.print("usage: lightning COMMAND [--help] [options]\n", markup=False)
+    for name, (_, text) in COMMANDS.items():
+        console.print(f"  {name:<10}{text}")
+
+
+def _fail(console: Console, message: str, code: int) -> None:
+    console.print(f"error: {message}", style="red", markup=False, highlight=False, soft_wrap=True)
+    raise SystemExit(code)

@@ -1,0 +1,93 @@
+"""`lightning chat`: talk to a fused model in the terminal."""
+
+import sys
+from collections.abc import Sequence
+
+from jsonargparse import ArgumentParser
+from rich.console import Console
+from transformers import TextStreamer
+
+from c2c_lightning.baselines.single import ReceiverOnly
+from c2c_lightning.baselines.text_to_text import TextToText
+from c2c_lightning.data.conversation import Conversation
+from c2c_lightning.errors import C2CError
+from c2c_lightning.model.c2c import C2CModel
+
+HELP = "Type a message. /compare QUESTION: receiver, T2T and C2C side by side. /reset: start anew. /quit: leave."
+
+
+def run_chat(args: Sequence[str]) -> None:
+    """Talk to a fused model; what you type is answered on the fused cache, word by word."""
+    parser = ArgumentParser(prog="lightning chat", description=run_chat.__doc__, exit_on_error=False)
+    parser.add_argument("--fuser", type=str, required=True, help="fuser directory or hub id")
+    parser.add_argument("--receiver", help="another copy of the receiver; default what the fuser names")
+    parser.add_argument("--sharers", nargs="+", help="other copies of the sharers")
+    parser.add_argument("--dtype", choices=["auto", "float32", "bfloat16", "float16"], help="type of the frozen models")
+    parser.add_argument("--device", help="where to run; default cuda if there is one")
+    parser.add_argument("--max_new_tokens", type=int, default=256, help="longest answer, in tokens")
+    parser.add_argument("--do_sample", type=bool, default=False, help="sample instead of taking the likeliest token")
+    options = parser.parse_args(list(args[1:]))
+    model = C2CModel.from_pretrained(
+        options.fuser, options.receiver, options.sharers, dtype=options.dtype, device=options.device
+    )
+    kwargs = {"max_new_tokens": options.max_new_tokens, "do_sample": options.do_sample}
+    Chat(model, Console(), kwargs).run()
+
+
+class Chat:
+    """One conversation at the terminal."""
+
+    def __init__(self, model: C2CModel, console: Console, generate_kwargs: dict[str, object]) -> None:
+        """Begin a conversation with `model`."""
+        self.model, self.console, self.generate_kwargs = model, console, generate_kwargs
+        self.conversation: Conversation = []
+
+    def run(self) -> None:
+        """Read and answer lines until the input ends."""
+        if sys.stdin.isatty():
+            self.console.print(HELP, style="dim")
+        while True:
+            try:
+                line = self.console.input("[bold]> [/bold]" if sys.stdin.isatty() else "").strip()
+            except (EOFError, KeyboardInterrupt):
+                return
+            if line == "/quit":
+                return
+            try:
+                self.answer(line)
+            except C2CError as error:
+                self.console.print(f"{error}", style="red")
+
+    def answer(self, line: str) -> None:
+        """Do what one line asks for."""
+        if not line:
+            return
+        if line == "/reset":
+            self.conversation = []
+        elif line.startswith("/compare"):
+            self.compare(line.removeprefix("/compare").strip())
+        elif line.startswith("/"):
+            self.console.print(HELP, style="dim")
+        else:
+            self.talk(line)
+
+    def talk(self, text: str) -> None:
+        """Answer a message and keep both in the conversation."""
+        messages = [*self.conversation, {"role": "user", "content": text}]
+        prompt = self.model.encode([messages])
+        tokenizer = self.model.receiver.tokenizer
+        streamer = TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
+        ids = self.model.generate(prompt, streamer=streamer, **self.generate_kwargs)
+        reply = tokenizer.decode(ids[0, prompt.num_receiver_tokens :], skip_special_tokens=True).strip()
+        self.conversation = [*messages, {"role": "assistant", "content": reply}]
+
+    def compare(self, question: str) -> None:
+        """The same question to the receiver alone, to both by text, and to both by cache."""
+        if not question:
+            self.console.print(HELP, style="dim")
+            return
+        asked = [[*self.conversation, {"role": "user", "content": question}]]
+        receiver, sharer = self.model.receiver, self.model.sharers[0]
+        for responder in (ReceiverOnly(receiver), TextToText(receiver, sharer)):
+            self.console.print(f"[bold]{responder.name}[/bold] {responder.respond(asked, **self.generate_kwargs)[0].text}")
+        self.console.print(f"[bold]c2c[/bold] {self.model.chat(asked, **self.generate_kwargs)[0]}")

@@ -1,0 +1,35 @@
+"""How fast training goes."""
+
+import time
+from typing import Any
+
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+
+from c2c_lightning.data.batch import TrainingBatch
+
+
+class Throughput(Callback):
+    """Logs samples and receiver tokens a second, over all processes, since the last log."""
+
+    def __init__(self) -> None:
+        """Start counting."""
+        self._begin, self._samples, self._tokens = time.perf_counter(), 0, 0
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        """Validation and checkpoints in between are not training time."""
+        if not self._samples:
+            self._begin = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: TrainingBatch, batch_idx: int
+    ) -> None:
+        """Count a batch, by shapes alone: looking at its masks would wait for the device."""
+        self._samples += len(batch)
+        self._tokens += len(batch) * (batch.prompt.num_receiver_tokens + batch.response_ids.shape[1])
+        if (trainer.global_step + 1) % trainer.log_every_n_steps and not trainer.is_last_batch:
+            return
+        seconds = max(time.perf_counter() - self._begin, 1e-9)
+        pl_module.log("throughput/samples_per_second", self._samples * trainer.world_size / seconds)
+        pl_module.log("throughput/tokens_per_second", self._tokens * trainer.world_size / seconds)
+        self._samples, self._tokens = 0, 0

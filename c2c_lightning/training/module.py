@@ -1,0 +1,164 @@
+"""Training a fuser with Lightning."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+from torch.optim import AdamW, Optimizer
+from torchmetrics import MeanMetric
+
+from c2c_lightning.data.batch import TrainingBatch
+from c2c_lightning.data.encode import Encoder
+from c2c_lightning.export.description import FuserDescription
+from c2c_lightning.fuser.config import FuserConfig
+from c2c_lightning.model.c2c import C2CModel
+from c2c_lightning.model.frozen import LMSpec, load_frozen, load_tokenizer, tokenizer_spec
+from c2c_lightning.model.pretrained import reference
+from c2c_lightning.training.callbacks.gates import GateMonitor
+from c2c_lightning.training.callbacks.temperature import AnnealTemperature
+from c2c_lightning.training.callbacks.throughput import Throughput
+from c2c_lightning.training.optim import ParameterGroups, Schedule
+
+logger = logging.getLogger(__name__)
+
+
+class C2CModule(LightningModule):
+    """Trains the fuser between a frozen receiver and frozen sharers.
+
+    The loss is the cross-entropy of the response, averaged over all supervised tokens of the optimizer step: over
+    accumulated batches and over all processes, however unequal.
+
+    Attributes:
+        model: the fused model, from `configure_model` on.
+    """
+
+    model: C2CModel
+
+    def __init__(
+        self,
+        receiver: LMSpec,
+        sharers: list[LMSpec],
+        fuser: FuserConfig = FuserConfig(),  # noqa: B008  (frozen)
+        optimizer: OptimizerCallable = lambda parameters: AdamW(parameters, lr=1e-4, weight_decay=0.01),
+        schedule: Schedule = Schedule(),  # noqa: B008  (frozen)
+        parameter_groups: ParameterGroups = ParameterGroups(),  # noqa: B008  (frozen)
+    ) -> None:
+        """Take names and choices; models are loaded when training begins.
+
+        Args:
+            receiver: the model that answers.
+            sharers: the models that share their caches.
+            fuser: the fuser's choices; defaults are the released code's.
+            optimizer: makes the optimizer, given parameter groups.
+            schedule: learning rate over the run.
+            parameter_groups: rate of the gates, and what weight decay reaches.
+        """
+        super().__init__()
+        self.receiver_spec = _spec(receiver)
+        self.sharer_specs = [_spec(sharer) for sharer in sharers]
+        self.fuser_config = fuser if isinstance(fuser, FuserConfig) else FuserConfig(**fuser)
+        self.optimizer_factory, self.schedule, self.parameter_groups = optimizer, schedule, parameter_groups
+        # Plain values only, so that checkpoints load with `weights_only`; factories are left out.
+        self.save_hyperparameters(
+            {
+                "receiver": asdict(self.receiver_spec),
+                "sharers": [asdict(spec) for spec in self.sharer_specs],
+                "fuser": asdict(self.fuser_config),
+            }
+        )
+        self._encoder: Encoder | None = None
+        self._window_tokens: Tensor | None = None
+        self.val_loss, self.val_loss_receiver = MeanMetric(), MeanMetric()
+        self._receiver_loss: Tensor | None = None
+
+    def configure_model(self) -> None:
+        """Load the frozen models and make a fresh fuser; runs again before validation and does nothing then."""
+        if hasattr(self, "model"):
+            return
+        device = str(self.trainer.strategy.root_device) if self._trainer is not None else None
+        receiver = load_frozen(self.receiver_spec, device)
+        sharers = [load_frozen(spec, device, receiver.tokenizer) for spec in self.sharer_specs]
+        self.model = C2CModel(receiver, sharers, self.fuser_config)
+
+    def configure_callbacks(self) -> Sequence[Callback]:
+        """What belongs to C2C training whoever runs it."""
+        return [AnnealTemperature(), GateMonitor(), Throughput()]
+
+    @property
+    def encoder(self) -> Encoder:
+        """Encodes conversations for these models; needs their tokenizers only."""
+        if self._encoder is None:
+            receiver = tokenizer_spec(self.receiver_spec, load_tokenizer(self.receiver_spec))
+            sharers = [tokenizer_spec(spec, load_tokenizer(spec)) for spec in self.sharer_specs]
+            self._encoder = Encoder(receiver, sharers, self.fuser_config.token_alignment)
+        return self._encoder
+
+    def describe(self) -> FuserDescription:
+        """What a fuser directory says of this fuser."""
+        sharers = tuple(reference(sharer) for sharer in self.model.sharers)
+        return FuserDescription(self.model.fuser.config, reference(self.model.receiver), sharers)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """The optimizer over the fuser alone, and its schedule, stepped with it."""
+        optimizer = self.parameter_groups.build(self.model.fuser, self.optimizer_factory)
+        scheduler = self.schedule.build(optimizer, int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def training_step(self, batch: TrainingBatch, batch_idx: int) -> Tensor:
+        """Summed loss; `on_before_optimizer_step` makes it the mean over all tokens of the step."""
+        loss, tokens = self.model.response_loss(batch), batch.response_mask.sum()
+        self._window_tokens = tokens if self._window_tokens is None else self._window_tokens + tokens
+        self.log("train/loss", loss.detach() / tokens, prog_bar=True, batch_size=len(batch))
+        return loss
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Divide the gradients by the tokens they were summed over, before they are clipped.
+
+        Lightning has divided each batch's loss by the number of accumulated batches and DDP the gradients by the number
+        of processes; both are undone here, so a short last window and unequal ranks count token by token.
+        """
+        if self._window_tokens is None:
+            return
+        tokens = self.trainer.strategy.reduce(self._window_tokens.float(), reduce_op="sum")
+        scale = self.trainer.accumulate_grad_batches * self.trainer.world_size / tokens
+        for parameter in self.model.fuser.parameters():
+            if parameter.grad is not None:
+                parameter.grad.mul_(scale)
+        self._window_tokens = None
+
+    def validation_step(self, batch: TrainingBatch, batch_idx: int) -> None:
+        """Loss with fusion and, on the same tokens, of the receiver alone."""
+        tokens = batch.response_mask.sum()
+        self.val_loss.update(self.model.response_loss(batch) / tokens, tokens)
+        if self._receiver_loss is None:
+            self.val_loss_receiver.update(self.model.response_loss(batch, active_sharers=()) / tokens, tokens)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log both losses; the receiver never changes, so its loss is computed once."""
+        receiver_loss = self._receiver_loss
+        if receiver_loss is None:
+            receiver_loss = self.val_loss_receiver.compute()
+        if not self.trainer.sanity_checking:
+            self._receiver_loss = receiver_loss
+        self.log("val/loss", self.val_loss.compute(), prog_bar=True)
+        self.log("val/loss_receiver", receiver_loss, prog_bar=True)
+        self.val_loss.reset()
+        self.val_loss_receiver.reset()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what `lightning export` needs, so that it loads no language model."""
+        checkpoint["c2c"] = self.describe().to_json()
+
+
+def _spec(spec: LMSpec | Mapping[str, Any] | str) -> LMSpec:
+    """A spec from what the command line, a checkpoint or Python gives."""
+    if isinstance(spec, LMSpec):
+        return spec
+    return LMSpec(spec) if isinstance(spec, str) else LMSpec(**spec)
