@@ -13,12 +13,10 @@ from c2c_lightning.baselines.single import timed_scores, to_answers
 from c2c_lightning.baselines.text_to_text import TextToText, with_message
 from c2c_lightning.baselines.views import ViewOf, plain_view
 from c2c_lightning.data.batch import PromptBatch
-from c2c_lightning.data.collate import collate_prompts
 from c2c_lightning.data.conversation import Conversation
 from c2c_lightning.kv.cache import cache_entries
 from c2c_lightning.kv.layer import LayerStack
 from c2c_lightning.model.c2c import C2CModel
-from c2c_lightning.model.generation import pad_id
 from c2c_lightning.model.responder import Answer
 
 
@@ -50,8 +48,7 @@ class C2CResponder:
         """The prompts as every model reads them, left padded."""
         shown = [self.view(conversation).sharer for conversation in conversations]
         told = [None if theirs == mine else theirs for mine, theirs in zip(conversations, shown, strict=True)]
-        encoded = self.model.encoder.encode_many(list(conversations), told)
-        return collate_prompts(encoded, pad_id(self.model.receiver), [pad_id(lm) for lm in self.model.sharers])
+        return self.model.encode(conversations, told)
 
     def sharer_kv(self, prompt: PromptBatch, conversations: Sequence[Conversation]) -> list[LayerStack | None]:
         """Each sharer's cache over its prompt.

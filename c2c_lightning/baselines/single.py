@@ -12,8 +12,8 @@ from c2c_lightning.baselines.views import ViewOf, plain_view
 from c2c_lightning.baselines.writing import ChosenLogProbabilities, read_written
 from c2c_lightning.data.batch import PromptBatch
 from c2c_lightning.data.collate import collate_prompts
-from c2c_lightning.data.conversation import Conversation, PromptTemplate
-from c2c_lightning.data.encode import Encoder, TokenizerSpec
+from c2c_lightning.data.conversation import Conversation
+from c2c_lightning.data.encode import Encoder
 from c2c_lightning.kv.cache import dynamic_cache
 from c2c_lightning.kv.layer import LayerStack
 from c2c_lightning.model.frozen import FrozenLM
@@ -46,8 +46,7 @@ class SingleModel:
         """
         self.lm, self.name = lm, name
         self.measure_latency, self.with_confidence = measure_latency, with_confidence
-        template = None if lm.spec.prompt_template is None else PromptTemplate.load(lm.spec.prompt_template)
-        self.encoder = Encoder(TokenizerSpec(lm.tokenizer, template), [])
+        self.encoder = Encoder(lm.reading, [])
         self.options = OptionEncoder(self.encoder)
 
     def encode(self, conversations: Sequence[Conversation]) -> PromptBatch:

@@ -1,0 +1,162 @@
+"""Controls: what each of them changes and what it leaves alone, and that batches do not matter."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from c2c_lightning.baselines.c2c import C2CResponder
+from c2c_lightning.baselines.single import ReceiverOnly
+from c2c_lightning.errors import BenchmarkError
+from c2c_lightning.evaluation.controls import GatesClosed, Mismatched, Noise, Shuffled, Zero, noise_like
+from c2c_lightning.evaluation.donors import DonorPool, reread
+from c2c_lightning.fuser.config import FuserConfig
+from c2c_lightning.kv.layer import LayerKV
+from c2c_lightning.model.c2c import C2CModel
+from tests.evaluation.conftest import fused_pair
+
+GREEDY: dict[str, Any] = {"max_new_tokens": 8, "do_sample": False}
+
+
+def texts(responder: Any, questions: Any) -> list[str]:
+    return [answer.text for answer in responder.respond(questions, **GREEDY)]
+
+
+def controls(model: C2CModel, questions: Any) -> list[C2CResponder]:
+    return [
+        Mismatched(model, DonorPool(questions)),
+        Shuffled(model, name="c2c:shuffled"),
+        Zero(model, name="c2c:zero"),
+        Noise(model, name="c2c:noise"),
+        GatesClosed(model, name="c2c:gates_closed"),
+    ]
+
+
+@pytest.mark.parametrize("alignment", ["span", "identity"])
+def test_closed_gates_are_the_receiver_token_for_token(alignment: str, questions: Any) -> None:
+    model = fused_pair(alignment)
+    receiver = ReceiverOnly(model.receiver)
+    assert texts(GatesClosed(model), questions) == texts(receiver, questions)
+    options = [["Velmora", "a city"]] * len(questions)
+    for closed, alone in zip(
+        GatesClosed(model).score(questions, options), receiver.score(questions, options), strict=True
+    ):
+        assert closed.log_probabilities == pytest.approx(alone.log_probabilities, abs=1e-5)
+
+
+def test_closed_gates_open_again_even_after_an_error(c2c: C2CModel, questions: Any) -> None:
+    before = {name: value.clone() for name, value in c2c.fuser.state_dict().items()}
+    with pytest.raises(TypeError):
+        GatesClosed(c2c).respond(questions, max_new_tokens="many")
+    assert all(torch.equal(value, before[name]) for name, value in c2c.fuser.state_dict().items())
+
+
+def test_closed_gates_need_gates(questions: Any) -> None:
+    model = fused_pair()
+    ablation = C2CModel(model.receiver, model.sharers, FuserConfig(kind="fuse", hidden_dim=16, intermediate_dim=16))
+    with pytest.raises(BenchmarkError, match="kind fuse has none"):
+        GatesClosed(ablation).respond(questions, **GREEDY)
+
+
+def test_every_control_changes_the_answers(c2c: C2CModel, questions: Any) -> None:
+    right = texts(C2CResponder(c2c), questions)
+    for control in controls(c2c, questions):
+        assert texts(control, questions) != right, control.name
+
+
+def test_an_answer_alone_is_the_answer_in_a_batch(c2c: C2CModel, questions: Any) -> None:
+    for responder in [C2CResponder(c2c), *controls(c2c, questions)]:
+        together = texts(responder, questions)
+        assert together == [texts(responder, [question])[0] for question in questions], responder.name
+
+
+def slow_reread(own: list[int], donor: list[int]) -> list[int]:
+    fused = [token for token, source in enumerate(own) if source >= 0]
+    sources = [source for source in donor if source >= 0]
+    result = [-1] * len(own)
+    for k in range(1, len(fused) + 1):
+        if sources:
+            result[fused[-k]] = sources[-min(k, len(sources))]
+    return result
+
+
+def test_reading_a_donor_from_the_end() -> None:
+    own = [[-1, 4, 5, -1, 6, -1], [-1, -1, -1, 0, 1, -1], [0, 1, 2, 3, 4, -1]]
+    donor = [[-1, -1, 7, 8], [2, 3, 9, -1], [-1, -1, -1, -1]]
+    result = reread(torch.tensor(own), torch.tensor(donor)).tolist()
+    assert result == [slow_reread(mine, theirs) for mine, theirs in zip(own, donor, strict=True)]
+    assert result[0] == [-1, 7, 7, -1, 8, -1]
+
+
+def test_the_donor_is_another_question_of_like_length(c2c: C2CModel) -> None:
+    pool = [[{"role": "user", "content": "q" * n + "?" * (n % 3)}] for n in range(1, 200)]
+    donors = DonorPool(pool)
+    for row, conversation in enumerate(pool):
+        chosen = {donors.donor(conversation, draw) for draw in range(3)}
+        assert len(chosen) == 3
+        assert row not in chosen
+        lengths = [abs(len(pool[donor][0]["content"]) - len(conversation[0]["content"])) for donor in chosen]
+        assert max(lengths) <= 20
+
+
+def test_donors_share_the_group_where_it_has_others() -> None:
+    pool = [[{"role": "user", "content": f"question {n}"}] for n in range(30)]
+    groups = ["even" if n % 2 == 0 else "odd" for n in range(29)] + ["alone"]
+    donors = DonorPool(pool, groups)
+    for row in range(29):
+        assert groups[donors.donor(pool[row])] == groups[row]
+    assert donors.donor(pool[29]) != 29
+
+
+def test_one_question_has_no_donor() -> None:
+    with pytest.raises(BenchmarkError, match="at least two questions"):
+        DonorPool([[{"role": "user", "content": "same"}]] * 3)
+
+
+def test_mismatched_sharers_read_the_donor(c2c: C2CModel, questions: Any) -> None:
+    control = Mismatched(c2c, DonorPool(questions))
+    prompt = control.encode(questions)
+    donors = c2c.encode([questions[row] for row in control.donors(questions)])
+    assert torch.equal(prompt.receiver.input_ids, c2c.encode(questions).receiver.input_ids)
+    assert torch.equal(prompt.sharers[0].input_ids, donors.sharers[0].input_ids)
+
+
+def test_shuffling_permutes_what_is_read(c2c: C2CModel, questions: Any) -> None:
+    plain, shuffled = (kind(c2c).encode(questions).sharers[0].index for kind in (C2CResponder, Shuffled))
+    assert torch.equal(plain.sort(1).values, shuffled.sort(1).values)
+    assert torch.equal(plain < 0, shuffled < 0)
+    assert not torch.equal(plain, shuffled)
+
+
+def test_noise_has_the_mean_and_spread_of_each_head() -> None:
+    generator = torch.Generator().manual_seed(0)
+    scale = torch.arange(1.0, 4.0)[:, None, None]
+    real = torch.ones(2, 4000, dtype=torch.bool)
+    real[1, :1000] = False
+    keys = torch.randn(2, 3, 4000, 8, generator=generator) * scale + 5 * scale
+    keys[1, :, :1000] = 1e6
+    noisy = noise_like([LayerKV(keys, keys)], real, [1, 2])[0].keys
+    for row in range(2):
+        for head in range(3):
+            given, drawn = keys[row, head, real[row]], noisy[row, head, real[row]]
+            assert float(drawn.mean()) == pytest.approx(float(given.mean()), rel=0.02)
+            assert float(drawn.std()) == pytest.approx(float(given.std()), rel=0.02)
+            assert abs(float(torch.corrcoef(torch.stack([given.flatten(), drawn.flatten()]))[0, 1])) < 0.02
+
+
+def test_phases_add_up(c2c: C2CModel, questions: Any) -> None:
+    answer = C2CResponder(c2c, measure_latency=True).respond(questions[:1], **GREEDY)[0]
+    assert set(answer.phases or {}) == {"prefill_sharer", "prefill_receiver", "fuse", "decode"}
+    assert sum((answer.phases or {}).values()) == pytest.approx(answer.seconds)
+    assert "prefill" not in vars(c2c.receiver)
+    assert "forward" not in vars(c2c.fuser)
+
+
+def test_option_scores_are_those_of_the_teacher_forced_pass(c2c: C2CModel, questions: Any) -> None:
+    responder = C2CResponder(c2c)
+    options = ["Velmora", "the river"]
+    for question, score in zip(questions, responder.score(questions, [options] * len(questions)), strict=True):
+        for text, value in zip(options, score.log_probabilities, strict=True):
+            ids = torch.tensor([c2c.receiver.tokenizer(text, add_special_tokens=False)["input_ids"]])
+            loss = c2c(c2c.encode([question]), ids).loss.detach()
+            assert value == pytest.approx(-float(loss) * ids.shape[1], abs=1e-4)
