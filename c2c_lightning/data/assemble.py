@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from c2c_lightning.alignment.chat import ChatReader, TokenizedChat
-from c2c_lightning.alignment.sections import SharerChat, fill, lay_out
+from c2c_lightning.alignment.sections import SharerChat, Slots, fill, lay_out
 from c2c_lightning.alignment.shared import shared_runs, shared_texts
 from c2c_lightning.alignment.spans import align_spans
 from c2c_lightning.alignment.tokens import pad_id
@@ -78,8 +78,8 @@ def assemble(
 
     Returns:
         The prompt. With `first` or `longest` the receiver's tokens stand in the slots of the released alignment:
-        positions count slots, and padding between sections is masked. Padding at the end is dropped, because the
-        receiver's answer is read off its last token.
+        positions count slots, and padding between sections is masked. Padding at the end is dropped, so that the last
+        token of every model is a real one: the receiver's answer is read off it.
     """
     retokenized = {
         number: SharerChat(s.reader.tokenizer, s.chat, shared_texts(messages, s.told), s.strategy)
@@ -89,11 +89,10 @@ def assemble(
     if not retokenized:
         return EncodedPrompt(list(chat.ids), tuple(_encode_sharer(messages, chat, sharer) for sharer in sharers))
     row = lay_out(reader.tokenizer, chat, list(retokenized.values()))
-    length = max((slot for slot, token in enumerate(row.receiver) if token is not None), default=-1) + 1
-    receiver = row.receiver[:length]
+    receiver = _without_tail(row.receiver)
+    slots = dict(zip(retokenized, map(_without_tail, row.sharers), strict=True))
+    fused = [slot if message else -1 for slot, message in enumerate(row.is_message[: len(receiver)])]
     encoded: list[SharerEncoding] = []
-    slots = dict(zip(retokenized, row.sharers, strict=True))
-    fused = [slot if message else -1 for slot, message in enumerate(row.is_message[:length])]
     for number, sharer in enumerate(sharers):
         if number in slots:
             ids = fill(slots[number], pad_id(sharer.reader.tokenizer))
@@ -111,11 +110,16 @@ def _encode_sharer(messages: Conversation, chat: TokenizedChat, sharer: Reading)
     return SharerEncoding(list(sharer.chat.ids), _spare_last(align_spans(chat.offsets, sharer.chat.offsets, runs)))
 
 
-def _in_slots(plain: SharerEncoding, receiver: Sequence[int | None]) -> SharerEncoding:
+def _in_slots(plain: SharerEncoding, receiver: Slots) -> SharerEncoding:
     """A sharer that reads its own tokens, beside one that makes the receiver's stand in slots."""
     places = iter(plain.source_index)
     index = [-1 if slot is None else next(places) for slot in receiver]
     return SharerEncoding(plain.input_ids, index)
+
+
+def _without_tail(slots: Slots) -> Slots:
+    """The slots up to the last token."""
+    return slots[: max((slot for slot, token in enumerate(slots) if token is not None), default=-1) + 1]
 
 
 def _spare_last(index: list[int]) -> list[int]:
@@ -123,7 +127,7 @@ def _spare_last(index: list[int]) -> list[int]:
     return [*index[:-1], -1] if index else index
 
 
-def _slot_marks(slots: Sequence[int | None]) -> tuple[list[int] | None, list[int] | None]:
+def _slot_marks(slots: Slots) -> tuple[list[int] | None, list[int] | None]:
     """Position ids and attention mask of a row of slots; None when there is no padding."""
     if None not in slots:
         return None, None
