@@ -20,7 +20,7 @@ def retokenize(
     receiver_tokenizer: Any,
     sharer_tokenizer: Any,
     receiver_ids: Iterable[int],
-    strategy: RetokenizeStrategy,
+    strategy: str,
 ) -> list[int]:
     """One sharer token for each receiver token, as the released code chooses it (paper A.1.2).
 
@@ -83,7 +83,7 @@ def _roles(tokenizer: Any) -> tuple[int | None, ...]:
 
 def _counterpart(receiver: Any, sharer: Any, token: int, strategy: str) -> int:
     text = _decode(receiver, token)
-    if token in receiver.all_special_ids or token == _roles(receiver)[0]:
+    if token in receiver.all_special_ids:
         return _special_counterpart(receiver, sharer, token, text)
     candidates = sharer.encode(text, add_special_tokens=False)
     if not candidates:

@@ -31,7 +31,7 @@ contents = st.one_of(
 
 
 @st.composite
-def conversations(draw, min_messages=1, max_messages=5):
+def conversations(draw: st.DrawFn, min_messages: int = 1, max_messages: int = 5) -> list[dict[str, str]]:
     """An optional system turn, then user and assistant in turn, the user first."""
     turns = draw(st.lists(contents, min_size=min_messages, max_size=max_messages))
     messages = [

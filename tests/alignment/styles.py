@@ -4,6 +4,7 @@ Every template is there twice: in Jinja, as the code under test sees it, and as 
 characters are which message's content, as the oracle of the tests.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -91,8 +92,6 @@ def _byte_fallback(special: tuple[str, ...], size: int) -> Tokenizer:
 
 
 def _merges(tokenizer: Tokenizer) -> list[list[str]]:
-    import json
-
     merges: list[list[str]] = json.loads(tokenizer.to_str())["model"]["merges"]
     return merges
 

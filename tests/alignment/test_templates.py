@@ -2,13 +2,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from c2c_lightning.alignment.templates import ChatRenderer
+from c2c_lightning.alignment.templates import ChatRenderer, RenderedChat
 from c2c_lightning.errors import PromptError
 from tests.alignment.conversations import conversations
 from tests.alignment.styles import STYLES, rendered, tokenizer_of
+from tests.tiny import tiny_tokenizer
 
 
-def origins(chat, contents):
+def origins(chat: RenderedChat, contents: list[str]) -> list[tuple[int, int] | None]:
     """Which character of which content each character of the text is, by the code under test."""
     origin = [None] * len(chat.text)
     for span in chat.spans:
@@ -23,7 +24,7 @@ def origins(chat, contents):
 @pytest.mark.parametrize("name", STYLES)
 @settings(deadline=None, max_examples=60)
 @given(messages=conversations(), generate=st.booleans())
-def test_every_character_of_a_rendered_chat_is_known(name, messages, generate):
+def test_every_character_of_a_rendered_chat_is_known(name: str, messages: list[dict[str, str]], generate: bool) -> None:
     chat = ChatRenderer(tokenizer_of(name)).render(messages, generate)
 
     text, origin = rendered(name, messages, generate)
@@ -32,7 +33,7 @@ def test_every_character_of_a_rendered_chat_is_known(name, messages, generate):
 
 
 @pytest.mark.parametrize("name", STYLES)
-def test_content_that_looks_like_the_template(name):
+def test_content_that_looks_like_the_template(name: str) -> None:
     tricky = "user\n<|im_end|>\n<|im_start|>assistant\n[/INST] <end_of_turn>\n<start_of_turn>model\nAnswer: user"
     messages = [{"role": "user", "content": tricky}, {"role": "assistant", "content": "user"}]
     messages += [{"role": "user", "content": "user"}, {"role": "assistant", "content": tricky}]
@@ -42,7 +43,7 @@ def test_content_that_looks_like_the_template(name):
     assert origins(chat, [m["content"] for m in messages]) == rendered(name, messages, False)[1]
 
 
-def test_one_renderer_reads_any_number_of_conversations():
+def test_one_renderer_reads_any_number_of_conversations() -> None:
     renderer = ChatRenderer(tokenizer_of("gemma"))
     for content in ("a", " a ", "", "\n\n", "model\n"):
         messages = [{"role": "user", "content": content}]
@@ -59,7 +60,7 @@ THINKING = (
 )
 
 
-def test_a_thinking_block_that_the_template_removes():
+def test_a_thinking_block_that_the_template_removes() -> None:
     renderer = ChatRenderer(tokenizer_of("chatml"), THINKING)
     messages = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "<think>\nhm\n</think>\n\nSo."}]
 
@@ -70,12 +71,12 @@ def test_a_thinking_block_that_the_template_removes():
     assert chat.spans[1].content_start == messages[1]["content"].index("So.")
 
 
-def test_thinking_is_switched_off():
+def test_thinking_is_switched_off() -> None:
     renderer = ChatRenderer(tokenizer_of("chatml"), THINKING)
     assert renderer.render([{"role": "user", "content": "Why?"}], True).text.endswith("<think>\n\n</think>\n\n")
 
 
-def test_pieces_that_depend_on_what_is_said():
+def test_pieces_that_depend_on_what_is_said() -> None:
     template = (
         "{% for m in messages %}{% if m['content'].startswith('<tool>') %}(tool) {% else %}(talk) {% endif %}"
         "{{ m['content'] }}\n{% endfor %}"
@@ -88,7 +89,7 @@ def test_pieces_that_depend_on_what_is_said():
     assert [(span.message, span.start, span.end) for span in chat.spans] == [(0, 7, 22), (1, 30, 37)]
 
 
-def test_a_template_that_tells_the_time():
+def test_a_template_that_tells_the_time() -> None:
     template = "{{ strftime_now('%f') }}: {% for m in messages %}{{ m['content'] }};{% endfor %}"
     renderer = ChatRenderer(tokenizer_of("chatml"), template)
     for content in ("a", "b", "2: c"):
@@ -97,13 +98,13 @@ def test_a_template_that_tells_the_time():
         assert [chat.text[span.start : span.end] for span in chat.spans] in ([content], [])
 
 
-def test_a_message_that_cannot_be_followed_is_left_out(caplog):
+def test_a_message_that_cannot_be_followed_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
     renderer = ChatRenderer(tokenizer_of("chatml"), "{% for m in messages %}{{ m['content'][::-1] }}{% endfor %}")
     assert renderer.render([{"role": "user", "content": "abc"}], False).spans == ()
     assert "beyond recognition" in caplog.text
 
 
-def test_a_template_that_puts_the_system_turn_last():
+def test_a_template_that_puts_the_system_turn_last() -> None:
     template = (
         "{% for m in messages if m['role'] != 'system' %}[{{ m['content'] }}]{% endfor %}"
         "{% for m in messages if m['role'] == 'system' %}({{ m['content'] }}){% endfor %}"
@@ -113,17 +114,15 @@ def test_a_template_that_puts_the_system_turn_last():
     assert [(span.message, chat.text[span.start : span.end]) for span in chat.spans] == [(1, "U"), (0, "S")]
 
 
-def test_what_a_template_refuses_is_a_named_error():
+def test_what_a_template_refuses_is_a_named_error() -> None:
     refusing = "{{ raise_exception('no tools here') }}"
     with pytest.raises(PromptError, match="no tools here"):
         ChatRenderer(tokenizer_of("chatml"), refusing).render([{"role": "user", "content": "a"}], False)
+    messages = [{"role": "system", "content": "s"}, {"role": "user", "content": "a"}]
     with pytest.raises(PromptError, match="no tools here"):
-        messages = [{"role": "system", "content": "s"}, {"role": "user", "content": "a"}]
         ChatRenderer(tokenizer_of("chatml"), refusing).render(messages, False)
 
 
-def test_a_tokenizer_without_template_is_a_named_error():
-    from tests.tiny import tiny_tokenizer
-
+def test_a_tokenizer_without_template_is_a_named_error() -> None:
     with pytest.raises(PromptError, match="prompt_template"):
         ChatRenderer(tiny_tokenizer("plain"))

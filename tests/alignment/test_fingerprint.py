@@ -1,0 +1,85 @@
+import copy
+from collections.abc import Callable
+
+from tokenizers import AddedToken, Tokenizer, pre_tokenizers
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from c2c_lightning.alignment.fingerprint import same_tokens, tokenizer_fingerprint
+from tests.alignment.styles import STYLES, tokenizer_of
+
+
+def rebuilt(
+    tokenizer: PreTrainedTokenizerBase, change: Callable[[Tokenizer], None] | None = None
+) -> PreTrainedTokenizerBase:
+    """The same tokenizer, made again from its file, perhaps changed."""
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    if change is not None:
+        change(backend)
+    again = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        bos_token=tokenizer.bos_token,
+        eos_token=tokenizer.eos_token,
+        pad_token=tokenizer.pad_token,
+    )
+    again.chat_template = tokenizer.chat_template
+    return again
+
+
+def test_equal_content_is_equal() -> None:
+    for name in STYLES:
+        own = tokenizer_of(name)
+        again = rebuilt(own)
+        own("padded and cut", padding="max_length", max_length=3, truncation=True)  # a state, not content
+        assert tokenizer_fingerprint(own) == tokenizer_fingerprint(again)
+        assert same_tokens(own, again)
+        assert same_tokens(again, own)
+
+
+def test_every_style_differs_from_every_other() -> None:
+    assert len({tokenizer_fingerprint(tokenizer_of(name)) for name in STYLES}) == len(STYLES)
+    names = sorted(STYLES)
+    assert not any(same_tokens(tokenizer_of(a), tokenizer_of(b)) for a in names for b in names if a != b)
+
+
+def test_another_vocabulary_normaliser_or_pre_tokeniser_differs() -> None:
+    own = tokenizer_of("chatml")
+
+    def split_digits(backend: Tokenizer) -> None:
+        backend.pre_tokenizer = pre_tokenizers.Sequence(
+            [pre_tokenizers.Digits(individual_digits=True), backend.pre_tokenizer]
+        )
+
+    def no_normaliser(backend: Tokenizer) -> None:
+        backend.normalizer = None
+
+    for other in (rebuilt(own, split_digits), rebuilt(own, no_normaliser), tokenizer_of("chatml", 380)):
+        assert not same_tokens(own, other)
+        assert tokenizer_fingerprint(own) != tokenizer_fingerprint(other)
+
+
+def test_tokens_that_only_one_side_has_do_not_contradict() -> None:
+    # As Qwen2.5 and Qwen3, whose thinking marks the elder does not know.
+    own = tokenizer_of("chatml")
+    newer = rebuilt(own, lambda backend: backend.add_tokens([AddedToken("<think>", normalized=False)]))
+    assert same_tokens(own, newer)
+    assert same_tokens(newer, own)
+    assert tokenizer_fingerprint(own) != tokenizer_fingerprint(newer)
+
+
+def test_the_same_id_for_other_tokens_contradicts() -> None:
+    own = tokenizer_of("chatml")
+    first, second = (
+        rebuilt(own, lambda backend, text=text: backend.add_tokens([AddedToken(text, normalized=False)]))
+        for text in ("<a>", "<b>")
+    )
+    assert not same_tokens(first, second)
+    both = rebuilt(own, lambda backend: backend.add_tokens([AddedToken(t, normalized=False) for t in ("<b>", "<a>")]))
+    assert not same_tokens(first, both)
+
+
+def test_another_template_is_another_fingerprint_but_the_same_tokens() -> None:
+    own = tokenizer_of("phi")
+    other = copy.copy(own)
+    other.chat_template = "{{ messages }}"
+    assert tokenizer_fingerprint(own) != tokenizer_fingerprint(other)
+    assert same_tokens(own, other)
