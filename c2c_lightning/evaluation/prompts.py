@@ -50,7 +50,7 @@ MATHS = (
     "use a \\boxed command."
 )
 
-_FIELDS = ("question", "choices", "letters", "subject", "answer", "context")
+_FIELDS = ("question", "choices", "letters", "subject", "answer")
 
 
 def letter(index: int) -> str:
@@ -63,7 +63,7 @@ class Wording:
     r"""The prompt of a benchmark.
 
     Attributes:
-        prompt: template of the user's message; `{question}`, `{choices}`, `{letters}`, `{subject}`, `{context}`.
+        prompt: template of the user's message; `{question}`, `{choices}`, `{letters}`, `{subject}`.
         choice: template of one choice; `{letter}`, `{choice}`. The line break after the last one is the paper's too.
     """
 
@@ -80,19 +80,18 @@ class Wording:
         """Whether the model sees the choices."""
         return "{choices}" in self.prompt
 
-    def render(self, question: str, choices: Sequence[str] = (), subject: str = "", context: str = "") -> str:
+    def render(self, question: str, choices: Sequence[str] = (), subject: str = "") -> str:
         """The user's message.
 
         Args:
             question: the question without its choices.
             choices: their texts.
             subject: field of knowledge.
-            context: a text that the question is about.
         """
         lines = (fill(self.choice, letter=letter(n), choice=text) for n, text in enumerate(choices))
         letters = "/".join(letter(n) for n in range(len(choices)))
         values = {"question": question, "choices": "".join(lines), "letters": letters}
-        return fill(self.prompt, **values, subject=subject, context=context, answer="")
+        return fill(self.prompt, **values, subject=subject, answer="")
 
 
 #: Wordings by name, for YAML.

@@ -43,7 +43,10 @@ def mcnemar_p_value(a_only: int, b_only: int) -> float:
     """
     n = a_only + b_only
     # Exact integers: the terms of n = 10,000 do not fit a float, their quotient does.
-    tail = sum(math.comb(n, k) for k in range(min(a_only, b_only) + 1))
+    term, tail = 1, 1
+    for k in range(1, min(a_only, b_only) + 1):
+        term = term * (n - k + 1) // k
+        tail += term
     return min(1.0, float(2 * tail / 2**n))
 
 

@@ -20,8 +20,8 @@ class Question:
         answer: index of the right choice, None for free answers.
         references: right free answers, any of which counts.
         subject: field of knowledge, for accuracy by subject.
-        context: a text that the question is about.
         sharer: what sharers read instead, where they know more than the receiver (private context).
+        task: task of LongBench, which sets how it is scored.
         classes: all labels of a classification (LongBench).
     """
 
@@ -32,8 +32,8 @@ class Question:
     answer: int | None = None
     references: tuple[str, ...] = ()
     subject: str = ""
-    context: str = ""
     sharer: tuple[tuple[str, str], ...] | None = None
+    task: str = ""
     classes: tuple[str, ...] = ()
 
     @property
@@ -48,7 +48,7 @@ class Question:
 
     def conversation(self, wording: Wording) -> Conversation:
         """What the receiver is asked."""
-        prompt = wording.render(self.text, self.choices, self.subject.replace("_", " "), self.context)
+        prompt = wording.render(self.text, self.choices, self.subject.replace("_", " "))
         return [{"role": "user", "content": prompt}]
 
 

@@ -41,7 +41,7 @@ _ENTRIES = [
     Benchmark("gsm8k", "openai/gsm8k", "main", **_MATHS),
     Benchmark("math_500", "HuggingFaceH4/MATH-500", **_MATHS),
     # Its hub repository is a script, which datasets no longer runs: give `path: DIR/*_e.jsonl` (its data.zip unpacked).
-    Benchmark("longbench_e", wording="{context}{question}", rows="longbench", scoring="longbench", max_new_tokens=2048),
+    Benchmark("longbench_e", wording="question", rows="longbench", scoring="longbench", max_new_tokens=2048),
     # The made-up world of the package, on facts that neither receiver nor fuser ever saw.
     Benchmark("quickstart", "embedded:facts/heldout", wording="question", scoring="choice_text"),
     Benchmark("private_context", "embedded:facts/private_context_heldout", wording="question", scoring="choice_text"),

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from c2c_lightning.errors import BenchmarkError
+from c2c_lightning.evaluation.longbench import length_group, longbench_prompt
 
 Row = Mapping[str, Any]
 Fields = dict[str, Any]
@@ -153,11 +154,12 @@ def free_row(row: Row) -> Fields | str:
 
 
 def longbench_row(row: Row) -> Fields | str:
-    """LongBench and LongBench-E: a long context, an input, and several right answers."""
+    """LongBench-E: the official prompt, several right answers; the subject is the group of the context's length."""
+    task = str(row["dataset"]).removesuffix("_e")
     return {
-        "text": str(row["input"]),
-        "context": str(row["context"]),
+        "text": longbench_prompt(task, str(row["context"]), str(row["input"])),
         "references": tuple(map(str, row["answers"])),
-        "subject": str(row["dataset"]).removesuffix("_e"),
+        "subject": length_group(int(row["length"])),
+        "task": task,
         "classes": tuple(map(str, row.get("all_classes") or ())),
     }

@@ -1,0 +1,172 @@
+"""Answers with their score, and the file that they are kept in while an evaluation runs."""
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One answer to one question.
+
+    Attributes:
+        benchmark: name of the benchmark.
+        responder: who answered.
+        draw: number of the draw, for controls that are drawn several times.
+        index: row of the question in its benchmark.
+        id: name of the row.
+        subject: field of knowledge.
+        prompt: the user's last message.
+        output: what was written, or the option that was found likeliest.
+        extracted: the answer read out of it, None if there is none.
+        gold: the right answer, in the same form.
+        score: 0 wrong to 1 right.
+        correct: whether it counts as right.
+        seconds: wall time.
+        prompt_tokens: tokens read.
+        new_tokens: tokens written.
+        message: text handed over on the way.
+        phases: seconds of each phase.
+        confidence: probability of the chosen option among the options, where likelihoods were compared.
+        donor: row of the question whose cache was read instead (mismatched).
+        follows_donor: whether the answer is the donor's right one.
+        error: what went wrong; such an answer counts as wrong.
+    """
+
+    benchmark: str
+    responder: str
+    draw: int
+    index: int
+    id: str
+    subject: str
+    prompt: str
+    output: str
+    extracted: str | None
+    gold: str
+    score: float
+    correct: bool
+    seconds: float = 0.0
+    prompt_tokens: int = 0
+    new_tokens: int = 0
+    message: str | None = None
+    phases: dict[str, float] | None = None
+    confidence: float | None = None
+    donor: int | None = None
+    follows_donor: bool | None = None
+    error: str | None = None
+
+    @property
+    def key(self) -> tuple[str, str, int, int]:
+        """What makes it the answer to this question by this responder."""
+        return self.benchmark, self.responder, self.draw, self.index
+
+
+class PredictionLog:
+    """Predictions on disk: each process appends to a part of its own, the first one joins them at the end.
+
+    A run that is cut off is gone on with where it was; a run with another fingerprint starts anew.
+
+    Attributes:
+        directory: the output folder.
+    """
+
+    def __init__(self, directory: str | Path, rank: int = 0) -> None:
+        """Name the folder.
+
+        Args:
+            directory: the output folder.
+            rank: number of this process.
+        """
+        self.directory = Path(directory)
+        self._parts = self.directory / ".parts"
+        self._own = self._parts / f"{rank}.jsonl"
+        self._final = self.directory / "predictions.jsonl"
+
+    def start(self, fingerprint: str, description: dict[str, Any]) -> None:
+        """Make the folder ready; for the first process alone, before the others read it.
+
+        Args:
+            fingerprint: of all that answers depend on.
+            description: what the fingerprint is of, for people.
+        """
+        self.directory.mkdir(parents=True, exist_ok=True)
+        marker = self.directory / "run.json"
+        if _fingerprint_in(marker) != fingerprint:
+            shutil.rmtree(self._parts, ignore_errors=True)
+            self._final.unlink(missing_ok=True)
+            write_atomically(marker, json.dumps({"fingerprint": fingerprint, **description}, indent=2) + "\n")
+        self._parts.mkdir(exist_ok=True)
+
+    def append(self, predictions: Iterable[Prediction]) -> None:
+        """Write a batch; what was written survives a kill."""
+        text = "".join(json.dumps(asdict(prediction), ensure_ascii=False) + "\n" for prediction in predictions)
+        with self._own.open("a", encoding="utf-8") as file:
+            if _is_cut_short(self._own):
+                file.write("\n")
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def read(self) -> list[Prediction]:
+        """All predictions so far, of all processes; each key once."""
+        files = [self._final, *sorted(self._parts.glob("*.jsonl"))]
+        found = {p.key: p for file in files if file.is_file() for p in _read(file)}
+        return list(found.values())
+
+    def join(self, order: Sequence[tuple[str, str, int, int]]) -> list[Prediction]:
+        """Put all predictions into one file, in the order of questions and responders; for the first process.
+
+        Args:
+            order: the keys that belong to this run; others are left out.
+
+        Returns:
+            The predictions in that order.
+        """
+        found = {prediction.key: prediction for prediction in self.read()}
+        predictions = [found[key] for key in order if key in found]
+        lines = (json.dumps(asdict(prediction), ensure_ascii=False) for prediction in predictions)
+        write_atomically(self._final, "".join(f"{line}\n" for line in lines))
+        shutil.rmtree(self._parts)
+        return predictions
+
+
+def _is_cut_short(file: Path) -> bool:
+    with file.open("rb") as opened:
+        opened.seek(max(0, file.stat().st_size - 1))
+        return opened.read(1) not in (b"", b"\n")
+
+
+def _fingerprint_in(marker: Path) -> str | None:
+    try:
+        return str(json.loads(marker.read_text(encoding="utf-8"))["fingerprint"])
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _read(file: Path) -> Iterable[Prediction]:
+    names = {field.name for field in fields(Prediction)}
+    # Not `splitlines`: texts hold line separators that JSON does not escape.
+    for number, line in enumerate(file.read_text(encoding="utf-8").split("\n"), start=1):
+        if not line:
+            continue
+        try:
+            row = json.loads(line)
+            yield Prediction(**{name: value for name, value in row.items() if name in names})
+        except (ValueError, TypeError):
+            # The process was killed while it wrote this line; the question is answered again.
+            logger.warning("%s:%d is cut short and is answered again", file, number)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file wholly or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staging = path.with_name(f".{path.name}.{os.getpid()}")
+    staging.write_text(text, encoding="utf-8")
+    staging.replace(path)
