@@ -50,7 +50,7 @@ def _check_message(number: int, message: object, error: type[C2CError]) -> None:
     if not isinstance(message, Mapping):
         raise error(f"Message {number} is {type(message).__name__}; it must be a mapping with `role` and `content`.")
     role, content = message.get("role"), message.get("content")
-    if role not in ROLES:
+    if not isinstance(role, str) or role not in ROLES:
         raise error(f"Message {number} has the role {role!r}; known roles are {', '.join(sorted(ROLES))}.")
     if not isinstance(content, str):
         raise error(f"The content of message {number} is {type(content).__name__}; it must be text.")
@@ -79,9 +79,8 @@ def check_example(messages: object) -> Conversation:
     if len(conversation) < 2:
         raise DataError("A training example needs a prompt and a response, but it has one message only.")
     if conversation[-1]["role"] != "assistant":
-        raise DataError(
-            f"The last message must be the response of the assistant, but is of {conversation[-1]['role']!r}."
-        )
+        role = conversation[-1]["role"]
+        raise DataError(f"The last message must be the assistant's response, but its role is {role!r}.")
     if not conversation[-1]["content"].strip():
         raise DataError("The response, which is the last message, is empty.")
     return conversation

@@ -212,17 +212,18 @@ class Encoder:
 
     def _response_ids(self, opened: TokenizedChat, full: TokenizedChat, response: int) -> list[int]:
         """The receiver's tokens of the response, closing included, such that they continue the prompt's tokens."""
-        if full.text.startswith(opened.text) and full.ids[: len(opened.ids)] == opened.ids:
-            return list(full.ids[len(opened.ids) :])
-        # When answering, the prompt's tokens are there first, so no token may reach across the border.
-        tail = full.text[len(opened.text) :]
-        if not full.text.startswith(opened.text):
+        if full.text.startswith(opened.text):
+            start = len(opened.text)
+        else:
             # The template writes a finished turn otherwise than it opens one: take the content and what closes it.
-            starts = [span.start for span in full.spans if span.message == response]
-            tail = full.text[min(starts) :] if starts else ""
-        if not tail:
+            start = min((span.start for span in full.spans if span.message == response), default=len(full.text))
+        if start == len(full.text):
             raise DataError("The receiver's chat template does not show the response, so there is nothing to learn.")
-        return list(self._receiver.token_ids(tail))
+        known = len(opened.ids)
+        if start == len(opened.text) and full.ids[:known] == opened.ids:
+            return list(full.ids[known:])
+        # When answering, the prompt's tokens are there first, so no token may reach across the border.
+        return self._receiver.token_ids(full.text[start:])
 
 
 def _strategy(receiver: TokenizerSpec, sharer: TokenizerSpec, chosen: TokenAlignment) -> Strategy:
