@@ -32,7 +32,9 @@ def main(args: Sequence[str] | None = None) -> None:
     """
     given = list(sys.argv[1:] if args is None else args)
     errors = Console(stderr=True)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[RichHandler(console=errors, show_path=False)])
+    logging.basicConfig(
+        level=logging.INFO, format="%(message)s", handlers=[RichHandler(console=errors, show_path=False)]
+    )
     for noisy in ("httpx", "datasets", "fsspec", "matplotlib"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     if not given or given[0] in ("-h", "--help"):

@@ -89,5 +89,7 @@ class Chat:
         asked = [[*self.conversation, {"role": "user", "content": question}]]
         receiver, sharer = self.model.receiver, self.model.sharers[0]
         for responder in (ReceiverOnly(receiver), TextToText(receiver, sharer)):
-            self.console.print(f"[bold]{responder.name}[/bold] {responder.respond(asked, **self.generate_kwargs)[0].text}")
+            self.console.print(
+                f"[bold]{responder.name}[/bold] {responder.respond(asked, **self.generate_kwargs)[0].text}"
+            )
         self.console.print(f"[bold]c2c[/bold] {self.model.chat(asked, **self.generate_kwargs)[0]}")

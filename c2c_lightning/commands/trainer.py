@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 from lightning import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.trainer.states import TrainerFn
 
 TRAINER_DEFAULTS: dict[str, Any] = {
     "default_root_dir": "runs",
@@ -31,7 +32,9 @@ class SaveRunConfig(SaveConfigCallback):
         if trainer.is_global_zero:
             folder = Path(trainer.default_root_dir)
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / f"{stage}_config.yaml").write_text(self.parser.dump(self.config, skip_none=False))
+            (folder / f"{TrainerFn(stage).value}_config.yaml").write_text(
+                self.parser.dump(self.config, skip_none=False)
+            )
             self.save_config(trainer, pl_module, stage)
         self.already_saved = True
 
