@@ -22,6 +22,13 @@ class Read:
     token: Int[Tensor, " fused"]
     source: Int[Tensor, " fused"]
 
+    @classmethod
+    def every(cls, batch: int, tokens: int, device: torch.device) -> "Read":
+        """Every token of a batch, each reading the token at its own place."""
+        row = torch.arange(batch, device=device).repeat_interleave(tokens)
+        token = torch.arange(tokens, device=device).repeat(batch)
+        return cls(row, token, token)
+
     def __len__(self) -> int:
         """How many tokens are fused."""
         return len(self.row)

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from c2c_lightning.alignment.layers import ALIGNMENTS, LayerMap, checked_map
 from c2c_lightning.alignment.reads import FusionRound, Read
@@ -13,7 +14,10 @@ from c2c_lightning.fuser.gate import NOISES, Gate, draw_uniform
 from c2c_lightning.fuser.layer import build_layer_fuser
 from c2c_lightning.fuser.packing import PackedKV, add_packed, pack
 from c2c_lightning.kv.geometry import KVGeometry, LayerGeometry
-from c2c_lightning.kv.layer import LayerStack
+from c2c_lightning.kv.layer import LayerKV, LayerStack
+
+GateNoise = tuple[Tensor | None, Tensor | None]
+"""Noise of keys and of values, (layers, fused, kv_heads, 1) each; None for hard gates."""
 
 
 class LayerGroup(nn.Module):
@@ -33,30 +37,45 @@ class LayerGroup(nn.Module):
         self.kv_heads = receiver.kv_heads
         heads, sharer_heads = receiver.kv_heads, sharer.kv_heads
         self.keys = build_layer_fuser(len(pairs), (heads, receiver.key_dim), (sharer_heads, sharer.key_dim), config)
-        self.values = build_layer_fuser(len(pairs), (heads, receiver.value_dim), (sharer_heads, sharer.value_dim), config)
+        self.values = build_layer_fuser(
+            len(pairs), (heads, receiver.value_dim), (sharer_heads, sharer.value_dim), config
+        )
 
     @property
     def gates(self) -> list[Gate]:
         """The learnable gates, of keys and of values; empty for ablations without gates."""
         return [part.gate for part in (self.keys, self.values) if isinstance(part.gate, Gate)]
 
-    def forward(
-        self, receiver_kv: LayerStack, sharer_kv: LayerStack, read: Read, noise: tuple[Tensor | None, Tensor | None]
-    ) -> PackedKV:
+    def forward(self, receiver: Sequence[LayerKV], sharer: Sequence[LayerKV], read: Read, noise: GateNoise) -> PackedKV:
         """F of Eq. 3: what is added to the receiver's entries.
 
         Args:
-            receiver_kv: the receiver's cache, all layers.
-            sharer_kv: the sharer's cache, all layers that are read.
+            receiver: the receiver's cache in this group's layers.
+            sharer: the sharer's cache in the layers that they read.
             read: the fused tokens and what they read.
             noise: gate noise of keys and of values, (layers, fused, kv_heads, 1) each, None for hard gates.
         """
-        like = self.keys.features.input.weight
-        receiver = pack([receiver_kv[n] for n in self.receiver_layers], read.row, read.token, like)
-        sharer = pack([sharer_kv[m] for m in self.sharer_layers], read.row, read.source, like)
+        mine, theirs = self._pack(receiver, sharer, read)
+        return PackedKV(self.keys(mine.keys, theirs.keys, noise[0]), self.values(mine.values, theirs.values, noise[1]))
+
+    def one_layer(self, place: int, receiver: LayerKV, sharer: LayerKV, read: Read, noise: GateNoise) -> PackedKV:
+        """`forward` for the one layer that stands at `place` in the group."""
+        mine, theirs = self._pack([receiver], [sharer], read)
         return PackedKV(
-            self.keys(receiver.keys, sharer.keys, noise[0]), self.values(receiver.values, sharer.values, noise[1])
+            _call_slice(self.keys, place, mine.keys, theirs.keys, noise[0]),
+            _call_slice(self.values, place, mine.values, theirs.values, noise[1]),
         )
+
+    def _pack(self, receiver: Sequence[LayerKV], sharer: Sequence[LayerKV], read: Read) -> tuple[PackedKV, PackedKV]:
+        like = self.keys.features.input.weight
+        return pack(receiver, read.row, read.token, like), pack(sharer, read.row, read.source, like)
+
+
+def _call_slice(stack: nn.Module, place: int, *inputs: Tensor | None) -> Tensor:
+    """Run one layer of a stack: every weight and buffer has the layers as its first dimension."""
+    tensors = {**dict(stack.named_parameters()), **dict(stack.named_buffers())}
+    residual: Tensor = functional_call(stack, {name: t[place : place + 1] for name, t in tensors.items()}, inputs)
+    return residual
 
 
 class SharerFuser(nn.Module):
@@ -74,7 +93,13 @@ class SharerFuser(nn.Module):
         for n, m in enumerate(layer_map):
             if m is not None:
                 by_shape.setdefault((receiver.layers[n], sharer.layers[m]), []).append((n, m))
-        self.groups = nn.ModuleList(LayerGroup(pairs, *shapes, config) for shapes, pairs in by_shape.items())
+        groups = [LayerGroup(pairs, *shapes, config) for shapes, pairs in by_shape.items()]
+        self.groups: Sequence[LayerGroup] = nn.ModuleList(groups)  # type: ignore[assignment]
+
+    def place_of(self, layer: int) -> tuple[LayerGroup, int]:
+        """The group that fuses a mapped receiver layer, and the layer's place in it."""
+        group = next(g for g in self.groups if layer in g.receiver_layers)
+        return group, group.receiver_layers.index(layer)
 
     @property
     def num_sharer_layers(self) -> int:
@@ -95,7 +120,8 @@ class Fuser(nn.Module):
         super().__init__()
         self.config, self.receiver_geometry, self.sharer_geometries = config, receiver, tuple(sharers)
         pairs = zip(sharers, layer_maps(receiver, sharers, config), strict=True)
-        self.sharers = nn.ModuleList(SharerFuser(receiver, sharer, layer_map, config) for sharer, layer_map in pairs)
+        fusers = [SharerFuser(receiver, sharer, layer_map, config) for sharer, layer_map in pairs]
+        self.sharers: Sequence[SharerFuser] = nn.ModuleList(fusers)  # type: ignore[assignment]
 
     def forward(
         self, receiver_kv: LayerStack, sharer_kv: Sequence[LayerStack | None], fusion: FusionRound
@@ -116,21 +142,43 @@ class Fuser(nn.Module):
                 continue
             base = receiver_kv if self.config.sharer_order == "parallel" else fused
             for group in sharer.groups:
-                noise = self._noise(group, len(receiver_kv[0].keys), fusion, read)
-                residual = group(base, kv, read, noise)
+                noise = self._noise(group, len(group.receiver_layers), len(receiver_kv[0].keys), fusion, read)
+                mine, theirs = [base[n] for n in group.receiver_layers], [kv[m] for m in group.sharer_layers]
+                residual = group(mine, theirs, read, noise)
                 layers = add_packed([fused[n] for n in group.receiver_layers], read.row, read.token, residual)
                 for n, layer in zip(group.receiver_layers, layers, strict=True):
                     fused[n] = layer
         return fused
 
-    def _noise(
-        self, group: LayerGroup, batch: int, fusion: FusionRound, read: Read
-    ) -> tuple[Tensor | None, Tensor | None]:
+    def fuse_new(self, layer: int, new: LayerKV, sharer_kv: Sequence[LayerStack | None]) -> LayerKV:
+        """Fuse the entries of new tokens in one layer, each reading the sharers' token at the same place.
+
+        For fusion in the pass that makes the entries, where layers come one after the other.
+
+        Args:
+            layer: the receiver's layer.
+            new: its new entries.
+            sharer_kv: each sharer's entries that they read, as many tokens, all layers; None for one that is left out.
+        """
+        batch, tokens, fused = new.keys.shape[0], new.num_tokens, new
+        read = Read.every(batch, tokens, new.keys.device)
+        for sharer, kv in zip(self.sharers, sharer_kv, strict=True):
+            source = sharer.layer_map[layer]
+            if kv is None or source is None:
+                continue
+            group, place = sharer.place_of(layer)
+            noise = self._noise(group, 1, batch, FusionRound(0, tokens, (read,)), read)
+            base = new if self.config.sharer_order == "parallel" else fused
+            residual = group.one_layer(place, base, kv[source], read, noise)
+            fused = add_packed([fused], read.row, read.token, residual)[0]
+        return fused
+
+    def _noise(self, group: LayerGroup, num_layers: int, batch: int, fusion: FusionRound, read: Read) -> GateNoise:
         """Gate noise for keys and for values; None outside training."""
         kind = self.config.gate_noise
         if not (self.training and group.gates and kind != "none"):
             return None, None
-        num_layers, tokens = len(group.receiver_layers), fusion.end - fusion.begin
+        tokens = fusion.end - fusion.begin
         uniform = draw_uniform(num_layers, batch, group.kv_heads, tokens, group.gates[0])
         # (layers, keys and values, batch, kv_heads, tokens) to (layers, fused, kv_heads, 1)
         picked = uniform.permute(1, 0, 2, 4, 3)[:, :, read.row, read.token - fusion.begin].unsqueeze(-1)
@@ -142,7 +190,8 @@ class Fuser(nn.Module):
         for number, sharer in enumerate(self.sharers):
             for group in sharer.groups:
                 if group.gates:
-                    yield number, group, *group.gates
+                    keys, values = group.gates
+                    yield number, group, keys, values
 
     @torch.no_grad()
     def gate_logits(self) -> Tensor:

@@ -29,7 +29,8 @@ def stack(parts: Sequence[Tensor]) -> Tensor:
     """(batch, kv_heads, tokens, head_dim) of each layer as one new (layers, batch, tokens, kv_heads, head_dim) view."""
     # Joined along the batch: one copy kernel for all layers.
     joined = torch.cat(list(parts)).unflatten(0, (len(parts), parts[0].shape[0]))
-    return joined.transpose(2, 3)
+    stacked: Tensor = joined.transpose(2, 3)
+    return stacked
 
 
 def pack(layers: Sequence[LayerKV], row: Tensor, token: Tensor, like: Tensor) -> PackedKV:

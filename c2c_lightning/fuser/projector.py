@@ -35,5 +35,5 @@ class Projector(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(layers, tokens, hidden) to (layers, tokens, kv_heads, head_dim)."""
-        projected: Tensor = self.output(self.blocks(hidden))
-        return projected.unflatten(-1, self.heads)
+        projected: Tensor = self.output(self.blocks(hidden)).unflatten(-1, self.heads)
+        return projected

@@ -1,6 +1,7 @@
 """The only code that knows how transformers keeps keys and values."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import torch
 from torch import Tensor, nn
@@ -19,14 +20,16 @@ class PrefixLayer(DynamicLayer):
     """
 
     def __init__(self, prefix: LayerKV | None) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         if prefix is not None and prefix.num_tokens:
             self.keys, self.values = prefix.keys, prefix.values
             self.dtype, self.device, self.is_initialized = prefix.keys.dtype, prefix.keys.device, True
 
-    def update(self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object) -> tuple[Tensor, Tensor]:
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
+    ) -> tuple[Tensor, Tensor]:
         """Prefix and new entries, (batch, kv_heads, prefix + new, head_dim) each."""
-        if not self.is_initialized:
+        if self.keys is None or self.values is None:
             return key_states, value_states
         return torch.cat([self.keys, key_states], 2), torch.cat([self.values, value_states], 2)
 
@@ -38,7 +41,9 @@ class RecordingLayer(PrefixLayer):
         super().__init__(prefix)
         self.record, self.last = record, last
 
-    def update(self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object) -> tuple[Tensor, Tensor]:
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
+    ) -> tuple[Tensor, Tensor]:
         """As `PrefixLayer.update`; the last layer ends the pass here, since nothing above its keys is read."""
         self.record.append(LayerKV(key_states, value_states))
         if self.last:
@@ -46,8 +51,8 @@ class RecordingLayer(PrefixLayer):
         return super().update(key_states, value_states)
 
 
-class PrefillDone(Exception):  # noqa: N818  (not an error: the way out of a forward pass that has done its work)
-    """The last layer that a prefill needs has given its keys and values."""
+class PrefillDone(Exception):
+    """Not an error: the last layer that a prefill needs has given its keys and values."""
 
 
 class Prefill:
@@ -81,23 +86,61 @@ class Prefill:
         record: LayerStack = []
         before: Sequence[LayerKV | None] = prefix if prefix is not None else [None] * self.num_layers
         layers = [RecordingLayer(kv, record, last=n == self.num_layers - 1) for n, kv in enumerate(before)]
-        try:
+        with suppress(PrefillDone):
             self.model(
                 input_ids=input_ids,
                 attention_mask=attention_mask,
                 position_ids=position_ids,
-                past_key_values=Cache(layers=layers),
+                past_key_values=Cache(layers=list(layers)),
                 use_cache=True,
                 logits_to_keep=1,
             )
-        except PrefillDone:
-            pass
         if len(record) != self.num_layers:
             raise UnsupportedModelError(
-                f"{type(self.model).__name__} filled {len(record)} of {self.num_layers} cache layers in one pass, so it "
-                "has layers without keys and values of their own. Use a model with ordinary attention in every layer."
+                f"{type(self.model).__name__} filled {len(record)} of {self.num_layers} cache layers in one pass, so "
+                "it has layers without keys and values of their own. Use a model with ordinary attention in every layer."
             )
         return record
+
+
+NewEntries = Callable[[int, LayerKV], LayerKV]
+"""Given a layer's number and its new entries, the entries that take their place."""
+
+
+class EditedPrefixLayer(PrefixLayer):
+    """A prefix layer whose new entries are edited before attention reads them."""
+
+    def __init__(self, prefix: LayerKV, number: int, edit: NewEntries) -> None:
+        super().__init__(prefix)
+        self.number, self.edit = number, edit
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
+    ) -> tuple[Tensor, Tensor]:
+        """As `PrefixLayer.update`, with the edited entries."""
+        new = self.edit(self.number, LayerKV(key_states, value_states))
+        return super().update(new.keys, new.values)
+
+
+class EditedLayer(DynamicLayer):
+    """A growing layer whose new entries are edited before they are kept and read."""
+
+    def __init__(self, entries: LayerKV, number: int, edit: NewEntries) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.number, self.edit = number, edit
+        super().update(entries.keys, entries.values)
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
+    ) -> tuple[Tensor, Tensor]:
+        """As `DynamicLayer.update`, with the edited entries."""
+        new = self.edit(self.number, LayerKV(key_states, value_states))
+        return super().update(new.keys, new.values)
+
+
+def edited_prefix_cache(kv: LayerStack, edit: NewEntries) -> Cache:
+    """`prefix_cache` with edited new entries."""
+    return Cache(layers=[EditedPrefixLayer(layer, n, edit) for n, layer in enumerate(kv)])
 
 
 def prefix_cache(kv: LayerStack) -> Cache:
@@ -112,4 +155,10 @@ def dynamic_cache(kv: LayerStack) -> DynamicCache:
 
 def cache_entries(cache: Cache) -> LayerStack:
     """The entries that lie in a cache, layer by layer."""
-    return [LayerKV(layer.keys, layer.values) for layer in cache.layers]
+    entries = []
+    for layer in cache.layers:
+        assert isinstance(layer, DynamicLayer), "only caches of this package are read"
+        assert layer.keys is not None
+        assert layer.values is not None
+        entries.append(LayerKV(layer.keys, layer.values))
+    return entries

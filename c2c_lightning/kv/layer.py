@@ -19,6 +19,14 @@ class LayerKV:
         """Length of the cache, in tokens, padding included."""
         return self.keys.shape[2]
 
+    def tokens(self, begin: int, end: int | None = None) -> "LayerKV":
+        """The entries of some tokens."""
+        return LayerKV(self.keys[:, :, begin:end], self.values[:, :, begin:end])
+
+    def rows(self, index: torch.Tensor) -> "LayerKV":
+        """The entries of some rows of the batch."""
+        return LayerKV(self.keys[index], self.values[index])
+
     def append(self, new: "LayerKV") -> "LayerKV":
         """These entries followed by newer ones."""
         if self.num_tokens == 0:

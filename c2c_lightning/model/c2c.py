@@ -18,14 +18,11 @@ from c2c_lightning.errors import PairMismatchError
 from c2c_lightning.export.description import TrainingRecord
 from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.fuser.fuser import Fuser
-from c2c_lightning.kv.cache import dynamic_cache, prefix_cache
 from c2c_lightning.kv.layer import LayerStack
 from c2c_lightning.model.frozen import FrozenLM
 from c2c_lightning.model.generation import generate, pad_id
+from c2c_lightning.model.modes import MODES, FusionMode, SharerKV, driving
 from c2c_lightning.model.pretrained import DType, ModelLike, load_pretrained, save_pretrained
-
-SharerKV = Sequence[LayerStack | None]
-"""Each sharer's cache over the tokens that are read; None for a sharer that is left out."""
 
 
 @dataclass(frozen=True)
@@ -57,26 +54,39 @@ class C2CModel(nn.Module):
         """Put a fuser, or a fresh one by its configuration, between loaded models."""
         super().__init__()
         self.receiver, self.sharers = receiver, tuple(sharers)
-        is_fresh = isinstance(fuser, FuserConfig)
-        self.fuser = Fuser(receiver.geometry, [s.geometry for s in sharers], fuser) if is_fresh else fuser
+        if isinstance(fuser, FuserConfig):
+            fuser = Fuser(receiver.geometry, [sharer.geometry for sharer in sharers], fuser)
+        self.fuser: Fuser = fuser
         self.training_record: TrainingRecord | None = None
         self._encoder: tuple[str, Encoder] | None = None
 
-    def prefill_sharers(self, prompt: PromptBatch, active_sharers: Sequence[int] | None = None) -> list[LayerStack | None]:
+    @property
+    def mode(self) -> FusionMode:
+        """What is fused, and in which pass."""
+        return MODES[self.fuser.config.fusion_mode]
+
+    def prefill_sharers(
+        self, prompt: PromptBatch, active_sharers: Sequence[int] | None = None
+    ) -> list[LayerStack | None]:
         """Each sharer's cache over its prompt, as far as it is read; a sharer never sees fused entries.
 
         Args:
             prompt: the prompts.
             active_sharers: numbers of the sharers to run, default all.
         """
+        if len(prompt.sharers) != len(self.sharers):
+            raise PairMismatchError(f"the prompt has tokens for {len(prompt.sharers)} sharers, of {len(self.sharers)}.")
         active = range(len(self.sharers)) if active_sharers is None else active_sharers
         if not set(active) <= set(range(len(self.sharers))):
-            raise PairMismatchError(f"active_sharers is {list(active)}, but the sharers are 0 to {len(self.sharers) - 1}.")
+            raise PairMismatchError(
+                f"active_sharers is {list(active)}, but the sharers are 0 to {len(self.sharers) - 1}."
+            )
         return [self._prefill_sharer(prompt, n) if n in active else None for n in range(len(self.sharers))]
 
     @torch.no_grad()
     def _prefill_sharer(self, prompt: PromptBatch, number: int) -> LayerStack:
-        tokens, end = prompt.sharers[number], prompt.num_read_tokens[number]
+        tokens = prompt.sharers[number]
+        end = tokens.input_ids.shape[1] if self.mode.reads_whole_prompt else prompt.num_read_tokens[number]
         sharer = self.sharers[number]
         sharer.check_length(end)
         num_layers = self.fuser.sharers[number].num_sharer_layers
@@ -118,8 +128,7 @@ class C2CModel(nn.Module):
         prompt = self._placed(prompt)
         if sharer_kv is None:
             sharer_kv = self.prefill_sharers(prompt, active_sharers)
-        receiver_kv = self.fuse_spans(prompt, sharer_kv)
-        return dynamic_cache(self.prefill_receiver(prompt, receiver_kv, prompt.num_receiver_tokens - 1))
+        return self.mode.generation_cache(self, prompt, sharer_kv)
 
     def forward(
         self,
@@ -143,7 +152,7 @@ class C2CModel(nn.Module):
         logits = self._respond(prompt, sharer_kv, response_ids, mask)
         logits = logits[:, -1 - response_ids.shape[1] :]
         supervised = mask.bool()
-        loss = F.cross_entropy(logits[:, :-1][supervised].float(), response_ids[supervised])
+        loss = F.cross_entropy(_at_least_float32(logits[:, :-1][supervised]), response_ids[supervised])
         return C2COutput(loss, logits)
 
     def response_loss(self, batch: TrainingBatch, active_sharers: Sequence[int] | None = None) -> Tensor:
@@ -153,7 +162,7 @@ class C2CModel(nn.Module):
         sharer_kv = self.prefill_sharers(prompt, active_sharers)
         # Nothing is predicted at the last response token, so it is not run.
         logits = self._respond(prompt, sharer_kv, ids[:, :-1], mask[:, :-1], keep=mask)
-        return F.cross_entropy(logits.float(), ids[mask], reduction="sum")
+        return F.cross_entropy(_at_least_float32(logits), ids[mask], reduction="sum")
 
     def _respond(
         self, prompt: PromptBatch, sharer_kv: SharerKV, ids: Tensor, mask: Tensor, keep: Tensor | None = None
@@ -170,9 +179,11 @@ class C2CModel(nn.Module):
         Returns:
             (batch, rest + n, vocab), or (kept, vocab).
         """
-        receiver_kv = self.fuse_spans(prompt, sharer_kv)
-        begin, tokens = receiver_kv[0].num_tokens, prompt.receiver
-        positions = tokens.positions[:, -1:] + positions_of(torch.cat([torch.ones_like(ids[:, :1]), mask.long()], 1))[:, 1:]
+        begin, cache = self.mode.response_cache(self, prompt, sharer_kv, ids, mask)
+        tokens = prompt.receiver
+        positions = (
+            tokens.positions[:, -1:] + positions_of(torch.cat([torch.ones_like(ids[:, :1]), mask.long()], 1))[:, 1:]
+        )
         logits_to_keep: int | Tensor = 0
         input_ids = torch.cat([tokens.input_ids[:, begin:], ids], 1)
         self.receiver.check_length(begin + input_ids.shape[1])
@@ -182,7 +193,7 @@ class C2CModel(nn.Module):
             input_ids=input_ids,
             attention_mask=torch.cat([tokens.mask, mask.long()], 1),
             position_ids=torch.cat([tokens.positions[:, begin:], positions], 1),
-            past_key_values=prefix_cache(receiver_kv),
+            past_key_values=cache,
             use_cache=False,
             logits_to_keep=logits_to_keep,
         )
@@ -266,7 +277,7 @@ class C2CModel(nn.Module):
         sharer_kv: SharerKV | None = None,
         **generate_kwargs: Any,
     ) -> Any:
-        """transformers' own `generate` on the fused cache.
+        """Transformers' own `generate` on the fused cache.
 
         Args:
             prompt: the prompts, left padded.
@@ -278,7 +289,9 @@ class C2CModel(nn.Module):
             (batch, prompt + new) ids, or what `return_dict_in_generate` asks for.
         """
         prompt = self._placed(prompt)
-        return generate(self.receiver, prompt, self.fuse(prompt, active_sharers, sharer_kv), **generate_kwargs)
+        cache = self.fuse(prompt, active_sharers, sharer_kv)
+        with driving(self.receiver.model, cache):
+            return generate(self.receiver, prompt, cache, **generate_kwargs)
 
     def _placed(self, prompt: PromptBatch) -> PromptBatch:
         """The prompts on the receiver's device."""
@@ -286,8 +299,13 @@ class C2CModel(nn.Module):
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         """Moves the frozen models too when the fuser is moved; never changes their type."""
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         device = next(self.fuser.parameters()).device
         for model in (self.receiver, *self.sharers):
             model.to(device)
         return self
+
+
+def _at_least_float32(logits: Tensor) -> Tensor:
+    """Logits in a type in which a loss over a large vocabulary does not lose its digits."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))

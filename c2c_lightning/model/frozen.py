@@ -187,7 +187,7 @@ def load_frozen(
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelLoadError(_load_message("model", spec, error)) from error
     refuse_unfusable(model.config, spec.path)
-    model.to(spec.device or device or "cpu")
+    model.to(torch.device(spec.device or device or "cpu"))  # type: ignore[arg-type]
     if tokenizer is None or not _lacks_tokenizer(spec):
         return FrozenLM(model, load_tokenizer(spec), spec)
     logger.warning("%s comes without a tokenizer; it reads the receiver's tokens", spec.path)

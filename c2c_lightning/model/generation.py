@@ -8,6 +8,7 @@ from transformers.cache_utils import Cache
 
 from c2c_lightning.data.batch import PromptBatch
 from c2c_lightning.errors import GenerationError
+from c2c_lightning.model.decoding import DecodeCache
 from c2c_lightning.model.frozen import FrozenLM
 
 # These look at the whole prompt; assisted decoding on a filled cache gets its last token only.
@@ -70,11 +71,14 @@ def _generate_assisted(receiver: FrozenLM, input_ids: Tensor, **kwargs: Any) -> 
     transformers would feed the whole prompt again on top of the cache and silently go wrong; the last token with the
     full mask is exact.
     """
+    if isinstance(kwargs["past_key_values"], DecodeCache):
+        raise GenerationError("fusion_mode `decode` cannot take tokens back, so assisted decoding is not possible.")
     readers = [name for name in PROMPT_READERS if setting(receiver, kwargs, name) not in (None, 0, 1.0)]
     if readers or setting(receiver, kwargs, "return_dict_in_generate"):
         raise GenerationError(
-            f"assisted decoding on a fused cache sees only the last prompt token, so {readers or 'return_dict_in_generate'} "
-            "would not be what it says. Leave it out, or generate without an assistant."
+            f"assisted decoding on a fused cache sees only the last prompt token, so "
+            f"{readers or 'return_dict_in_generate'} would not be what it says. "
+            "Leave it out, or generate without an assistant."
         )
     if kwargs.get("max_length") is not None:
         kwargs["max_new_tokens"] = kwargs.pop("max_length") - input_ids.shape[1]

@@ -1,0 +1,148 @@
+"""What is fused, and in which pass: one class for each fusion mode."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache
+
+from c2c_lightning.data.batch import PromptBatch
+from c2c_lightning.kv.cache import dynamic_cache, edited_prefix_cache, prefix_cache
+from c2c_lightning.kv.layer import LayerKV, LayerStack
+from c2c_lightning.model.decoding import DecodeCache, fuse_whole_text
+from c2c_lightning.model.prompting import LastTokenCache
+
+if TYPE_CHECKING:
+    from c2c_lightning.model.c2c import C2CModel
+
+SharerKV = Sequence[LayerStack | None]
+
+
+@runtime_checkable
+class FusionMode(Protocol):
+    """How a fused model reads a prompt and goes on."""
+
+    reads_whole_prompt: bool
+    """Whether sharers run over their last prompt token too."""
+
+    def generation_cache(self, model: "C2CModel", prompt: PromptBatch, sharer_kv: SharerKV) -> Cache:
+        """The cache over all prompt tokens but the last, for `generate`."""
+        ...
+
+    def response_cache(
+        self, model: "C2CModel", prompt: PromptBatch, sharer_kv: SharerKV, ids: Tensor, mask: Tensor
+    ) -> tuple[int, Cache]:
+        """For a teacher-forced pass: the first column it runs, and the cache it reads.
+
+        Args:
+            model: the fused model.
+            prompt: the prompts.
+            sharer_kv: the sharers' caches.
+            ids: (batch, n), response tokens that will be run.
+            mask: (batch, n), which of them are real.
+        """
+        ...
+
+
+class PrefillFusion:
+    """The paper: prompt tokens in fusion spans, never the last one; all else is computed on the fused cache."""
+
+    reads_whole_prompt = False
+
+    def generation_cache(self, model: "C2CModel", prompt: PromptBatch, sharer_kv: SharerKV) -> Cache:
+        """As `FusionMode.generation_cache`."""
+        return dynamic_cache(_fused_prompt(model, prompt, sharer_kv))
+
+    def response_cache(
+        self, model: "C2CModel", prompt: PromptBatch, sharer_kv: SharerKV, ids: Tensor, mask: Tensor
+    ) -> tuple[int, Cache]:
+        """As `FusionMode.response_cache`: the pass begins after the last span."""
+        receiver_kv = model.fuse_spans(prompt, sharer_kv)
+        return receiver_kv[0].num_tokens, prefix_cache(receiver_kv)
+
+
+class PromptFusion:
+    """The last prompt token too, in the pass that reads it.
+
+    A sharer that looks a fact up only at the end of the prompt has nothing to give before that token.
+    """
+
+    reads_whole_prompt = True
+
+    def generation_cache(self, model: "C2CModel", prompt: PromptBatch, sharer_kv: SharerKV) -> Cache:
+        """As `FusionMode.generation_cache`: the cache fuses the first token that it is given."""
+        return LastTokenCache(model.fuser, _fused_prompt(model, prompt, sharer_kv), last_tokens(sharer_kv))
+
+    def response_cache(
+        self, model: "C2CModel", prompt: PromptBatch, sharer_kv: SharerKV, ids: Tensor, mask: Tensor
+    ) -> tuple[int, Cache]:
+        """As `FusionMode.response_cache`: the last prompt token's column is fused on the way."""
+        receiver_kv, last = model.fuse_spans(prompt, sharer_kv), last_tokens(sharer_kv)
+        begin = receiver_kv[0].num_tokens
+        column = prompt.num_receiver_tokens - 1 - begin
+
+        def fuse_column(layer: int, new: LayerKV) -> LayerKV:
+            fused = model.fuser.fuse_new(layer, new.tokens(column, column + 1), last)
+            return new.tokens(0, column).append(fused).append(new.tokens(column + 1))
+
+        return begin, edited_prefix_cache(receiver_kv, fuse_column)
+
+
+class DecodeFusion:
+    """Response tokens too, as the released code's `include_response`, for any architecture.
+
+    Receiver and sharers run clean over the whole text and never see fused entries; every token is fused from these, and
+    the pass that makes the logits reads the fused entries of its own tokens.
+    """
+
+    reads_whole_prompt = True
+
+    def generation_cache(self, model: "C2CModel", prompt: PromptBatch, sharer_kv: SharerKV) -> Cache:
+        """As `FusionMode.generation_cache`: the cache runs the clean models beside the answer."""
+        return DecodeCache(model, prompt, sharer_kv)
+
+    def response_cache(
+        self, model: "C2CModel", prompt: PromptBatch, sharer_kv: SharerKV, ids: Tensor, mask: Tensor
+    ) -> tuple[int, Cache]:
+        """As `FusionMode.response_cache`: all entries are there before the pass, which only brings its queries."""
+        fused, begin = fuse_whole_text(model, prompt, sharer_kv, ids, mask), prompt.num_receiver_tokens - 1
+
+        def replay(layer: int, new: LayerKV) -> LayerKV:
+            return fused[layer].tokens(begin)
+
+        return begin, edited_prefix_cache([layer.tokens(0, begin) for layer in fused], replay)
+
+
+MODES: dict[str, FusionMode] = {"prefill": PrefillFusion(), "prompt": PromptFusion(), "decode": DecodeFusion()}
+
+
+def last_tokens(sharer_kv: SharerKV) -> list[LayerStack | None]:
+    """Each sharer's entries of its last prompt token."""
+    return [None if kv is None else [layer.tokens(-1) for layer in kv] for kv in sharer_kv]
+
+
+def _fused_prompt(model: "C2CModel", prompt: PromptBatch, sharer_kv: SharerKV) -> LayerStack:
+    return model.prefill_receiver(prompt, model.fuse_spans(prompt, sharer_kv), prompt.num_receiver_tokens - 1)
+
+
+@contextmanager
+def _extending(receiver: torch.nn.Module, cache: DecodeCache) -> Iterator[None]:
+    """While it lasts, each pass of the receiver over `cache` is preceded by the clean models' pass."""
+
+    def before(module: torch.nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        if kwargs.get("past_key_values") is cache:
+            # transformers leaves the mask out where nothing is padded.
+            cache.extend(kwargs["input_ids"], kwargs.get("attention_mask"), kwargs["position_ids"])
+
+    handle = receiver.register_forward_pre_hook(before, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def driving(receiver: torch.nn.Module, cache: Cache) -> Any:
+    """The context that `generate` needs on a cache."""
+    return _extending(receiver, cache) if isinstance(cache, DecodeCache) else nullcontext()
