@@ -64,9 +64,10 @@ def judge_scores(scores: OptionScores, question: Question, benchmark: Benchmark)
     rule: Normalisation = "none" if benchmark.mode == "letter" else benchmark.normalise or "characters"
     values = normalised(scores, question.choices, rule)
     index = max(range(len(values)), key=values.__getitem__)
-    total = sum(math.exp(value - values[index]) for value in values)
     output = shown(question, index, benchmark) or ""
-    return Judgement(output, output, float(index == question.answer), index, 1 / total)
+    # Only undivided log-probabilities are those of something, and so can be calibrated.
+    confidence = 1 / sum(math.exp(value - values[index]) for value in values) if rule == "none" else None
+    return Judgement(output, output, float(index == question.answer), index, confidence)
 
 
 def normalised(scores: OptionScores, choices: Sequence[str], rule: Normalisation) -> list[float]:

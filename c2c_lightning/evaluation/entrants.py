@@ -1,0 +1,132 @@
+"""Who takes part in an evaluation: responders and controls, built for one benchmark out of loaded models."""
+
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from c2c_lightning.baselines.c2c import C2CResponder
+from c2c_lightning.baselines.factories import ResponderFactory, Team, factory_of
+from c2c_lightning.baselines.views import ViewOf
+from c2c_lightning.errors import BenchmarkError
+from c2c_lightning.evaluation.benchmarks import Benchmark, Question, QuestionViews
+from c2c_lightning.evaluation.controls import GatesClosed, Mismatched, Noise, Shuffled, Zero
+from c2c_lightning.evaluation.donors import DonorPool
+from c2c_lightning.model.c2c import C2CModel
+from c2c_lightning.model.responder import Responder
+
+ControlName = Literal["mismatched", "shuffled", "zero", "noise", "self", "gates_closed"]
+
+_PLAIN: dict[str, type[C2CResponder]] = {
+    "shuffled": Shuffled,
+    "zero": Zero,
+    "noise": Noise,
+    "self": C2CResponder,
+    "gates_closed": GatesClosed,
+}
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """One responder in one draw.
+
+    Attributes:
+        name: how it is called in reports.
+        draw: number of the draw, for controls that are drawn several times.
+        responder: who answers.
+    """
+
+    name: str
+    draw: int
+    responder: Responder
+
+
+@dataclass(frozen=True)
+class Field:
+    """Who takes part, as plain data.
+
+    Attributes:
+        responders: responders, by name or by class_path.
+        controls: names of controls.
+        mismatched_draws: how many donors each question gets.
+        measure_latency: whether phases are timed exactly.
+    """
+
+    responders: Sequence[str | ResponderFactory]
+    controls: Sequence[ControlName] = ()
+    mismatched_draws: int = 1
+    measure_latency: bool = False
+
+    def factories(self) -> list[ResponderFactory]:
+        """The responders.
+
+        Raises:
+            BenchmarkError: an unknown name, or nobody at all.
+        """
+        if not self.responders and not self.controls:
+            raise BenchmarkError("nobody takes part: give at least one of `responders` or `controls`.")
+        return [factory_of(entry) for entry in self.responders]
+
+    def check(self, benchmarks: Sequence[Benchmark], has_fuser: bool, has_self_fuser: bool) -> None:
+        """Refuse what cannot be, before a model is loaded.
+
+        Raises:
+            BenchmarkError: an unknown or doubled name, a fuser that is missing, a responder that cannot score options.
+        """
+        factories = self.factories()
+        names = [factory.name for factory in factories] + [f"c2c:{control}" for control in self.controls]
+        doubled = [name for name, count in Counter(names).items() if count > 1]
+        if doubled:
+            raise BenchmarkError(f"{doubled[0]} takes part more than once.")
+        if not has_fuser and (self.controls or any(factory.needs_fuser for factory in factories)):
+            raise BenchmarkError("C2C and its controls need a fuser: give `fuser`, or leave them out of `responders`.")
+        if "self" in self.controls and not has_self_fuser:
+            raise BenchmarkError("the control `self` needs a fuser from the receiver to itself: give `self_fuser`.")
+        for benchmark in benchmarks:
+            mute = [factory.name for factory in factories if not factory.can_score]
+            if benchmark.mode != "generate" and mute:
+                raise BenchmarkError(
+                    f"{mute[0]} cannot tell likelihoods: {benchmark.name} needs `mode: generate` for it."
+                )
+
+
+def entrants(
+    field: Field, team: Team, benchmark: Benchmark, questions: Sequence[Question], self_c2c: C2CModel | None = None
+) -> list[Entrant]:
+    """All responders and controls for one benchmark.
+
+    Args:
+        field: who takes part.
+        team: the loaded models.
+        benchmark: the benchmark, with everything filled in.
+        questions: all its questions: donors are drawn from them.
+        self_c2c: the receiver with itself as sharer, for the control `self`.
+    """
+    view = QuestionViews(questions, benchmark.worded())
+    latency = field.measure_latency
+    found = [Entrant(f.name, 0, f.build(team, view, latency)) for f in field.factories()]
+    for control in field.controls:
+        name = f"c2c:{control}"
+        if control == "mismatched":
+            found += _mismatched(field, team.fused, benchmark, questions, view)
+            continue
+        model = self_c2c if control == "self" else team.fused
+        assert model is not None
+        found.append(Entrant(name, 0, _PLAIN[control](model, view, name, latency)))
+    return found
+
+
+def _mismatched(
+    field: Field, model: C2CModel, benchmark: Benchmark, questions: Sequence[Question], view: ViewOf
+) -> list[Entrant]:
+    wording = benchmark.worded()
+    pool = DonorPool([question.conversation(wording) for question in questions], donor_groups(questions))
+    name = "c2c:mismatched"
+    draws = range(max(1, field.mismatched_draws))
+    return [Entrant(name, n, Mismatched(model, pool, n, view, name, field.measure_latency)) for n in draws]
+
+
+def donor_groups(questions: Sequence[Question]) -> list[Hashable]:
+    """Questions with the same choices belong together; else those with as many choices."""
+    counts = Counter(question.choices for question in questions)
+    return [q.choices if counts[q.choices] > 1 else len(q.choices) for q in questions]

@@ -1,0 +1,119 @@
+"""Questions put to responders, answers judged. Whatever goes wrong with a question counts as a wrong answer."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from c2c_lightning.baselines.likelihood import OptionScores, Scorer
+from c2c_lightning.evaluation.benchmarks import Benchmark, Question
+from c2c_lightning.evaluation.controls import Mismatched
+from c2c_lightning.evaluation.entrants import Entrant
+from c2c_lightning.evaluation.judging import Judgement, follows, judge_reply, judge_scores, options_of
+from c2c_lightning.evaluation.predictions import Prediction
+from c2c_lightning.model.responder import Answer
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Exam:
+    """One benchmark.
+
+    Attributes:
+        benchmark: the benchmark, with everything filled in.
+        questions: all its questions; donors of mismatched caches are rows of this list.
+        generate_kwargs: for responders that write.
+    """
+
+    benchmark: Benchmark
+    questions: Sequence[Question]
+    generate_kwargs: Mapping[str, Any]
+
+    def ask(self, entrant: Entrant, questions: Sequence[Question]) -> list[Prediction]:
+        """Put a batch of questions to one responder.
+
+        Args:
+            entrant: who answers.
+            questions: a batch.
+
+        Returns:
+            One prediction a question; a question that raises an error counts as wrong and holds the error.
+        """
+        try:
+            return self._ask(entrant, questions)
+        # Any error at all: an evaluation of hours must not end, and no question may leave the denominator.
+        except Exception as error:
+            if len(questions) == 1:
+                return [self._failed(entrant, questions[0], error)]
+            # One question must not take its batch along.
+            return [prediction for question in questions for prediction in self.ask(entrant, [question])]
+
+    def _ask(self, entrant: Entrant, questions: Sequence[Question]) -> list[Prediction]:
+        conversations = [question.conversation(self.benchmark.worded()) for question in questions]
+        said: list[Answer | OptionScores] = []
+        if self.benchmark.mode == "generate":
+            said += entrant.responder.respond(conversations, **self._kwargs())
+        else:
+            options = [options_of(question, self.benchmark) for question in questions]
+            said += cast(Scorer, entrant.responder).score(conversations, options)
+        donors: list[int | None] = [None] * len(questions)
+        if isinstance(entrant.responder, Mismatched):
+            donors = list(entrant.responder.donors(conversations))
+        return [self._judged(entrant, q, s, donor) for q, s, donor in zip(questions, said, donors, strict=True)]
+
+    def _kwargs(self) -> dict[str, Any]:
+        kwargs = dict(self.generate_kwargs)
+        if self.benchmark.max_new_tokens is not None:
+            kwargs["max_new_tokens"] = self.benchmark.max_new_tokens
+        return kwargs
+
+    def _judged(
+        self, entrant: Entrant, question: Question, said: Answer | OptionScores, donor: int | None
+    ) -> Prediction:
+        if isinstance(said, Answer):
+            judgement, new_tokens = judge_reply(said.text, question, self.benchmark), said.new_tokens
+        else:
+            judgement, new_tokens = judge_scores(said, question, self.benchmark), 0
+        other = None if donor is None else self.questions[donor]
+        return self._prediction(
+            entrant,
+            question,
+            judgement,
+            seconds=said.seconds,
+            prompt_tokens=said.prompt_tokens,
+            new_tokens=new_tokens,
+            message=said.message,
+            phases=None if said.phases is None else dict(said.phases),
+            donor=None if other is None else other.index,
+            follows_donor=None if other is None else follows(judgement, question, other, self.benchmark),
+        )
+
+    def _failed(self, entrant: Entrant, question: Question, error: Exception) -> Prediction:
+        text = f"{type(error).__name__}: {error}"
+        logger.warning("%s, row %d, %s: %s", self.benchmark.name, question.index, entrant.name, text)
+        return self._prediction(entrant, question, Judgement("", None, 0.0), error=text)
+
+    def _prediction(self, entrant: Entrant, question: Question, judgement: Judgement, **more: Any) -> Prediction:
+        shows_letters = bool(question.choices) and self.benchmark.worded().shows_choices
+        return Prediction(
+            benchmark=self.benchmark.name,
+            responder=entrant.name,
+            draw=entrant.draw,
+            index=question.index,
+            id=question.id,
+            subject=question.subject,
+            prompt=question.conversation(self.benchmark.worded())[-1]["content"],
+            output=judgement.output,
+            extracted=judgement.extracted,
+            gold=question.gold_letter if shows_letters else question.gold,
+            score=judgement.score,
+            correct=judgement.score >= 0.5,
+            confidence=judgement.confidence,
+            **more,
+        )
+
+    def keys(self, entrants: Sequence[Entrant]) -> list[tuple[str, str, int, int]]:
+        """The keys of all predictions, question by question."""
+        name = self.benchmark.name
+        return [(name, e.name, e.draw, question.index) for question in self.questions for e in entrants]

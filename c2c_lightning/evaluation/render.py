@@ -1,0 +1,127 @@
+"""The report for people: a table in the terminal, `report.md`."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+_COLUMNS = (
+    "responder",
+    "accuracy",
+    "95 % interval",
+    "n",
+    "s / answer",
+    "less receiver",
+    "p",
+    "follows donor",
+    "errors",
+)
+
+
+def table_rows(section: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    """The rows of a benchmark's table, in the order of `_COLUMNS`.
+
+    Args:
+        section: of one benchmark in `report.json`.
+    """
+    against = {line["a"]: line for line in section["comparisons"] if line["b"] == "receiver"}
+    for name, line in section["responders"].items():
+        pair = against.get(name)
+        yield (
+            name,
+            f"{100 * line['accuracy']:.1f} %",
+            f"{100 * line['ci95'][0]:.1f} - {100 * line['ci95'][1]:.1f}",
+            str(line["n"]),
+            _seconds(line["seconds_per_answer"]),
+            "" if pair is None else f"{100 * pair['difference']:+.1f}",
+            "" if pair is None else f"{pair['p_value']:.1g}",
+            f"{100 * line['follows_donor']:.1f} %" if "follows_donor" in line else "",
+            str(line["errors"] or ""),
+        )
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.2f}" if seconds >= 0.1 else f"{seconds:.4f}"
+
+
+def notes(section: Mapping[str, Any]) -> Iterator[str]:
+    """What a table does not say: the oracle, the check of closed gates, the ratio to text, the verdict."""
+    if section["oracle"]:
+        yield f"A perfect router between {' and '.join(section['oracle']['of'])}: {section['oracle']['accuracy']:.1%}."
+    lines = section["responders"]
+    if {"t2t", "c2c"} <= set(lines) and lines["c2c"]["seconds_per_answer"] > 0:
+        ratio = lines["t2t"]["seconds_per_answer"] / lines["c2c"]["seconds_per_answer"]
+        yield f"Text-to-text takes {ratio:.1f} times as long as C2C."
+    unlike = section["gates_closed_unlike_receiver"]
+    if unlike is not None:
+        yield (
+            "With closed gates C2C answers as the receiver, word for word."
+            if unlike == 0
+            else f"FAULT: with closed gates C2C answers {unlike} questions unlike the receiver."
+        )
+    broken = [name for name, line in lines.items() if line["errors"] == line["n"]]
+    if broken:
+        yield f"FAULT: every question raised an error for {', '.join(broken)}; see predictions.jsonl."
+    yield str(section["verdict"]["text"])
+
+
+def show(report: Mapping[str, Any], console: Console | None = None) -> None:
+    """Print the tables and the verdicts."""
+    console = console or Console()
+    for name, section in report["benchmarks"].items():
+        table = Table(*_COLUMNS, title=f"{name} ({section['mode']})", title_justify="left")
+        for column in table.columns[1:]:
+            column.justify = "right"
+        for row in table_rows(section):
+            table.add_row(*row)
+        console.print(table)
+        for note in notes(section):
+            console.print(note, markup=False, highlight=False)
+
+
+def markdown(report: Mapping[str, Any]) -> str:
+    """The report as Markdown."""
+    parts = ["# Evaluation", _run_lines(report["run"])]
+    for name, section in report["benchmarks"].items():
+        head = f"## {name}\n\nMode {section['mode']}, scoring {section['scoring']}."
+        parts += [head, _markdown_table(_COLUMNS, table_rows(section)), "\n\n".join(notes(section))]
+        parts += [_latency(section), _subjects(section)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _run_lines(run: Mapping[str, Any]) -> str:
+    return "\n".join(f"- {key}: {value}" for key, value in run.items() if isinstance(value, str | int | float))
+
+
+def _markdown_table(columns: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> str:
+    lines = [columns, ("---",) + ("---:",) * (len(columns) - 1), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _latency(section: Mapping[str, Any]) -> str:
+    """Median (90 % point) of each phase, in milliseconds."""
+    lines = {name: line["latency"] for name, line in section["responders"].items() if "latency" in line}
+    phases = tuple(dict.fromkeys(phase for line in lines.values() for phase in line))
+    if len(phases) < 2:
+        return ""
+
+    def cell(line: Mapping[str, Any], phase: str) -> str:
+        value = line.get(phase)
+        return "" if value is None else f"{1000 * value['median']:.1f} ({1000 * value['p90']:.1f})"
+
+    rows = ((name, *(cell(line, phase) for phase in phases)) for name, line in lines.items())
+    table = _markdown_table(("milliseconds: median (90 %)", *phases), rows)
+    return f"Time of an answer, an equal share of its batch's:\n\n{table}"
+
+
+def _subjects(section: Mapping[str, Any]) -> str:
+    lines = {name: line["by_subject"] for name, line in section["responders"].items() if "by_subject" in line}
+    if not lines:
+        return ""
+    subjects = tuple(dict.fromkeys(subject for line in lines.values() for subject in line))
+
+    def cells(subject: str) -> tuple[str, ...]:
+        return tuple(f"{100 * line[subject]['accuracy']:.1f}" if subject in line else "" for line in lines.values())
+
+    return "By subject, %:\n\n" + _markdown_table(("subject", *lines), ((s, *cells(s)) for s in subjects))

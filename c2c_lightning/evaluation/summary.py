@@ -1,0 +1,160 @@
+"""From predictions to numbers: each responder by itself, pairs of responders, and what several of them get right."""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from itertools import combinations
+from typing import Any
+
+from c2c_lightning.evaluation.predictions import Prediction
+from c2c_lightning.evaluation.statistics import (
+    bootstrap_interval,
+    calibration_error,
+    compare,
+    quantiles,
+    wilson_interval,
+)
+
+ByResponder = Mapping[str, Sequence[Prediction]]
+
+
+def scores_of(predictions: Sequence[Prediction]) -> dict[int, float]:
+    """Score of each question, by its row; the mean over draws where there are several."""
+    by_question: dict[int, list[float]] = defaultdict(list)
+    for prediction in predictions:
+        by_question[prediction.index].append(prediction.score)
+    return {index: sum(scores) / len(scores) for index, scores in by_question.items()}
+
+
+def summarise(predictions: Sequence[Prediction]) -> dict[str, Any]:
+    """One responder's line in `report.json`.
+
+    Args:
+        predictions: all its answers to one benchmark.
+    """
+    scores = list(scores_of(predictions).values())
+    n = len(scores)
+    is_binary = all(score in (0.0, 1.0) for score in scores)
+    interval = wilson_interval(float(sum(scores)), n) if is_binary else bootstrap_interval(scores)
+    line: dict[str, Any] = {
+        "accuracy": sum(scores) / n,
+        "n": n,
+        "ci95": list(interval),
+        "seconds_per_answer": _mean([p.seconds for p in predictions]),
+        "prompt_tokens": _mean([p.prompt_tokens for p in predictions]),
+        "new_tokens": _mean([p.new_tokens for p in predictions]),
+        "unparsed": sum(p.extracted is None for p in predictions),
+        "errors": sum(p.error is not None for p in predictions),
+    }
+    return line | _latency(predictions) | _control(predictions) | _confidence(predictions) | _subjects(predictions)
+
+
+def _mean(values: Sequence[float | int]) -> float:
+    return sum(values) / len(values)
+
+
+def _latency(predictions: Sequence[Prediction]) -> dict[str, Any]:
+    """Median and 90 % point of the seconds of each phase and of the whole answer."""
+    phases: dict[str, list[float]] = defaultdict(list)
+    for prediction in predictions:
+        for name, seconds in (prediction.phases or {}).items():
+            phases[name].append(seconds)
+    answered = [p.seconds for p in predictions if p.error is None]
+    if not answered:
+        return {}
+    return {"latency": {name: quantiles(values) for name, values in {**phases, "total": answered}.items()}}
+
+
+def _control(predictions: Sequence[Prediction]) -> dict[str, Any]:
+    """How often answers follow the donor, and the accuracy of each draw."""
+    followed = [p.follows_donor for p in predictions if p.follows_donor is not None]
+    line: dict[str, Any] = {"follows_donor": _mean(followed)} if followed else {}
+    by_draw: dict[int, list[float]] = defaultdict(list)
+    for prediction in predictions:
+        by_draw[prediction.draw].append(prediction.score)
+    if len(by_draw) > 1:
+        line["accuracy_by_draw"] = [_mean(by_draw[draw]) for draw in sorted(by_draw)]
+    return line
+
+
+def _confidence(predictions: Sequence[Prediction]) -> dict[str, Any]:
+    known = [(p.confidence, p.correct) for p in predictions if p.confidence is not None]
+    if not known:
+        return {}
+    confidences, correct = zip(*known, strict=True)
+    return {"calibration_error": calibration_error(confidences, correct), "confidence": _mean(confidences)}
+
+
+def _subjects(predictions: Sequence[Prediction]) -> dict[str, Any]:
+    by_subject: dict[str, list[float]] = defaultdict(list)
+    for prediction in predictions:
+        by_subject[prediction.subject].append(prediction.score)
+    if len(by_subject) < 2:
+        return {}
+    lines = {s: {"accuracy": _mean(scores), "n": len(scores)} for s, scores in sorted(by_subject.items())}
+    return {"by_subject": lines}
+
+
+def comparisons(by_responder: ByResponder, against: Sequence[str] = ("receiver", "t2t")) -> list[dict[str, Any]]:
+    """Paired comparisons: C2C with everybody, everybody with the receiver and with T2T.
+
+    Args:
+        by_responder: predictions of each responder.
+        against: whom everybody is compared with.
+    """
+    names = list(by_responder)
+    pairs = [("c2c", name) for name in names if "c2c" in names and name != "c2c"]
+    pairs += [(name, other) for other in against if other in names for name in names if name not in (other, "c2c")]
+    return [{"a": a, "b": b, **paired(by_responder[a], by_responder[b])} for a, b in pairs]
+
+
+def paired(a: Sequence[Prediction], b: Sequence[Prediction]) -> dict[str, Any]:
+    """Two responders on the questions that both answered.
+
+    With several draws of a control the difference is that from their mean, and the p value the largest of all draws.
+    """
+    first, second = scores_of(a), scores_of(b)
+    shared = [index for index in first if index in second]
+    line = asdict(compare([first[index] for index in shared], [second[index] for index in shared]))
+    line["ci95"] = list(line["ci95"])
+    draws = sorted({p.draw for p in b})
+    if len(draws) > 1:
+        tests = [paired(a, [p for p in b if p.draw == draw])["p_value"] for draw in draws]
+        line["p_value"] = max(tests)
+    return line
+
+
+def oracle(by_responder: ByResponder) -> dict[str, Any]:
+    """What a perfect router would reach: right if any of the single models is right."""
+    singles = [name for name in by_responder if name == "receiver" or name.startswith("sharer")]
+    if len(singles) < 2:
+        return {}
+    scores = [scores_of(by_responder[name]) for name in singles]
+    best = [max(s[index] for s in scores) for index in scores[0] if all(index in s for s in scores)]
+    return {"of": singles, "accuracy": sum(best) / len(best), "n": len(best)}
+
+
+def overlap(by_responder: ByResponder, names: Sequence[str] = ("receiver", "sharer", "c2c")) -> dict[str, int]:
+    """How many questions each set of responders gets right, and no others of them (the regions of a Venn diagram)."""
+    present = [name for name in names if name in by_responder]
+    if len(present) < 2:
+        return {}
+    right = {name: {i for i, score in scores_of(by_responder[name]).items() if score >= 0.5} for name in present}
+    regions = Counter("+".join(name for name in present if index in right[name]) for index in _indices(by_responder))
+    sets = ["+".join(names) for size in range(1, len(present) + 1) for names in combinations(present, size)]
+    return {region: regions[region] for region in sets} | {"none": regions[""]}
+
+
+def _indices(by_responder: ByResponder) -> list[int]:
+    return list(dict.fromkeys(p.index for predictions in by_responder.values() for p in predictions))
+
+
+def unlike_receiver(by_responder: ByResponder) -> int | None:
+    """Questions that C2C with closed gates does not answer word for word as the receiver; None if not tested.
+
+    Anything but 0 is a fault in the program.
+    """
+    if not {"receiver", "c2c:gates_closed"} <= set(by_responder):
+        return None
+    outputs = {p.index: p.output for p in by_responder["receiver"]}
+    return sum(p.output != outputs.get(p.index, p.output) for p in by_responder["c2c:gates_closed"])
