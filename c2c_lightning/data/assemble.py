@@ -2,16 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from c2c_lightning.alignment.chat import ChatReader, TokenizedChat
 from c2c_lightning.alignment.sections import SharerChat, Slots, fill, lay_out
 from c2c_lightning.alignment.shared import shared_runs, shared_texts
 from c2c_lightning.alignment.spans import align_spans
+from c2c_lightning.alignment.strategy import Strategy
 from c2c_lightning.alignment.tokens import pad_id
 from c2c_lightning.data.conversation import Conversation
-
-Strategy = Literal["identity", "first", "longest", "span"]
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ from c2c_lightning.errors import C2CError, DataError, PromptError
 
 Message = dict[str, str]
 Conversation = list[Message]
+# What sharers are told instead: one conversation for all of them, or one for each (None: the receiver's).
+Private = Conversation | Sequence[Conversation | None] | None
 
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
 
@@ -84,6 +86,46 @@ def check_example(messages: object) -> Conversation:
     if not conversation[-1]["content"].strip():
         raise DataError("The response, which is the last message, is empty.")
     return conversation
+
+
+def per_sharer(own: Conversation, private: Any, num_sharers: int) -> list[Conversation]:
+    """What each sharer is told.
+
+    Args:
+        own: what the receiver is told.
+        private: what sharers are told instead, see `Private`.
+        num_sharers: how many there are.
+
+    Returns:
+        One conversation for each.
+
+    Raises:
+        PromptError: for what is no conversation, or too many or few of them.
+    """
+    if private is None:
+        return [own] * num_sharers
+    if isinstance(private, Sequence) and private and isinstance(private[0], Mapping):
+        return [check_messages(private)] * num_sharers
+    if not isinstance(private, Sequence) or len(private) != num_sharers:
+        raise PromptError(f"Give one conversation for all sharers, or one for each of the {num_sharers}.")
+    return [own if told is None else check_messages(told) for told in private]
+
+
+def without_response(private: Any) -> Any:
+    """What sharers are told before the answer: they read the prompt only.
+
+    Args:
+        private: what sharers are told in an example, with or without the response.
+
+    Returns:
+        The same without responses at the end.
+    """
+    if not isinstance(private, Sequence) or not private:
+        return private
+    if not isinstance(private[0], Mapping):
+        return [without_response(told) for told in private]
+    last = private[-1]
+    return private[:-1] if isinstance(last, Mapping) and last.get("role") == "assistant" else private
 
 
 def from_speakers(turns: object) -> Conversation:

@@ -9,29 +9,39 @@ Strategies, one per sharer (paper A.1.2 for `first` and `longest`):
 
 import hashlib
 import json
-import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
 
 from transformers import PreTrainedTokenizerBase
 
 from c2c_lightning.alignment.chat import ChatReader, TokenizedChat
-from c2c_lightning.alignment.fingerprint import same_tokens, tokenizer_fingerprint
+from c2c_lightning.alignment.fingerprint import tokenizer_fingerprint
+from c2c_lightning.alignment.strategy import TokenAlignment, choose_strategy
 from c2c_lightning.alignment.tokens import pad_id
-from c2c_lightning.data.assemble import EncodedPrompt, Reading, SharerEncoding, Strategy, assemble
-from c2c_lightning.data.conversation import Conversation, Message, PromptTemplate, check_example, check_messages
-from c2c_lightning.errors import AlignmentError, DataError, PromptError
+from c2c_lightning.data.assemble import EncodedPrompt, Reading, SharerEncoding, assemble
+from c2c_lightning.data.conversation import (
+    Conversation,
+    Message,
+    Private,
+    PromptTemplate,
+    check_example,
+    check_messages,
+    per_sharer,
+    without_response,
+)
+from c2c_lightning.errors import DataError, PromptError
 
-__all__ = ["Conversation", "EncodedExample", "EncodedPrompt", "Encoder", "Message", "SharerEncoding", "TokenizerSpec"]
+__all__ = [
+    "Conversation",
+    "EncodedExample",
+    "EncodedPrompt",
+    "Encoder",
+    "Message",
+    "SharerEncoding",
+    "TokenAlignment",
+    "TokenizerSpec",
+]
 
-logger = logging.getLogger(__name__)
-
-TokenAlignment = Literal["auto", "identity", "first", "longest", "span"]
-# What sharers are told instead: one conversation for all of them, or one for each (None: the receiver's).
-Private = Conversation | Sequence[Conversation | None] | None
-
-_STRATEGIES = ("auto", "identity", "first", "longest", "span")
 # Part of the fingerprint: raise it when the same input gives other tokens.
 _VERSION = 1
 
@@ -84,17 +94,24 @@ class Encoder:
     def __init__(
         self, receiver: TokenizerSpec, sharers: Sequence[TokenizerSpec], token_alignment: TokenAlignment = "auto"
     ) -> None:
-        if token_alignment not in _STRATEGIES:
-            known = ", ".join(_STRATEGIES)
-            raise AlignmentError(f"token_alignment is {token_alignment!r}, but must be one of {known}.")
         self._receiver = ChatReader(receiver.tokenizer, receiver.template)
-        self.strategies = tuple(_strategy(receiver, sharer, token_alignment) for sharer in sharers)
+        self.strategies = tuple(choose_strategy(receiver.tokenizer, s.tokenizer, token_alignment) for s in sharers)
         # Under identity the sharer reads what the receiver reads, template included.
         self._sharers = tuple(
             self._receiver if strategy == "identity" else ChatReader(sharer.tokenizer, sharer.template)
             for sharer, strategy in zip(sharers, self.strategies, strict=True)
         )
         self.fingerprint = _fingerprint((receiver, *sharers), self.strategies)
+
+    @property
+    def receiver_reader(self) -> ChatReader:
+        """The receiver's template and tokenizer."""
+        return self._receiver
+
+    @property
+    def sharer_readers(self) -> tuple[ChatReader, ...]:
+        """Each sharer's template and tokenizer; the receiver's where it reads the receiver's tokens."""
+        return self._sharers
 
     @property
     def receiver_pad_id(self) -> int:
@@ -174,7 +191,7 @@ class Encoder:
         examples = [check_example(conversation) for conversation in conversations]
         questions = [messages[:-1] for messages in examples]
         opened, full = self._receiver.read(questions, True), self._receiver.read(examples, False)
-        private = None if sharer_conversations is None else [_without_response(p) for p in sharer_conversations]
+        private = None if sharer_conversations is None else [without_response(p) for p in sharer_conversations]
         prompts = self._encode_prompts(questions, opened, private)
         return [
             EncodedExample(prompt, self._response_ids(before, whole, len(messages) - 1))
@@ -197,7 +214,7 @@ class Encoder:
     def _told(self, mine: list[Conversation], private: Sequence[Private]) -> list[list[Conversation]]:
         if len(private) != len(mine):
             raise PromptError(f"There are {len(mine)} conversations, but {len(private)} for the sharers.")
-        return [_per_sharer(own, theirs, len(self._sharers)) for own, theirs in zip(mine, private, strict=True)]
+        return [per_sharer(own, theirs, len(self._sharers)) for own, theirs in zip(mine, private, strict=True)]
 
     def _read_as(
         self, number: int, mine: list[Conversation], read: list[TokenizedChat], told: list[Conversation]
@@ -224,47 +241,6 @@ class Encoder:
             return list(full.ids[known:])
         # When answering, the prompt's tokens are there first, so no token may reach across the border.
         return self._receiver.token_ids(full.text[start:])
-
-
-def _strategy(receiver: TokenizerSpec, sharer: TokenizerSpec, chosen: TokenAlignment) -> Strategy:
-    if chosen == "span":
-        return "span"
-    agree = same_tokens(receiver.tokenizer, sharer.tokenizer)
-    if chosen == "auto":
-        return "identity" if agree else "longest"
-    if chosen == "identity" and not agree:
-        raise AlignmentError(
-            "token_alignment is `identity`, but the tokenizers of receiver and sharer differ. Use `span`, or `longest` "
-            "for a fuser that was trained with it."
-        )
-    if chosen != "identity" and agree:
-        logger.warning(
-            "Receiver and sharer have the same tokenizer, yet token_alignment is `%s`: the sharer reads a re-tokenised "
-            "copy, and template tokens are not fused. `auto` lets it read the receiver's tokens.",
-            chosen,
-        )
-    return chosen
-
-
-def _per_sharer(own: Conversation, private: Any, num_sharers: int) -> list[Conversation]:
-    """What each sharer is told, checked."""
-    if private is None:
-        return [own] * num_sharers
-    if isinstance(private, Sequence) and private and isinstance(private[0], Mapping):
-        return [check_messages(private)] * num_sharers
-    if not isinstance(private, Sequence) or len(private) != num_sharers:
-        raise PromptError(f"Give one conversation for all sharers, or one for each of the {num_sharers}.")
-    return [own if told is None else check_messages(told) for told in private]
-
-
-def _without_response(private: Any) -> Any:
-    """Sharers read the prompt only; a response at the end of what they are told is left out."""
-    if not isinstance(private, Sequence) or not private:
-        return private
-    if not isinstance(private[0], Mapping):
-        return [_without_response(told) for told in private]
-    last = private[-1]
-    return private[:-1] if isinstance(last, Mapping) and last.get("role") == "assistant" else private
 
 
 def _fingerprint(specs: Sequence[TokenizerSpec], strategies: Sequence[str]) -> str:

@@ -1,0 +1,49 @@
+"""Which token alignment a pair of tokenizers gets."""
+
+import logging
+from typing import Any, Literal, get_args
+
+from c2c_lightning.alignment.fingerprint import same_tokens
+from c2c_lightning.errors import AlignmentError
+
+logger = logging.getLogger(__name__)
+
+Strategy = Literal["identity", "first", "longest", "span"]
+TokenAlignment = Literal["auto", "identity", "first", "longest", "span"]
+
+
+def choose_strategy(receiver: Any, sharer: Any, token_alignment: TokenAlignment) -> Strategy:
+    """The strategy for one sharer.
+
+    Args:
+        receiver: the receiver's tokenizer.
+        sharer: the sharer's tokenizer.
+        token_alignment: a strategy, or `auto`: `identity` if the tokenizers agree, else `longest` (paper A.1.2).
+            Chat templates do not count: as released, a sharer of the same family reads the receiver's tokens.
+
+    Returns:
+        The strategy.
+
+    Raises:
+        AlignmentError: for `identity` with tokenizers that differ, or an unknown strategy.
+    """
+    if token_alignment not in get_args(TokenAlignment):
+        known = ", ".join(get_args(TokenAlignment))
+        raise AlignmentError(f"token_alignment is {token_alignment!r}, but must be one of {known}.")
+    if token_alignment == "span":
+        return "span"
+    agree = same_tokens(receiver, sharer)
+    if token_alignment == "auto":
+        return "identity" if agree else "longest"
+    if token_alignment == "identity" and not agree:
+        raise AlignmentError(
+            "token_alignment is `identity`, but the tokenizers of receiver and sharer differ. Use `span`, or `longest` "
+            "for a fuser that was trained with it."
+        )
+    if token_alignment != "identity" and agree:
+        logger.warning(
+            "Receiver and sharer have the same tokenizer, yet token_alignment is `%s`: the sharer reads a re-tokenised "
+            "copy, and template tokens are not fused. `auto` lets it read the receiver's tokens.",
+            token_alignment,
+        )
+    return token_alignment
