@@ -113,7 +113,8 @@ def _costs(ordered: Lengths, places: Rows, limits: BatchLimits) -> NDArray[np.fl
         return (left + right).astype(np.float64)
     # Without the number of batches in it, a cut likes to leave batches that are far from full.
     batches = np.ceil(left / limits.max_tokens) + np.ceil(right / limits.max_tokens)
-    return left + right + batches * limits.max_tokens
+    costs: NDArray[np.float64] = left + right + batches * limits.max_tokens
+    return costs
 
 
 def _running_width(ordered: Lengths) -> Rows:

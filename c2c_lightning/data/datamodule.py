@@ -116,7 +116,7 @@ class InstructionDataModule(L.LightningDataModule):
         loader = feed.train_loader(*self._place())
         loader.on_new_length = self._tell_length
         if self._resume is None:
-            loader.set_epoch(0 if self.trainer is None else self.trainer.fit_loop.epoch_progress.current.processed)
+            loader.set_epoch(0 if self.trainer is None else self.trainer.current_epoch)
         else:
             self._go_on(loader, self._resume)
         self._resume, self._loader = None, loader
@@ -142,7 +142,8 @@ class InstructionDataModule(L.LightningDataModule):
         """How far the epoch has got, and what was read and dropped."""
         state: dict[str, Any] = {"report": self.report.to_dict()}
         if self._loader is not None and self.trainer is not None:
-            done = self.trainer.fit_loop.epoch_loop.batch_progress.current.processed
+            # What was trained on, also while the callbacks of the last batch still run.
+            done = self.trainer.fit_loop.epoch_loop.batch_progress.state_dict()["current"]["processed"]
             state["place"] = self._loader.state(done, self.trainer.num_training_batches)
             state["data"] = self._data_key()
         return state

@@ -56,7 +56,8 @@ def pieces_of(file: Path, piece_bytes: int = PIECE_BYTES) -> list[Piece]:
     changed = file.stat().st_mtime_ns
     if file.suffix == ".gz" or _is_array(file):
         return [Piece(str(file), 0, -1, 1, changed)]
-    pieces, start, line = [], 0, 1
+    pieces: list[Piece] = []
+    start, line = 0, 1
     with file.open("rb") as stream:
         while True:
             lines = stream.readlines(piece_bytes)

@@ -50,7 +50,7 @@ class EpochLoader:
         self.batches = batches
         self.on_new_length = on_new_length
         self._length = len(batches)
-        # Where the next iteration starts, and where the current one did: what was done before, in rows and in batches.
+        # Where the next iteration starts and the current one did: what was done before, and in how many batches.
         self._next = Progress(), 0
         self._current = self._next
         self._is_waiting = True
@@ -65,6 +65,9 @@ class EpochLoader:
             generator=torch.Generator(),
         )
 
+    # Lightning looks here before it looks at `sampler`.
+    batch_sampler = None
+
     @property
     def sampler(self) -> "EpochLoader":
         """Where Lightning looks for `set_epoch`."""
@@ -75,12 +78,15 @@ class EpochLoader:
         return self._length
 
     def __iter__(self) -> Iterator[TrainingBatch]:
-        """What is left of the epoch."""
+        """What is left of the epoch.
+
+        A generator: Lightning makes iterators that it never reads, and those must not move the place.
+        """
         self._current, self._is_waiting = self._next, False
         progress, _ = self._current
         self._next = Progress(progress.epoch), 0
         self.batches.start_at(progress)
-        return iter(self._loader)
+        yield from self._loader
 
     def set_epoch(self, epoch: int) -> None:
         """Go to an epoch; nothing changes for the epoch that is running or was resumed.

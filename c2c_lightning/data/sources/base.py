@@ -5,7 +5,7 @@ import inspect
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 from datasets import Dataset, IterableDataset
 
@@ -15,7 +15,7 @@ from c2c_lightning.data.files import data_fingerprint, load_rows
 from c2c_lightning.errors import DataError
 
 Row = Mapping[str, Any]
-Table = Dataset | IterableDataset
+Table: TypeAlias = Dataset | IterableDataset
 
 
 class Source(ABC):
