@@ -98,7 +98,7 @@ class Prefill:
         if len(record) != self.num_layers:
             raise UnsupportedModelError(
                 f"{type(self.model).__name__} filled {len(record)} of {self.num_layers} cache layers in one pass, so "
-                "it has layers without keys and values of their own. Use a model with ordinary attention in every layer."
+                "it has layers without keys and values of their own. Use a model with ordinary attention throughout."
             )
         return record
 
