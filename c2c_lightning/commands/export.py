@@ -18,7 +18,7 @@ def run_export(args: Sequence[str]) -> None:
     parser.add_argument("--ckpt_path", type=str, required=True, help="Lightning checkpoint of `lightning fit`")
     parser.add_argument("--output_dir", type=str, required=True, help="fuser directory to write")
     options = parser.parse_args(list(args[1:]))
-    from c2c_lightning.training.checkpoint_export import export_checkpoint
+    from c2c_lightning.export.checkpoint import export_checkpoint
 
     export_checkpoint(Path(options.ckpt_path), Path(options.output_dir))
     logger.info("fuser written to %s", options.output_dir)
