@@ -1,0 +1,124 @@
+"""One conversation's alignment, token by token, as text and as a page."""
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from c2c_lightning.alignment.chat import ChatReader
+
+_PADDING = "·"
+_NOT_FUSED = "-"
+
+
+@dataclass(frozen=True)
+class AlignmentPicture:
+    """A receiver's and a sharer's tokens side by side.
+
+    Attributes:
+        receiver: the receiver's tokens as they are shown.
+        sharer: the sharer's tokens as they are shown.
+        source_index: for each receiver token the sharer token that it reads, -1 if none.
+    """
+
+    receiver: list[str]
+    sharer: list[str]
+    source_index: list[int]
+
+
+def visible_tokens(reader: ChatReader, ids: Sequence[int], attention_mask: Sequence[int] | None) -> list[str]:
+    """Tokens as they can be shown: white space made visible, pieces of characters as bytes.
+
+    Args:
+        reader: the model's tokenizer.
+        ids: its tokens.
+        attention_mask: 0 for padding, None if there is none.
+
+    Returns:
+        One text per token.
+    """
+    mask = [1] * len(ids) if attention_mask is None else attention_mask
+    return [_visible(reader, token) if bit else _PADDING for token, bit in zip(ids, mask, strict=True)]
+
+
+def _visible(reader: ChatReader, token: int) -> str:
+    text: str = reader.tokenizer.decode([token], skip_special_tokens=False)
+    if "\ufffd" in text:
+        text = f"⟨{reader.tokenizer.convert_ids_to_tokens(token)}⟩"
+    return text.replace("\n", "⏎").replace("\t", "⇥").replace(" ", "␣").replace("\r", "␍")
+
+
+def text_picture(picture: AlignmentPicture) -> str:
+    """A table: each receiver token with the sharer token that it reads.
+
+    Args:
+        picture: the tokens.
+
+    Returns:
+        One line per receiver token, and a last line that tells which sharer tokens nobody reads.
+    """
+    width = max((len(token) for token in picture.receiver), default=0)
+    lines = [f"{'receiver':>{width + 5}}    sharer"]
+    for place, (token, source) in enumerate(zip(picture.receiver, picture.source_index, strict=True)):
+        read = _NOT_FUSED if source < 0 else f"{picture.sharer[source]}  {source}"
+        lines.append(f"{place:4} {token:>{width}} <- {read}")
+    unread = sorted(set(range(len(picture.sharer))) - set(picture.source_index))
+    lines.append(f"read by no receiver token: {' '.join(picture.sharer[place] for place in unread) or 'none'}")
+    return "\n".join(lines)
+
+
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; color: #222; }
+p.tokens { line-height: 2.1; }
+span.t { font-family: ui-monospace, monospace; padding: .15em .25em; border-radius: .25em; margin: 1px; cursor: default;
+  display: inline-block; background: #f0f0f0; color: #999; }
+span.f { background: hsl(var(--h) 70% 86%); color: #222; }
+span.on { outline: 2px solid #222; }
+"""
+
+# Pointing at a token marks its partners on the other side.
+_SCRIPT = """
+document.querySelectorAll('section').forEach(section => {
+  const mark = (key, on) => section.querySelectorAll('[data-s="' + key + '"]')
+    .forEach(token => token.classList.toggle('on', on));
+  section.querySelectorAll('span.f').forEach(token => {
+    token.addEventListener('mouseenter', () => mark(token.dataset.s, true));
+    token.addEventListener('mouseleave', () => mark(token.dataset.s, false));
+  });
+});
+"""
+
+
+def html_page(parts: Sequence[tuple[str, AlignmentPicture]]) -> str:
+    """Pictures with their captions as one page that needs no network.
+
+    Args:
+        parts: `(caption, picture)`, one per sharer.
+
+    Returns:
+        The page.
+    """
+    sections = "\n".join(_section(caption, picture) for caption, picture in parts)
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Token alignment</title>'
+        f"<style>{_STYLE}</style></head>\n<body><h1>Token alignment</h1>\n"
+        "<p>Equal colours read each other; grey tokens are not fused. Point at a token to see its partners.</p>\n"
+        f"{sections}\n<script>{_SCRIPT}</script></body></html>\n"
+    )
+
+
+def _section(caption: str, picture: AlignmentPicture) -> str:
+    read = set(picture.source_index) - {-1}
+    mine = [_token(text, source) for text, source in zip(picture.receiver, picture.source_index, strict=True)]
+    theirs = [_token(text, place if place in read else -1) for place, text in enumerate(picture.sharer)]
+    return (
+        f"<section><p>{html.escape(caption)}</p><h2>Receiver</h2><p class=tokens>{''.join(mine)}</p>"
+        f"<h2>Sharer</h2><p class=tokens>{''.join(theirs)}</p></section>"
+    )
+
+
+def _token(text: str, source: int) -> str:
+    shown = html.escape(text) or "&nbsp;"
+    if source < 0:
+        return f"<span class=t>{shown}</span>"
+    # Neighbours get colours far apart.
+    return f'<span class="t f" data-s={source} style="--h:{source * 67 % 360}">{shown}</span>'
