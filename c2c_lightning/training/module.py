@@ -3,9 +3,8 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Literal
 
-import torch
 from lightning import LightningModule
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import OptimizerCallable
@@ -22,6 +21,7 @@ from c2c_lightning.model.c2c import C2CModel
 from c2c_lightning.model.frozen import LMSpec, load_frozen, load_tokenizer, tokenizer_spec
 from c2c_lightning.model.pretrained import reference
 from c2c_lightning.training.callbacks.gates import GateMonitor
+from c2c_lightning.training.callbacks.random_state import RandomState
 from c2c_lightning.training.callbacks.temperature import AnnealTemperature
 from c2c_lightning.training.callbacks.throughput import Throughput
 from c2c_lightning.training.optim import ParameterGroups, Schedule
@@ -49,6 +49,7 @@ class C2CModule(LightningModule):
         optimizer: OptimizerCallable = lambda parameters: AdamW(parameters, lr=1e-4, weight_decay=0.01),
         schedule: Schedule = Schedule(),  # noqa: B008  (frozen)
         parameter_groups: ParameterGroups = ParameterGroups(),  # noqa: B008  (frozen)
+        loss_average: Literal["tokens", "batches"] = "tokens",
     ) -> None:
         """Take names and choices; models are loaded when training begins.
 
@@ -59,12 +60,15 @@ class C2CModule(LightningModule):
             optimizer: makes the optimizer, given parameter groups.
             schedule: learning rate over the run.
             parameter_groups: rate of the gates, and what weight decay reaches.
+            loss_average: over all supervised tokens of the optimizer step, or the mean of the batches' means, which
+                weighs tokens of short batches more (as released).
         """
         super().__init__()
         self.receiver_spec = _spec(receiver)
         self.sharer_specs = [_spec(sharer) for sharer in sharers]
         self.fuser_config = fuser if isinstance(fuser, FuserConfig) else FuserConfig(**fuser)
         self.optimizer_factory, self.schedule, self.parameter_groups = optimizer, schedule, parameter_groups
+        self.loss_average = loss_average
         # Plain values only, so that checkpoints load with `weights_only`; factories are left out.
         self.save_hyperparameters(
             {
@@ -89,7 +93,7 @@ class C2CModule(LightningModule):
 
     def configure_callbacks(self) -> Sequence[Callback]:
         """What belongs to C2C training whoever runs it."""
-        return [AnnealTemperature(), GateMonitor(), Throughput()]
+        return [AnnealTemperature(), RandomState(), GateMonitor(), Throughput()]
 
     @property
     def encoder(self) -> Encoder:
@@ -114,8 +118,10 @@ class C2CModule(LightningModule):
     def training_step(self, batch: TrainingBatch, batch_idx: int) -> Tensor:
         """Summed loss; `on_before_optimizer_step` makes it the mean over all tokens of the step."""
         loss, tokens = self.model.response_loss(batch), batch.response_mask.sum()
-        self._window_tokens = tokens if self._window_tokens is None else self._window_tokens + tokens
         self.log("train/loss", loss.detach() / tokens, prog_bar=True, batch_size=len(batch))
+        if self.loss_average == "batches":
+            return loss / tokens
+        self._window_tokens = tokens if self._window_tokens is None else self._window_tokens + tokens
         return loss
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
