@@ -113,7 +113,10 @@ class Exam:
             **more,
         )
 
+    def key(self, entrant: Entrant, question: Question) -> tuple[str, str, int, int]:
+        """The key of a prediction."""
+        return self.benchmark.name, entrant.name, entrant.draw, question.index
+
     def keys(self, entrants: Sequence[Entrant]) -> list[tuple[str, str, int, int]]:
         """The keys of all predictions, question by question."""
-        name = self.benchmark.name
-        return [(name, e.name, e.draw, question.index) for question in self.questions for e in entrants]
+        return [self.key(entrant, question) for question in self.questions for entrant in entrants]

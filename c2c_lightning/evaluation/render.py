@@ -1,26 +1,17 @@
 """The report for people: a table in the terminal, `report.md`."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
-_COLUMNS = (
-    "responder",
-    "accuracy",
-    "95 % interval",
-    "n",
-    "s / answer",
-    "less receiver",
-    "p",
-    "follows donor",
-    "errors",
-)
+COLUMNS = ("responder", "right %", "95 % interval", "n", "s/answer", "- receiver", "p", "donor %", "errors")
 
 
 def table_rows(section: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
-    """The rows of a benchmark's table, in the order of `_COLUMNS`.
+    """The rows of a benchmark's table, in the order of `COLUMNS`.
 
     Args:
         section: of one benchmark in `report.json`.
@@ -30,15 +21,22 @@ def table_rows(section: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
         pair = against.get(name)
         yield (
             name,
-            f"{100 * line['accuracy']:.1f} %",
+            f"{100 * line['accuracy']:.1f}",
             f"{100 * line['ci95'][0]:.1f} - {100 * line['ci95'][1]:.1f}",
             str(line["n"]),
             _seconds(line["seconds_per_answer"]),
             "" if pair is None else f"{100 * pair['difference']:+.1f}",
             "" if pair is None else f"{pair['p_value']:.1g}",
-            f"{100 * line['follows_donor']:.1f} %" if "follows_donor" in line else "",
+            f"{100 * line['follows_donor']:.1f}" if "follows_donor" in line else "",
             str(line["errors"] or ""),
         )
+
+
+def filled_table(section: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows without the columns that are empty in all rows."""
+    rows = list(table_rows(section))
+    kept = [n for n in range(len(COLUMNS)) if any(row[n] for row in rows)]
+    return [COLUMNS[n] for n in kept], [[row[n] for n in kept] for row in rows]
 
 
 def _seconds(seconds: float) -> str:
@@ -70,10 +68,13 @@ def show(report: Mapping[str, Any], console: Console | None = None) -> None:
     """Print the tables and the verdicts."""
     console = console or Console()
     for name, section in report["benchmarks"].items():
-        table = Table(*_COLUMNS, title=f"{name} ({section['mode']})", title_justify="left")
-        for column in table.columns[1:]:
-            column.justify = "right"
-        for row in table_rows(section):
+        columns, rows = filled_table(section)
+        table = Table(
+            title=f"{name} ({section['mode']})", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
+        )
+        for column in columns:
+            table.add_column(column, justify="left" if column == "responder" else "right", no_wrap=True)
+        for row in rows:
             table.add_row(*row)
         console.print(table)
         for note in notes(section):
@@ -85,7 +86,7 @@ def markdown(report: Mapping[str, Any]) -> str:
     parts = ["# Evaluation", _run_lines(report["run"])]
     for name, section in report["benchmarks"].items():
         head = f"## {name}\n\nMode {section['mode']}, scoring {section['scoring']}."
-        parts += [head, _markdown_table(_COLUMNS, table_rows(section)), "\n\n".join(notes(section))]
+        parts += [head, _markdown_table(*filled_table(section)), "\n\n".join(notes(section))]
         parts += [_latency(section), _subjects(section)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -94,7 +95,7 @@ def _run_lines(run: Mapping[str, Any]) -> str:
     return "\n".join(f"- {key}: {value}" for key, value in run.items() if isinstance(value, str | int | float))
 
 
-def _markdown_table(columns: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> str:
+def _markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [columns, ("---",) + ("---:",) * (len(columns) - 1), *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 

@@ -72,9 +72,13 @@ def verdict(by_responder: Mapping[str, Sequence[Prediction]]) -> dict[str, Any]:
         f"Communication {'shown' if is_shown else 'not shown'} at p < {ALPHA}: C2C is right on {accuracy:.1%} of "
         f"{result['n']} questions, and with another question's cache on {spoilt:.1%} (difference "
         f"{100 * result['difference']:+.1f} points, 95 % interval {100 * low:+.1f} to {100 * high:+.1f}; McNemar's "
-        f"exact test p = {result['p_value']:.2g}; {result['n']} questions show differences from "
-        f"{100 * result['detectable']:.1f} points on)."
+        f"exact test p = {result['p_value']:.2g})."
     )
+    if not is_shown:
+        text += (
+            f" {result['n']} questions that split as these do show a difference of {100 * result['detectable']:.1f} "
+            "points in four of five repetitions (at p < 0.05)."
+        )
     return {"communication": is_shown, "p_value": result["p_value"], "text": text}
 
 

@@ -4,6 +4,8 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import datasets
@@ -23,16 +25,17 @@ _EMBEDDED = "embedded:facts/"
 _MAX_ROW_BYTES = 2**26
 
 
-def load_questions(given: Benchmark) -> list[Question]:
+def load_questions(given: Benchmark, data_folder: str | Path | None = None) -> list[Question]:
     """The questions of a benchmark, in the order of its rows, or of a seeded shuffle where there is a limit.
 
     Args:
         given: the benchmark as in YAML.
+        data_folder: where relative paths of local files begin; names on the hub are not looked for there.
 
     Raises:
         BenchmarkError: rows that cannot be found or read, a row without what it needs, or no question at all.
     """
-    benchmark = resolve(given)
+    benchmark = _in_folder(resolve(given), data_folder)
     read = READERS[benchmark.rows or "choice"]
     questions: list[Question] = []
     left_out: Counter[str] = Counter()
@@ -53,6 +56,14 @@ def load_questions(given: Benchmark) -> list[Question]:
         raise BenchmarkError(f"benchmark {benchmark.name} has no questions at {benchmark.path}{reasons}.")
     _check_mode(benchmark, questions)
     return _limited(questions, benchmark)
+
+
+def _in_folder(benchmark: Benchmark, data_folder: str | Path | None) -> Benchmark:
+    """The benchmark with its path in the folder, if that is a path of local files."""
+    path = benchmark.path or ""
+    if data_folder is None or not path.endswith((".jsonl", ".json", ".parquet", ".gz", "/")):
+        return benchmark
+    return replace(benchmark, path=str(Path(data_folder).expanduser() / path))
 
 
 def _limited(questions: list[Question], benchmark: Benchmark) -> list[Question]:

@@ -1,0 +1,60 @@
+"""What an evaluation's answers depend on, and what its report says of the run."""
+
+import hashlib
+import json
+import resource
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from c2c_lightning.evaluation.exam import Exam
+
+
+def fingerprint(exams: Sequence[Exam], settings: dict[str, Any]) -> str:
+    """A key of everything that answers and their times depend on; another key starts an evaluation anew.
+
+    Args:
+        exams: benchmarks with their questions.
+        settings: the run's choices, with the fuser's content.
+    """
+    content = [settings, [[asdict(exam.benchmark), [asdict(q) for q in exam.questions]] for exam in exams]]
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=repr).encode()).hexdigest()
+
+
+def describe(settings: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    """The `run` section of `report.json`."""
+    return {
+        "package": version("c2c-lightning"),
+        "torch": torch.__version__,
+        "transformers": version("transformers"),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+        "peak_memory_bytes": peak_memory(device),
+        **json.loads(json.dumps(settings, default=repr)),
+    }
+
+
+def peak_memory(device: torch.device) -> int:
+    """Most memory in use so far: the device's, or this process's on a CPU (models and libraries included)."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    # Kilobytes on Linux, bytes on macOS.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def describe_benchmark(exam: Exam) -> dict[str, Any]:
+    """What `report.json` says of a benchmark beside its results."""
+    benchmark = exam.benchmark
+    counts = [len(question.choices) for question in exam.questions if question.choices]
+    return {
+        "mode": benchmark.mode,
+        "scoring": benchmark.scoring if benchmark.mode == "generate" else "likelihood",
+        "normalise": benchmark.normalise if benchmark.mode == "cloze" else None,
+        "wording": benchmark.wording,
+        "path": benchmark.path,
+        "n": len(exam.questions),
+        "chance": sum(1 / count for count in counts) / len(counts) if counts else None,
+    }
