@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 
 from jsonargparse import ArgumentError
@@ -32,11 +33,7 @@ def main(args: Sequence[str] | None = None) -> None:
     """
     given = list(sys.argv[1:] if args is None else args)
     errors = Console(stderr=True)
-    logging.basicConfig(
-        level=logging.INFO, format="%(message)s", handlers=[RichHandler(console=errors, show_path=False)]
-    )
-    for noisy in ("httpx", "datasets", "fsspec", "matplotlib"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    _quieten(errors)
     if not given or given[0] in ("-h", "--help"):
         return _help(Console())
     if given[0] not in COMMANDS:
@@ -44,7 +41,7 @@ def main(args: Sequence[str] | None = None) -> None:
     try:
         COMMANDS[given[0]][0](given)
     except ArgumentError as error:
-        _fail(errors, f"{error}\nSee `lightning {given[0]} --help`.", 2)
+        _fail(errors, f"{error}\n{_hint(given)}", 2)
     except C2CError as error:
         _fail(errors, f"{error}", 1)
 
@@ -53,6 +50,32 @@ def _help(console: Console) -> None:
     console.print("usage: lightning COMMAND [--help] [options]\n", markup=False)
     for name, (_, text) in COMMANDS.items():
         console.print(f"  {name:<10}{text}")
+
+
+def _quieten(errors: Console) -> None:
+    """Logs to the terminal, without what says nothing about this run."""
+    handler = RichHandler(console=errors, show_path=False)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
+    for noisy in ("httpx", "datasets", "fsspec", "matplotlib"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    # Lightning recommends other products at every start.
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
+        logging.getLogger(name).addFilter(_is_no_advertisement)
+    # It also warns of a CLI that is given arguments where there are some on the command line: ours are those.
+    warnings.filterwarnings("ignore", "LightningCLI's args parameter is intended")
+    warnings.filterwarnings("ignore", ".*treespec, LeafSpec.*is deprecated")
+
+
+def _is_no_advertisement(record: logging.LogRecord) -> bool:
+    return "Tip: For seamless" not in record.getMessage()
+
+
+def _hint(given: Sequence[str]) -> str:
+    """What to do about wrong arguments."""
+    if given[0] in trainer.EXAMPLES and not any(part.startswith(("--config", "-c")) for part in given[1:]):
+        example = trainer.EXAMPLES[given[0]]
+        return f"No configuration is given. Say for example `lightning {given[0]} --config {example}`."
+    return f"See `lightning {given[0]} --help`."
 
 
 def _fail(console: Console, message: str, code: int) -> None:

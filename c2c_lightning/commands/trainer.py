@@ -1,13 +1,34 @@
 """`fit`, `validate`, `test` and `predict`: LightningCLI, each over the classes that it needs."""
 
+from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
+from jsonargparse import DefaultHelpFormatter
 from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.plugins import CheckpointIO
 from lightning.pytorch.trainer.states import TrainerFn
+
+from c2c_lightning.training.callbacks.progress import Progress
+from c2c_lightning.training.checkpoint import AtomicCheckpointIO
+
+EXAMPLES = {
+    "fit": "configs/fit/quickstart.yaml",
+    "validate": "configs/fit/quickstart.yaml --ckpt_path runs/quickstart/checkpoints/last.ckpt",
+    "test": "configs/eval/quickstart.yaml",
+    "predict": "configs/predict/quickstart.yaml",
+}
+HELP = """\
+Examples:
+  lightning {command} --config {example}
+  lightning {command} --config RUN.yaml --config OVERLAY.yaml --trainer.devices 2
+  lightning {command} --config RUN.yaml --print_config      what a run would use
+  lightning {command} --model.KEY.help CLASS                options of a class
+A later --config and later options win over earlier ones. Write options in full."""
 
 TRAINER_DEFAULTS: dict[str, Any] = {
     "default_root_dir": "runs",
@@ -16,6 +37,10 @@ TRAINER_DEFAULTS: dict[str, Any] = {
     "log_every_n_steps": 10,
     "gradient_clip_val": 1.0,
 }
+
+
+class HelpFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
+    """Keeps the lines of the examples."""
 
 
 class SaveRunConfig(SaveConfigCallback):
@@ -50,9 +75,23 @@ class C2CLightningCLI(LightningCLI):
 
     command: str
 
-    def __init__(self, command: str, module: Any, data: Any, args: Sequence[str], **kwargs: Any) -> None:
-        """Parse `args`, which begin with the command, and run it."""
+    def __init__(self, command: str, module: Any, data: Any, args: Sequence[str], about: str) -> None:
+        """Parse `args`, which begin with the command, and run it.
+
+        Args:
+            command: `fit`, `validate`, `test` or `predict`.
+            module: class of the Lightning module.
+            data: class of the data module.
+            args: command line.
+            about: what the command does, for its help.
+        """
         self.command = command
+        options = {
+            "exit_on_error": False,
+            "formatter_class": HelpFormatter,
+            "usage": f"lightning {command} --config FILE [--config FILE ...] [--KEY VALUE ...]",
+            "description": f"{about}\n\n{HELP.format(command=command, example=EXAMPLES[command])}",
+        }
         super().__init__(
             module,
             data,
@@ -60,10 +99,9 @@ class C2CLightningCLI(LightningCLI):
             trainer_defaults=TRAINER_DEFAULTS,
             seed_everything_default=42,
             # Errors come to `main`, which prints them without the usage text of some sixty lines.
-            parser_kwargs={"exit_on_error": False, command: {"exit_on_error": False}},
+            parser_kwargs={"exit_on_error": False, command: options},
             auto_configure_optimizers=False,
             args=list(args),
-            **kwargs,
         )
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
@@ -77,8 +115,25 @@ class C2CLightningCLI(LightningCLI):
         parser.prog = "lightning"
         return parser
 
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Add what every run has unless the configuration brings its own: the bar, and checkpoints that are whole."""
+        config = self._get(self.config_init, "trainer", default={})
+        callbacks, plugins = as_list(config.get("callbacks")), as_list(config.get("plugins"))
+        if config.get("enable_progress_bar") is not False and not any(isinstance(c, ProgressBar) for c in callbacks):
+            callbacks.append(Progress())
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            plugins.append(AtomicCheckpointIO())
+        return super().instantiate_trainer(callbacks=callbacks, plugins=plugins, **kwargs)
+
     def _parse_ckpt_path(self) -> None:
         """Keep the configuration: Lightning would lay the checkpoint's hyperparameters over it."""
+
+
+def as_list(value: Any) -> list[Any]:
+    """A list of what may be none, one or several."""
+    if value is None:
+        return []
+    return list(value) if isinstance(value, list | tuple) else [value]
 
 
 def run_fit(args: Sequence[str]) -> None:
@@ -86,18 +141,21 @@ def run_fit(args: Sequence[str]) -> None:
     from c2c_lightning.data.datamodule import InstructionDataModule
     from c2c_lightning.training.module import C2CModule
 
-    C2CLightningCLI(args[0], C2CModule, InstructionDataModule, args)
+    about = "Train a fuser." if args[0] == "fit" else "Loss of a fuser, and of the receiver alone, on the same tokens."
+    C2CLightningCLI(args[0], C2CModule, InstructionDataModule, args, about)
 
 
 def run_test(args: Sequence[str]) -> None:
     """`lightning test`."""
     from c2c_lightning.evaluation.module import BenchmarkDataModule, EvaluationModule
 
-    C2CLightningCLI(args[0], EvaluationModule, BenchmarkDataModule, args)
+    about = "Benchmarks over responders: receiver, sharer, T2T, routing, C2C, controls."
+    C2CLightningCLI(args[0], EvaluationModule, BenchmarkDataModule, args, about)
 
 
 def run_predict(args: Sequence[str]) -> None:
     """`lightning predict`."""
     from c2c_lightning.training.prediction import ConversationDataModule, PredictionModule
 
-    C2CLightningCLI(args[0], PredictionModule, ConversationDataModule, args)
+    about = "Write a fuser's answers to a file of conversations."
+    C2CLightningCLI(args[0], PredictionModule, ConversationDataModule, args, about)
