@@ -2,12 +2,13 @@
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from jsonargparse import ArgumentParser
 from rich.console import Console
 from transformers import TextStreamer
 
-from c2c_lightning.baselines.single import ReceiverOnly
+from c2c_lightning.baselines.single import ReceiverOnly, SharerOnly
 from c2c_lightning.baselines.text_to_text import TextToText
 from c2c_lightning.data.conversation import Conversation
 from c2c_lightning.errors import C2CError
@@ -37,7 +38,7 @@ def run_chat(args: Sequence[str]) -> None:
 class Chat:
     """One conversation at the terminal."""
 
-    def __init__(self, model: C2CModel, console: Console, generate_kwargs: dict[str, object]) -> None:
+    def __init__(self, model: C2CModel, console: Console, generate_kwargs: dict[str, Any]) -> None:
         """Begin a conversation with `model`."""
         self.model, self.console, self.generate_kwargs = model, console, generate_kwargs
         self.conversation: Conversation = []
@@ -78,7 +79,7 @@ class Chat:
         tokenizer = self.model.receiver.tokenizer
         streamer = TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
         ids = self.model.generate(prompt, streamer=streamer, **self.generate_kwargs)
-        reply = tokenizer.decode(ids[0, prompt.num_receiver_tokens :], skip_special_tokens=True).strip()
+        reply = str(tokenizer.decode(ids[0, prompt.num_receiver_tokens :], skip_special_tokens=True)).strip()
         self.conversation = [*messages, {"role": "assistant", "content": reply}]
 
     def compare(self, question: str) -> None:
@@ -88,7 +89,7 @@ class Chat:
             return
         asked = [[*self.conversation, {"role": "user", "content": question}]]
         receiver, sharer = self.model.receiver, self.model.sharers[0]
-        for responder in (ReceiverOnly(receiver), TextToText(receiver, sharer)):
+        for responder in (ReceiverOnly(receiver), TextToText(ReceiverOnly(receiver), SharerOnly(sharer))):
             self.console.print(
                 f"[bold]{responder.name}[/bold] {responder.respond(asked, **self.generate_kwargs)[0].text}"
             )

@@ -13,6 +13,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.plugins import CheckpointIO
 from lightning.pytorch.trainer.states import TrainerFn
 
+from c2c_lightning.training.callbacks.access import is_trial
 from c2c_lightning.training.callbacks.progress import Progress
 from c2c_lightning.training.checkpoint import AtomicCheckpointIO
 
@@ -52,7 +53,7 @@ class SaveRunConfig(SaveConfigCallback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write into the run folder; a logger's folder may be shared by many runs."""
-        if self.already_saved or trainer.fast_dev_run:
+        if self.already_saved or is_trial(trainer):
             return
         if trainer.is_global_zero:
             folder = Path(trainer.default_root_dir)
@@ -88,7 +89,6 @@ class C2CLightningCLI(LightningCLI):
         self.command = command
         options = {
             "exit_on_error": False,
-            "formatter_class": HelpFormatter,
             "usage": f"lightning {command} --config FILE [--config FILE ...] [--KEY VALUE ...]",
             "description": f"{about}\n\n{HELP.format(command=command, example=EXAMPLES[command])}",
         }
@@ -99,7 +99,7 @@ class C2CLightningCLI(LightningCLI):
             trainer_defaults=TRAINER_DEFAULTS,
             seed_everything_default=42,
             # Errors come to `main`, which prints them without the usage text of some sixty lines.
-            parser_kwargs={"exit_on_error": False, command: options},
+            parser_kwargs={"exit_on_error": False, "formatter_class": HelpFormatter, command: options},
             auto_configure_optimizers=False,
             args=list(args),
         )

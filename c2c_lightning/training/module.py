@@ -66,7 +66,7 @@ class C2CModule(LightningModule):
         super().__init__()
         self.receiver_spec = _spec(receiver)
         self.sharer_specs = [_spec(sharer) for sharer in sharers]
-        self.fuser_config = fuser if isinstance(fuser, FuserConfig) else FuserConfig(**fuser)
+        self.fuser_config = _config(fuser)
         self.optimizer_factory, self.schedule, self.parameter_groups = optimizer, schedule, parameter_groups
         self.loss_average = loss_average
         # Plain values only, so that checkpoints load with `weights_only`; factories are left out.
@@ -161,6 +161,11 @@ class C2CModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what `lightning export` needs, so that it loads no language model."""
         checkpoint["c2c"] = self.describe().to_json()
+
+
+def _config(config: FuserConfig | Mapping[str, Any]) -> FuserConfig:
+    """The fuser's choices from what the command line, a checkpoint or Python gives."""
+    return config if isinstance(config, FuserConfig) else FuserConfig(**config)
 
 
 def _spec(spec: LMSpec | Mapping[str, Any] | str) -> LMSpec:

@@ -28,7 +28,8 @@ class Schedule:
     def build(self, optimizer: Optimizer, total_steps: int) -> LRScheduler:
         """A scheduler that is stepped once an optimizer step; the first update has rate 0, as released."""
         warmup_steps = int(self.warmup * total_steps)
-        return get_scheduler(self.name, optimizer, warmup_steps, total_steps)
+        scheduler: LRScheduler = get_scheduler(self.name, optimizer, warmup_steps, total_steps)
+        return scheduler
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,11 @@ class ParameterGroups:
         special = {id(p) for p in (*gates, *norms)}
         weights = [p for p in fuser.parameters() if id(p) not in special]
         no_decay = {} if self.decay_all else {"weight_decay": 0.0}
-        groups = [{"params": weights}, {"params": norms, **no_decay}, {"params": gates, **no_decay}]
+        groups: list[dict[str, Any]] = [
+            {"params": weights},
+            {"params": norms, **no_decay},
+            {"params": gates, **no_decay},
+        ]
         made = optimizer([group for group in groups if group["params"]])
         if gates:
             made.param_groups[-1]["lr"] *= self.gate_rate

@@ -7,6 +7,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from c2c_lightning.export.description import TrainingRecord
+from c2c_lightning.training.callbacks.access import is_trial, model_of
 
 logger = logging.getLogger(__name__)
 
@@ -20,10 +21,11 @@ class ExportFuser(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write it, from one process."""
-        if not trainer.is_global_zero or trainer.fast_dev_run:
+        if not trainer.is_global_zero or is_trial(trainer):
             return
-        pl_module.model.training_record = training_record(trainer)
-        pl_module.model.save_pretrained(self.output_dir)
+        model = model_of(pl_module)
+        model.training_record = training_record(trainer)
+        model.save_pretrained(self.output_dir)
         logger.info("fuser written to %s", self.output_dir)
 
 

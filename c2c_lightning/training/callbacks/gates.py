@@ -6,19 +6,22 @@ import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
+from c2c_lightning.training.callbacks.access import is_log_step, model_of
+
 
 class GateMonitor(Callback):
     """Logs how many gates are open, their temperature, and each layer's logit."""
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         """The summary, as often as other values are logged: reading logits waits for the device."""
-        if trainer.global_step % trainer.log_every_n_steps:
+        if not is_log_step(trainer):
             return
-        logits = pl_module.model.fuser.gate_logits()
+        fuser = model_of(pl_module).fuser
+        logits = fuser.gate_logits()
         gates = logits[~torch.isnan(logits)]
         if not len(gates):
             return
-        temperature = next(keys.temperature for _, _, keys, _ in pl_module.model.fuser.gates())
+        temperature = next(keys.temperature for _, _, keys, _ in fuser.gates())
         pl_module.log("gate/open_fraction", (gates > 0).float().mean(), prog_bar=True)
         pl_module.log("gate/temperature", temperature.mean())
 
@@ -26,7 +29,7 @@ class GateMonitor(Callback):
         """Each layer's logits, keys and values, to every logger; as a table to W&B."""
         if trainer.sanity_checking or not trainer.is_global_zero:
             return
-        rows = gate_rows(pl_module.model.fuser.gate_logits())
+        rows = gate_rows(model_of(pl_module).fuser.gate_logits())
         scalars = {f"gate/sharer_{n}/layer_{layer:02d}/{part}": value for n, layer, part, value in rows}
         for logger in trainer.loggers:
             logger.log_metrics(scalars, step=trainer.global_step)

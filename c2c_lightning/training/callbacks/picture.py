@@ -8,6 +8,8 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
+from c2c_lightning.training.callbacks.access import is_trial, model_of
+
 logger = logging.getLogger(__name__)
 
 
@@ -35,7 +37,7 @@ class RunPicture(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw, from one process."""
-        if not trainer.is_global_zero or trainer.fast_dev_run:
+        if not trainer.is_global_zero or is_trial(trainer):
             return
         try:
             from matplotlib.figure import Figure
@@ -51,7 +53,7 @@ class RunPicture(Callback):
             curve.plot(steps, alone, "--", label="val/loss_receiver")
         curve.set(xlabel="optimizer step", ylabel="loss (nats per token)", yscale="log")
         curve.legend()
-        logits = pl_module.model.fuser.gate_logits()
+        logits = model_of(pl_module).fuser.gate_logits()
         for number, sharer in enumerate(logits):
             for part, values in zip(("keys", "values"), sharer, strict=True):
                 gates.plot(values.numpy(), "o-", label=f"sharer {number}, {part}")

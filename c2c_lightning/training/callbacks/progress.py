@@ -7,6 +7,8 @@ from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.callbacks.progress.rich_progress import RichProgressBarTheme
 from rich.progress import BarColumn
 
+from c2c_lightning.training.callbacks.access import is_log_step
+
 # A line has room for four short names; the logs have the full ones.
 _SHORT = {"train/loss": "loss", "val/loss": "val", "val/loss_receiver": "receiver", "gate/open_fraction": "open"}
 
@@ -35,7 +37,7 @@ class Progress(RichProgressBar):
         return columns
 
     def _update_metrics(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not trainer.training or trainer.global_step % trainer.log_every_n_steps in (0, 1):
+        if not trainer.training or is_log_step(trainer):
             super()._update_metrics(trainer, pl_module)
 
     def _get_train_description(self, current_epoch: int) -> str:

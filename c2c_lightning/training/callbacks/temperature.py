@@ -6,6 +6,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from c2c_lightning.fuser.config import FuserConfig
+from c2c_lightning.training.callbacks.access import model_of
 
 
 def temperature_at(step: int, config: FuserConfig) -> float:
@@ -33,5 +34,5 @@ class AnnealTemperature(Callback):
 
     @staticmethod
     def _set(trainer: Trainer, pl_module: LightningModule) -> None:
-        fuser = pl_module.model.fuser
+        fuser = model_of(pl_module).fuser
         fuser.set_temperature(temperature_at(trainer.global_step, fuser.config))

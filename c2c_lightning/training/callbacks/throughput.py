@@ -7,6 +7,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from c2c_lightning.data.batch import TrainingBatch
+from c2c_lightning.training.callbacks.access import is_log_step
 
 
 class Throughput(Callback):
@@ -27,7 +28,7 @@ class Throughput(Callback):
         """Count a batch, by shapes alone: looking at its masks would wait for the device."""
         self._samples += len(batch)
         self._tokens += len(batch) * (batch.prompt.num_receiver_tokens + batch.response_ids.shape[1])
-        if (trainer.global_step + 1) % trainer.log_every_n_steps and not trainer.is_last_batch:
+        if not is_log_step(trainer) and not trainer.is_last_batch:
             return
         seconds = max(time.perf_counter() - self._begin, 1e-9)
         pl_module.log("throughput/samples_per_second", self._samples * trainer.world_size / seconds)
