@@ -105,8 +105,8 @@ class Checkpoint(ModelCheckpoint):
         is_between_steps = trainer.fit_loop.epoch_loop._should_accumulate()
         if is_between_steps and trainer.validating:
             rank_zero_warn(
-                "No checkpoint after this validation: it ran between accumulated batches. Let `val_check_interval` be a "
-                "multiple of `accumulate_grad_batches`."
+                "No checkpoint after this validation: it ran between accumulated batches. Let `val_check_interval` be "
+                "a multiple of `accumulate_grad_batches`."
             )
         return is_between_steps
 
