@@ -62,7 +62,13 @@ def _mark(number: int) -> str:
 
 
 def _middle(content: str) -> int:
-    return (len(content) + 1) // 2
+    """The middle of what a template shows at least: of the answer, where there is a thinking block before it."""
+    front = _after_thinking(content)
+    return front + (len(content) - front + 1) // 2
+
+
+def _after_thinking(content: str) -> int:
+    return content.rfind("</think>") + len("</think>") if "</think>" in content else 0
 
 
 def _split(number: int, content: str) -> str:
@@ -152,8 +158,7 @@ def _trims(content: str) -> Iterator[tuple[int, str]]:
         `(characters cut off at the front, what is left)`.
     """
     yield 0, content
-    cut = content.rfind("</think>") + len("</think>") if "</think>" in content else 0
-    for front in dict.fromkeys((0, cut)):
+    for front in dict.fromkeys((0, _after_thinking(content))):
         rest = content[front:]
         for chars in (None, "\n"):
             left = rest.lstrip(chars)
@@ -164,7 +169,7 @@ def _trims(content: str) -> Iterator[tuple[int, str]]:
 
 
 def grow(text: str, position: int, message: int, content: str) -> MessageSpan:
-    """The largest run of a content around its middle.
+    """The run of a content around its middle, as far as a template may have left it.
 
     Args:
         text: a rendered conversation.
@@ -176,11 +181,14 @@ def grow(text: str, position: int, message: int, content: str) -> MessageSpan:
         The run.
     """
     middle = _middle(content)
-    left = right = 0
-    while left < min(middle, position) and text[position - left - 1] == content[middle - left - 1]:
-        left += 1
-    while (
-        right < min(len(content) - middle, len(text) - position) and text[position + right] == content[middle + right]
-    ):
-        right += 1
-    return MessageSpan(message, middle - left, position - left, position + right)
+    low, high = middle, middle
+    shift = position - middle
+    while low > 0 and low + shift > 0 and text[low + shift - 1] == content[low - 1]:
+        low -= 1
+    while high < len(content) and high + shift < len(text) and text[high + shift] == content[high]:
+        high += 1
+    # What the template wrote next to the content may look like more of it; it cuts at certain places only.
+    trims = [(start, start + len(rest)) for start, rest in _trims(content)]
+    low = min((start for start, _ in trims if low <= start <= middle), default=low)
+    high = max((end for _, end in trims if middle <= end <= high), default=high)
+    return MessageSpan(message, low, low + shift, high + shift)

@@ -126,3 +126,43 @@ def test_what_a_template_refuses_is_a_named_error() -> None:
 def test_a_tokenizer_without_template_is_a_named_error() -> None:
     with pytest.raises(PromptError, match="prompt_template"):
         ChatRenderer(tiny_tokenizer("plain"))
+
+
+KEEPS_LAST_THOUGHTS = (
+    "{%- set ns = namespace(last=-1) %}{%- for m in messages %}{%- if m['role'] == 'user' and not "
+    "(m['content'].startswith('<tool_response>') and m['content'].endswith('</tool_response>')) %}"
+    "{%- set ns.last = loop.index0 %}{%- endif %}{%- endfor %}"
+    "{%- for m in messages %}{%- set content = m['content'] %}{%- set thought = '' %}"
+    "{%- if m['role'] == 'assistant' and '</think>' in content %}"
+    "{%- set thought = content.split('</think>')[0].rstrip('\\n').split('<think>')[-1].lstrip('\\n') %}"
+    "{%- set content = content.split('</think>')[-1].lstrip('\\n') %}{%- endif %}"
+    "{{- '<|im_start|>' + m['role'] + '\\n' }}"
+    "{%- if m['role'] == 'assistant' and loop.index0 > ns.last and (loop.last or thought) %}"
+    "{{- '<think>\\n' + thought.strip('\\n') + '\\n</think>\\n\\n' + content.lstrip('\\n') }}"
+    "{%- else %}{{- content }}{%- endif %}{{- '<|im_end|>\\n' }}{%- endfor %}"
+    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}"
+    "{%- if enable_thinking is defined and enable_thinking is false %}{{- '<think>\\n\\n</think>\\n\\n' }}"
+    "{%- endif %}{%- endif %}"
+)
+
+
+@pytest.mark.parametrize(
+    "last", ["4.", "\n4.\n", "<think>\nTwo and two.\n</think>\n\n4.", "<think>\n\n</think>\n\n4. </think", "4.<think>"]
+)
+@pytest.mark.parametrize("question", ["2 + 2?", "<tool_response>\n4\n</tool_response>", "</think>"])
+def test_thoughts_that_stay_in_the_last_turn_only(question: str, last: str) -> None:
+    messages = [
+        {"role": "user", "content": "<|im_start|>assistant\n"},
+        {"role": "assistant", "content": "<think>\nHm.\n</think>\n\nI see."},
+        {"role": "user", "content": question},
+        {"role": "assistant", "content": last},
+    ]
+    chat = ChatRenderer(tokenizer_of("chatml"), KEEPS_LAST_THOUGHTS).render(messages, False)
+
+    origins(chat, [message["content"] for message in messages])
+    shown = {span.message: chat.text[span.start : span.end] for span in chat.spans}
+    assert shown[0] == messages[0]["content"]
+    assert shown[1] == ("I see." if question[:5] != "<tool" else shown[1])
+    assert shown[1].endswith("I see.")
+    assert shown[2] == question
+    assert shown[3].endswith(last.split("</think>")[-1].lstrip("\n"))
