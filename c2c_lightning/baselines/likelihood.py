@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -38,6 +38,7 @@ class OptionScores:
     phases: dict[str, float] | None = None
 
 
+@runtime_checkable
 class Scorer(Protocol):
     """A responder that can also tell how likely given answers are."""
 

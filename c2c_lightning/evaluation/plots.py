@@ -124,9 +124,10 @@ def draw_overlap(plt: Any, section: Mapping[str, Any]) -> Any:
     if not regions:
         return None
     figure, axes = plt.subplots(figsize=(4.5, 0.8 + 0.35 * len(regions)))
-    labels = [region.replace("+", " and ") + ("" if region == "none" else " only") for region in regions]
+    labels = [region.replace("+", ", ") for region in regions]
     bars = axes.barh(labels, list(regions.values()), color=_OTHER)
     axes.bar_label(bars, padding=3)
     axes.invert_yaxis()
-    axes.set_xlabel("questions")
+    axes.margins(x=0.12)
+    axes.set_xlabel("questions that these get right and no other")
     return figure

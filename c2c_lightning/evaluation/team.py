@@ -3,6 +3,7 @@
 import hashlib
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,7 +40,14 @@ def load_team(
         return Team(model.receiver, model.sharers, model)
     if receiver is None:
         raise BenchmarkError("there is nobody to ask: give `fuser`, or `receiver` (and `sharers`).")
-    return Team(load_frozen(receiver, device), tuple(load_frozen(sharer, device) for sharer in sharers or ()))
+    place = None if device is None else str(device)
+    models = [load_frozen(_typed(spec, dtype), place) for spec in (receiver, *(sharers or ()))]
+    return Team(models[0], tuple(models[1:]))
+
+
+def _typed(spec: LMSpec, dtype: DType | None) -> LMSpec:
+    """The specification with the run's type, unless it has one of its own."""
+    return spec if dtype is None or spec.dtype != "auto" else replace(spec, dtype=dtype)
 
 
 def load_fused(

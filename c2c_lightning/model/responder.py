@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from c2c_lightning.data.conversation import Conversation
 
@@ -30,6 +30,7 @@ class Answer:
     phases: Mapping[str, float] | None = None
 
 
+@runtime_checkable
 class Responder(Protocol):
     """Anything that answers: one model, two that talk, two that share a cache.
 

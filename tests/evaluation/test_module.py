@@ -1,0 +1,222 @@
+"""`lightning test` on the embedded pair: report, resume, errors, what is refused before a model loads."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lightning import Trainer
+
+from c2c_lightning.baselines.factories import C2C, T2T, ConfidenceRouting, Receiver
+from c2c_lightning.baselines.single import ReceiverOnly
+from c2c_lightning.errors import BenchmarkError
+from c2c_lightning.evaluation.benchmarks import Benchmark
+from c2c_lightning.evaluation.entrants import Entrant, Field
+from c2c_lightning.evaluation.exam import Exam
+from c2c_lightning.evaluation.module import BenchmarkDataModule, EvaluationModule
+from c2c_lightning.evaluation.share import Batches, Share, batches_of
+from c2c_lightning.model.c2c import C2CModel
+from c2c_lightning.model.frozen import LMSpec
+from tests.evaluation.conftest import fused_pair
+
+PAIR: dict[str, Any] = {"receiver": LMSpec("embedded:receiver"), "sharers": [LMSpec("embedded:sharer")]}
+
+
+def rows(path: Path, count: int) -> str:
+    lines = [
+        {"question": f"What is number {n} of {'many ' * (n % 5)}?", "choices": ["one", "two", "three"], "answer": n % 3}
+        for n in range(count)
+    ]
+    path.write_text("\n".join(map(json.dumps, lines)))
+    return str(path)
+
+
+def trainer(**more: Any) -> Trainer:
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "barebones": False}
+    return Trainer(accelerator="cpu", devices=1, **{**quiet, **more})
+
+
+def evaluate(output: Path, data: BenchmarkDataModule, **choices: Any) -> dict[str, Any]:
+    module = EvaluationModule(str(output), **{"plots": False, "max_new_tokens": 4, **choices})
+    trainer().test(module, datamodule=data, verbose=False)
+    return module.report
+
+
+def quickstart(limit: int = 12, **more: Any) -> BenchmarkDataModule:
+    return BenchmarkDataModule([Benchmark("quickstart", limit=limit, **more)], batch_size=5)
+
+
+def test_a_pair_without_a_fuser(tmp_path: Path) -> None:
+    message = T2T("In one sentence: {question}", 16)
+    report = evaluate(tmp_path, quickstart(), responders=["receiver", "sharer", message, "routing"], **PAIR)
+    lines = report["benchmarks"]["quickstart"]["responders"]
+    assert list(lines) == ["receiver", "sharer", "t2t", "routing"]
+    assert all(line["n"] == 12 for line in lines.values())
+    assert lines["sharer"]["accuracy"] >= 0.9
+    assert lines["t2t"]["accuracy"] >= 0.9
+    assert json.loads((tmp_path / "report.json").read_text())["version"] == 1
+    predictions = (tmp_path / "predictions.jsonl").read_text().strip().split("\n")
+    assert len(predictions) == 48
+    assert (tmp_path / "report.md").is_file()
+
+
+@pytest.mark.parametrize("mode", ["cloze", "letter"])
+def test_modes_by_likelihood(tmp_path: Path, mode: Any) -> None:
+    wording = "paper" if mode == "letter" else "question"
+    data = quickstart(mode=mode, wording=wording)
+    report = evaluate(tmp_path, data, responders=["receiver", "sharer", "t2t", "routing"], **PAIR)
+    section = report["benchmarks"]["quickstart"]
+    assert section["mode"] == mode
+    assert section["responders"]["sharer"]["errors"] == 0
+    if mode == "cloze":
+        assert section["responders"]["sharer"]["accuracy"] == 1.0
+
+
+class FailsAfter(ReceiverOnly):
+    """Is killed in its n-th batch."""
+
+    left = 2
+
+    def respond(self, conversations: Any, **kwargs: Any) -> Any:
+        if FailsAfter.left == 0:
+            raise KeyboardInterrupt
+        FailsAfter.left -= 1
+        return super().respond(conversations, **kwargs)
+
+
+class Doomed(Receiver):
+    """Makes a receiver that is killed."""
+
+    def build(self, team: Any, view: Any = None, measure_latency: bool = False) -> Any:
+        return FailsAfter(team.receiver)
+
+    def __repr__(self) -> str:
+        return repr(Receiver())
+
+
+def test_a_cut_off_evaluation_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = evaluate(tmp_path / "whole", quickstart(), responders=["receiver"], **PAIR)
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        evaluate(tmp_path / "cut", quickstart(), responders=[Doomed()], **PAIR)
+    asked: list[int] = []
+    ask = Exam.ask
+    monkeypatch.setattr(Exam, "ask", lambda self, who, qs: asked.append(len(qs)) or ask(self, who, qs))
+    resumed = evaluate(tmp_path / "cut", quickstart(), responders=["receiver"], **PAIR)
+    assert sum(asked) == 2
+    lines = [report["benchmarks"]["quickstart"]["responders"]["receiver"] for report in (whole, resumed)]
+    assert lines[0]["accuracy"] == lines[1]["accuracy"]
+    outputs = [
+        [json.loads(line)["output"] for line in (tmp_path / run / "predictions.jsonl").read_text().splitlines()]
+        for run in ("whole", "cut")
+    ]
+    assert outputs[0] == outputs[1]
+
+
+def test_another_choice_starts_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluate(tmp_path, quickstart(), responders=["receiver"], **PAIR)
+    asked: list[int] = []
+    ask = Exam.ask
+    monkeypatch.setattr(Exam, "ask", lambda self, who, qs: asked.append(len(qs)) or ask(self, who, qs))
+    evaluate(tmp_path, quickstart(), responders=["receiver"], **PAIR)
+    assert asked == []
+    evaluate(tmp_path, quickstart(), responders=["receiver"], max_new_tokens=3, **PAIR)
+    assert sum(asked) == 12
+
+
+def test_c2c_and_its_controls_from_a_fuser_directory(tmp_path: Path) -> None:
+    model = fused_pair()
+    for lm, name in ((model.receiver, "receiver"), (model.sharers[0], "sharer")):
+        lm.model.save_pretrained(tmp_path / name)
+        lm.tokenizer.save_pretrained(tmp_path / name)
+    receiver, sharer = LMSpec(str(tmp_path / "receiver")), LMSpec(str(tmp_path / "sharer"))
+    loaded = C2CModel.from_pretrained(_saved(model, tmp_path), receiver, [sharer])
+    fuser = loaded.save_pretrained(tmp_path / "fuser")
+    data = BenchmarkDataModule([Benchmark("mine", rows(tmp_path / "a.jsonl", 7), wording="question")], batch_size=3)
+    controls = ["mismatched", "shuffled", "zero", "noise", "gates_closed"]
+    choices = {"responders": ["receiver", "c2c", "t-c2c"], "controls": controls, "mismatched_draws": 2}
+    report = evaluate(tmp_path / "out", data, fuser=str(fuser), **choices)
+    section = report["benchmarks"]["mine"]
+    assert set(section["responders"]) == {"receiver", "c2c", "t-c2c", *(f"c2c:{control}" for control in controls)}
+    assert all(line["errors"] == 0 for line in section["responders"].values())
+    assert section["gates_closed_unlike_receiver"] == 0
+    assert len(section["responders"]["c2c:mismatched"]["accuracy_by_draw"]) == 2
+    assert "follows_donor" in section["responders"]["c2c:mismatched"]
+    assert section["verdict"]["communication"] is False
+
+
+def _saved(model: C2CModel, folder: Path) -> Path:
+    return model.save_pretrained(folder / "raw")
+
+
+class Choosy(ReceiverOnly):
+    """Refuses one question."""
+
+    def respond(self, conversations: Any, **kwargs: Any) -> Any:
+        if any("number 3" in conversation[-1]["content"] for conversation in conversations):
+            raise RuntimeError("not this one")
+        return super().respond(conversations, **kwargs)
+
+
+def test_an_error_counts_as_wrong_and_takes_no_other_question_along(tmp_path: Path, c2c: C2CModel) -> None:
+    data = BenchmarkDataModule([Benchmark("mine", rows(tmp_path / "a.jsonl", 6), wording="question")])
+    data.setup()
+    benchmark, questions = data.exams[0]
+    exam = Exam(benchmark, questions, {"max_new_tokens": 2, "do_sample": False})
+    predictions = exam.ask(Entrant("choosy", 0, Choosy(c2c.receiver)), questions)
+    assert [p.index for p in predictions] == list(range(6))
+    assert [p.error for p in predictions] == [None, None, None, "RuntimeError: not this one", None, None]
+    assert predictions[3].score == 0.0
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 5])
+def test_processes_share_the_batches_without_doubling(tmp_path: Path, world: int) -> None:
+    data = BenchmarkDataModule([Benchmark("mine", rows(tmp_path / "a.jsonl", 10))])
+    data.setup()
+    batches = Batches(batches_of(*data.exams[0], batch_size=3))
+    shares = [[q.index for n in Share(batches, rank, world) for q in batches[n].questions] for rank in range(world)]
+    assert sorted(index for share in shares for index in share) == list(range(10))
+    assert all(len(Share(batches, rank, world)) == len(list(Share(batches, rank, world))) for rank in range(world))
+    lengths = [len(q.text) for batch in batches.batches for q in batch.questions]
+    assert lengths == sorted(lengths, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        (Field(["recevier"]), "unknown responder 'recevier'"),
+        (Field([], []), "nobody takes part"),
+        (Field(["receiver", Receiver()]), "receiver takes part more than once"),
+        (Field(["c2c"]), "need a fuser"),
+        (Field([], ["zero"]), "need a fuser"),
+    ],
+)
+def test_who_cannot_take_part_is_refused_before_a_model_loads(field: Field, message: str) -> None:
+    with pytest.raises(BenchmarkError, match=message):
+        field.check([Benchmark("b", "x", mode="generate")], has_fuser=False, has_self_fuser=False)
+
+
+def test_the_control_self_needs_its_fuser_and_text_and_cache_cannot_score() -> None:
+    with pytest.raises(BenchmarkError, match="give `self_fuser`"):
+        Field([C2C()], ["self"]).check([], has_fuser=True, has_self_fuser=False)
+    with pytest.raises(BenchmarkError, match="cannot tell likelihoods"):
+        Field(["t-c2c", ConfidenceRouting()]).check([Benchmark("b", "x", mode="cloze")], True, False)
+
+
+def test_bad_data_is_refused_before_a_model_loads(tmp_path: Path) -> None:
+    def check(benchmarks: list[Benchmark], message: str) -> None:
+        module = EvaluationModule(str(tmp_path / "out"), receiver=LMSpec("does/not/exist"), responders=["receiver"])
+        with pytest.raises(BenchmarkError, match=message):
+            trainer().test(module, datamodule=BenchmarkDataModule(benchmarks), verbose=False)
+
+    check([Benchmark("nonsense")], "unknown benchmark")
+    check([], "at least one")
+    check([Benchmark("quickstart"), Benchmark("quickstart")], "names of their own")
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(BenchmarkError, match="batch_size is 0"):
+        BenchmarkDataModule([], batch_size=0)
+
+
+def test_nobody_to_ask(tmp_path: Path) -> None:
+    module = EvaluationModule(str(tmp_path), responders=["receiver"])
+    with pytest.raises(BenchmarkError, match="nobody to ask"):
+        trainer().test(module, datamodule=quickstart(), verbose=False)
