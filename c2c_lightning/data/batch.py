@@ -7,7 +7,7 @@ tokens that it reads. Every alignment, several sharers, private context and padd
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Self
+from typing import Literal, Self
 
 import torch
 from jaxtyping import Bool, Int
@@ -118,16 +118,16 @@ class PromptBatch:
             sharer = replace(sharer, source_index=torch.full_like(ids, -1))
         if sharer.index.shape != ids.shape:
             raise PromptError(
-                f"source_index of sharer {number} has shape {tuple(sharer.index.shape)}, but the receiver's tokens have "
-                f"{tuple(ids.shape)}. It needs one entry per receiver token, -1 where nothing is read."
+                f"source_index of sharer {number} has shape {tuple(sharer.index.shape)}, but the receiver's tokens "
+                f"have {tuple(ids.shape)}. It needs one entry per receiver token, -1 where nothing is read."
             )
         if sharer.input_ids.shape[0] != len(ids):
             raise PromptError(f"sharer {number} has {sharer.input_ids.shape[0]} rows, the receiver has {len(ids)}.")
         is_checked = sharer.index.device.type == "cpu" and sharer.index.numel()  # elsewhere a look would make us wait
         if is_checked and int(sharer.index.max()) >= sharer.input_ids.shape[1]:
             raise PromptError(
-                f"source_index of sharer {number} points at position {int(sharer.index.max())}, but that sharer has only "
-                f"{sharer.input_ids.shape[1]} tokens."
+                f"source_index of sharer {number} points at position {int(sharer.index.max())}, but that sharer has "
+                f"only {sharer.input_ids.shape[1]} tokens."
             )
         return sharer
 
@@ -173,8 +173,22 @@ class PromptBatch:
         """The prompts of some rows."""
         pick = torch.as_tensor(rows, device=self.receiver.input_ids.device)
         receiver = TokenBatch(self.receiver.input_ids[pick], self.receiver.mask[pick], self.receiver.positions[pick])
-        sharers = (SharerTokens(s.input_ids[pick], s.mask[pick], s.positions[pick], s.index[pick]) for s in self.sharers)
+        sharers = (
+            SharerTokens(s.input_ids[pick], s.mask[pick], s.positions[pick], s.index[pick]) for s in self.sharers
+        )
         return PromptBatch(receiver, tuple(sharers))
+
+    def with_share(self, share: float, side: Literal["former", "latter"]) -> "PromptBatch":
+        """The same prompts with only a part of each row's fused tokens fused (paper, Fig. 11).
+
+        Args:
+            share: how much of them, 0 to 1.
+            side: `former` keeps the front of each row's fused tokens, `latter` the back.
+        """
+        if not 0 <= share <= 1:
+            raise PromptError(f"the share of the prompt that is fused is {share}, but must lie in [0, 1].")
+        sharers = tuple(replace(s, source_index=_share_of(s.index, share, side)) for s in self.sharers)
+        return PromptBatch(self.receiver, sharers)
 
     @cached_property
     def fusion_rounds(self) -> tuple[FusionRound, ...]:
@@ -215,6 +229,16 @@ class PromptBatch:
             return rounds
         reads = tuple(Read.join([r.reads[n] for r in rounds]) for n in range(len(self.sharers)))
         return (FusionRound(min(r.begin for r in rounds), rounds[-1].end, reads),)
+
+
+def _share_of(index: Tensor, share: float, side: str) -> Tensor:
+    """A source index, (batch, tokens), with a part of its entries left."""
+    reads = index >= 0
+    count = reads.sum(1, keepdim=True)
+    kept = (count * share).round()
+    rank = reads.cumsum(1)  # 1 for a row's first fused token
+    is_kept = rank <= kept if side == "former" else rank > count - kept
+    return index.masked_fill(~is_kept, -1)
 
 
 def _span_ends(reads: Tensor, real: Tensor) -> Tensor:

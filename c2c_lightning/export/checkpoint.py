@@ -24,9 +24,11 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"there is no checkpoint {path}. `lightning fit` writes them below its run folder.")
     try:
-        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint: Any = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, zipfile.BadZipFile, KeyError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read as a checkpoint; it may be cut short. Take an earlier one.") from error
+        raise CheckpointError(
+            f"{path} cannot be read as a checkpoint; it may be cut short. Take an earlier one."
+        ) from error
     if not isinstance(checkpoint, dict) or "c2c" not in checkpoint:
         raise CheckpointError(f"{path} is no checkpoint of `lightning fit` of this package.")
     return checkpoint

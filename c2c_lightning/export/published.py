@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,7 +30,7 @@ from c2c_lightning.export.released_layout import (
     stack_layers,
     unstack_layer,
 )
-from c2c_lightning.fuser.fuser import Fuser, LayerGroup, SharerFuser
+from c2c_lightning.fuser.fuser import Fuser, LayerGroup
 
 logger = logging.getLogger(__name__)
 
@@ -171,8 +171,8 @@ def _model_name(given: str | Path | None, part: ReleasedSharer, role: str, argum
 def groups_of(fuser: Fuser) -> Iterator[tuple[int, str, LayerGroup]]:
     """Sharer number, name prefix in the state dict, and group."""
     for number, sharer in enumerate(fuser.sharers):
-        for index, group in enumerate(cast(SharerFuser, sharer).groups):
-            yield number, f"sharers.{number}.groups.{index}.", cast(LayerGroup, group)
+        for index, group in enumerate(sharer.groups):
+            yield number, f"sharers.{number}.groups.{index}.", group
 
 
 def _gather(description: FuserDescription, parts: Sequence[ReleasedSharer]) -> dict[str, Tensor]:
