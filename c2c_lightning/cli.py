@@ -9,7 +9,7 @@ from jsonargparse import ArgumentError
 from rich.console import Console
 from rich.logging import RichHandler
 
-from c2c_lightning.commands import chat, export, trainer
+from c2c_lightning.commands import analyze, chat, export, trainer
 from c2c_lightning.errors import C2CError
 
 Command = Callable[[Sequence[str]], None]
@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[Command, str]] = {
     "predict": (trainer.run_predict, "write answers to a file of conversations"),
     "export": (export.run_export, "Lightning checkpoint to fuser directory"),
     "convert": (export.run_convert, "the authors' published layout to ours, and back"),
+    "analyze": (analyze.run_analyze, "alignment: which sharer token each receiver token reads, and how well"),
     "chat": (chat.run_chat, "talk in the terminal"),
 }
 
