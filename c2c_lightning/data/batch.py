@@ -110,6 +110,9 @@ class PromptBatch:
 
     def __post_init__(self) -> None:
         """Fill in missing source indices and check that all parts belong together."""
+        mask = self.receiver.mask
+        if mask.device.type == "cpu" and mask.numel() and not bool(mask[:, -1].all()):
+            raise PromptError("the last token of a prompt is padding: prompts must be padded on the left.")
         object.__setattr__(self, "sharers", tuple(self._checked(n, s) for n, s in enumerate(self.sharers)))
 
     def _checked(self, number: int, sharer: SharerTokens) -> SharerTokens:

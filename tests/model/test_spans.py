@@ -192,6 +192,8 @@ def test_prompts_that_do_not_fit_are_named() -> None:
         PromptBatch(TokenBatch(ids), (SharerTokens(ids, source_index=torch.full_like(ids, 9)),))
     with pytest.raises(PromptError, match="one entry per receiver token"):
         PromptBatch(TokenBatch(ids), (SharerTokens(ids, source_index=torch.full((1, 2), -1)),))
+    with pytest.raises(PromptError, match="padded on the left"):
+        PromptBatch.shared(ids, torch.tensor([[1, 1, 1, 0, 0]]))
     with pytest.raises(PairMismatchError, match="tokens for 1 sharers, of 2"):
         build().fuse(PromptBatch.shared(ids))
     long = PromptBatch.shared(torch.full((1, 700), 5), num_sharers=2)
