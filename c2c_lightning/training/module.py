@@ -3,8 +3,9 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
+import torch
 from lightning import LightningModule
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import OptimizerCallable
@@ -64,9 +65,7 @@ class C2CModule(LightningModule):
                 weighs tokens of short batches more (as released).
         """
         super().__init__()
-        self.receiver_spec = _spec(receiver)
-        self.sharer_specs = [_spec(sharer) for sharer in sharers]
-        self.fuser_config = _config(fuser)
+        self.receiver_spec, self.sharer_specs, self.fuser_config = receiver, list(sharers), fuser
         self.optimizer_factory, self.schedule, self.parameter_groups = optimizer, schedule, parameter_groups
         self.loss_average = loss_average
         # Plain values only, so that checkpoints load with `weights_only`; factories are left out.
@@ -95,6 +94,20 @@ class C2CModule(LightningModule):
         """What belongs to C2C training whoever runs it."""
         return [AnnealTemperature(), RandomState(), GateMonitor(), Throughput()]
 
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Self:
+        """The module as it was when a checkpoint was written.
+
+        Args:
+            checkpoint_path: a local file.
+            args: see Lightning.
+            kwargs: see Lightning; arguments of the module win over those of the checkpoint.
+        """
+        # Mapped, so that weights are not read twice.
+        saved = torch.load(checkpoint_path, map_location="cpu", weights_only=True, mmap=True)["hyper_parameters"]
+        loaded: Self = super().load_from_checkpoint(checkpoint_path, *args, **{**choices_of(saved), **kwargs})
+        return loaded
+
     @property
     def encoder(self) -> Encoder:
         """Encodes conversations for these models; needs their tokenizers only."""
@@ -117,12 +130,25 @@ class C2CModule(LightningModule):
 
     def training_step(self, batch: TrainingBatch, batch_idx: int) -> Tensor:
         """Summed loss; `on_before_optimizer_step` makes it the mean over all tokens of the step."""
-        loss, tokens = self.model.response_loss(batch), batch.response_mask.sum()
+        loss, tokens = self.model.response_loss(batch) + self._anchor(batch), batch.response_mask.sum()
         self.log("train/loss", loss.detach() / tokens, prog_bar=True, batch_size=len(batch))
         if self.loss_average == "batches":
             return loss / tokens
         self._window_tokens = tokens if self._window_tokens is None else self._window_tokens + tokens
         return loss
+
+    def _anchor(self, batch: TrainingBatch) -> Tensor:
+        """Zero, with a gradient to what may have no part in the loss; DDP waits for the gradient of every parameter.
+
+        Those are the gates without noise, which do not learn, and all weights of a sharer that no row reads.
+        """
+        fuser = self.model.fuser
+        rounds = batch.prompt.fusion_rounds
+        parameters = [gate.logit for _, _, *gates in fuser.gates() for gate in gates]
+        for number, sharer in enumerate(fuser.sharers):
+            if not any(len(fusion.reads[number]) for fusion in rounds):
+                parameters.extend(sharer.parameters())
+        return 0.0 * sum((parameter.flatten()[0] for parameter in parameters), torch.zeros((), device=self.device))
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Divide the gradients by the tokens they were summed over, before they are clipped.
@@ -163,13 +189,10 @@ class C2CModule(LightningModule):
         checkpoint["c2c"] = self.describe().to_json()
 
 
-def _config(config: FuserConfig | Mapping[str, Any]) -> FuserConfig:
-    """The fuser's choices from what the command line, a checkpoint or Python gives."""
-    return config if isinstance(config, FuserConfig) else FuserConfig(**config)
-
-
-def _spec(spec: LMSpec | Mapping[str, Any] | str) -> LMSpec:
-    """A spec from what the command line, a checkpoint or Python gives."""
-    if isinstance(spec, LMSpec):
-        return spec
-    return LMSpec(spec) if isinstance(spec, str) else LMSpec(**spec)
+def choices_of(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of `C2CModule` from a checkpoint's hyperparameters, which are plain values."""
+    return {
+        "receiver": LMSpec(**saved["receiver"]),
+        "sharers": [LMSpec(**spec) for spec in saved["sharers"]],
+        "fuser": FuserConfig(**saved["fuser"]),
+    }
