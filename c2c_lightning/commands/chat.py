@@ -4,12 +4,14 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from jsonargparse import ArgumentParser
 from rich.console import Console
 from transformers import TextStreamer
 
 from c2c_lightning.baselines.single import ReceiverOnly, SharerOnly
 from c2c_lightning.baselines.text_to_text import TextToText
+from c2c_lightning.baselines.wording import TEXT_3
 from c2c_lightning.data.conversation import Conversation
 from c2c_lightning.errors import C2CError
 from c2c_lightning.model.c2c import C2CModel
@@ -27,20 +29,25 @@ def run_chat(args: Sequence[str]) -> None:
     parser.add_argument("--device", help="where to run; default cuda if there is one")
     parser.add_argument("--max_new_tokens", type=int, default=256, help="longest answer, in tokens")
     parser.add_argument("--do_sample", type=bool, default=False, help="sample instead of taking the likeliest token")
+    parser.add_argument("--message_prompt", default=TEXT_3, help="what /compare asks the sharer for in text-to-text")
     options = parser.parse_args(list(args[1:]))
+    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     model = C2CModel.from_pretrained(
-        options.fuser, options.receiver, options.sharers, dtype=options.dtype, device=options.device
+        options.fuser, options.receiver, options.sharers, dtype=options.dtype, device=device
     )
     kwargs = {"max_new_tokens": options.max_new_tokens, "do_sample": options.do_sample}
-    Chat(model, Console(), kwargs).run()
+    Chat(model, Console(), kwargs, options.message_prompt).run()
 
 
 class Chat:
     """One conversation at the terminal."""
 
-    def __init__(self, model: C2CModel, console: Console, generate_kwargs: dict[str, Any]) -> None:
-        """Begin a conversation with `model`."""
+    def __init__(
+        self, model: C2CModel, console: Console, generate_kwargs: dict[str, Any], message_prompt: str = TEXT_3
+    ) -> None:
+        """Begin a conversation with `model`; `message_prompt` asks the sharer for a message, with `{question}`."""
         self.model, self.console, self.generate_kwargs = model, console, generate_kwargs
+        self.message_prompt = message_prompt
         self.conversation: Conversation = []
 
     def run(self) -> None:
@@ -88,8 +95,8 @@ class Chat:
             self.console.print(HELP, style="dim")
             return
         asked = [[*self.conversation, {"role": "user", "content": question}]]
-        receiver, sharer = self.model.receiver, self.model.sharers[0]
-        for responder in (ReceiverOnly(receiver), TextToText(ReceiverOnly(receiver), SharerOnly(sharer))):
+        receiver, sharer = ReceiverOnly(self.model.receiver), SharerOnly(self.model.sharers[0])
+        for responder in (receiver, TextToText(receiver, sharer, self.message_prompt)):
             self.console.print(
                 f"[bold]{responder.name}[/bold] {responder.respond(asked, **self.generate_kwargs)[0].text}"
             )
