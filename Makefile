@@ -14,7 +14,7 @@ FIND_PYTHON = for p in python3 python3.11 python3.12 python3.13 python3.14; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done
 PYTHON ?= $(shell $(FIND_PYTHON))
 
-# Small models: more threads than this only spin. Nothing is looked up on the hub.
+# Tiny models: more threads than this only spin. Nothing is looked up on the hub.
 TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 
 .PHONY: install quickstart test test-slow lint format types contracts notebooks clean
@@ -32,8 +32,8 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 quickstart: install
-	HF_HUB_OFFLINE=1 $(BIN)/lightning fit --config configs/fit/quickstart.yaml
-	HF_HUB_OFFLINE=1 $(BIN)/lightning test --config configs/eval/quickstart.yaml
+	$(TEST_ENV) $(BIN)/lightning fit --config configs/fit/quickstart.yaml
+	$(TEST_ENV) $(BIN)/lightning test --config configs/eval/quickstart.yaml
 	@test -f $(RUN)/fuser/fuser_config.json && test -f $(RUN)/report.json
 	@echo "Fuser: $(RUN)/fuser   Evaluation: $(RUN)/report.json   Talk to it: $(BIN)/lightning chat --fuser $(RUN)/fuser"
 
