@@ -8,15 +8,18 @@ from typing import Any
 import datasets
 import lightning as L
 import torch
+from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from torch import distributed
 
 from c2c_lightning.data.batch import TrainingBatch
 from c2c_lightning.data.buckets import BatchLimits
 from c2c_lightning.data.encode import Encoder
 from c2c_lightning.data.feed import ResumableLoader, TableFeed
-from c2c_lightning.data.prepare import Settings
+from c2c_lightning.data.prepare import Settings, sources_of
 from c2c_lightning.data.report import DataReport
 from c2c_lightning.data.sources import Mixture, Source
+from c2c_lightning.data.stream_feed import StreamFeed, is_stream
 from c2c_lightning.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -42,6 +45,7 @@ class InstructionDataModule(L.LightningDataModule):
         max_rows: read only the first rows of each training source (the paper takes 500,000 of OpenHermes-2.5).
         max_validation_rows: use no more rows for validation.
         max_bad_share: the share of rows of a source that may be unreadable; more fail the run.
+        stream_rows: rows of a stream that are read ahead and shuffled together.
         cache_dir: where encoded rows are kept; default a folder in the cache of `datasets`.
         encoder: makes tokens of conversations; default that of the Lightning module.
     """
@@ -59,6 +63,7 @@ class InstructionDataModule(L.LightningDataModule):
         max_rows: int | None = None,
         max_validation_rows: int | None = None,
         max_bad_share: float = 0.01,
+        stream_rows: int = 4096,
         cache_dir: str | None = None,
         encoder: Encoder | None = None,
     ) -> None:
@@ -76,10 +81,11 @@ class InstructionDataModule(L.LightningDataModule):
         self.max_rows = max_rows
         self.max_validation_rows = max_validation_rows
         self.max_bad_share = max_bad_share
+        self.stream_rows = stream_rows
         self.cache_dir = cache_dir
         self.report = DataReport()
         self._encoder = encoder
-        self._feed: TableFeed | None = None
+        self._feed: TableFeed | StreamFeed | None = None
         self._loader: ResumableLoader | None = None
         self._resume: dict[str, Any] | None = None
 
@@ -106,14 +112,19 @@ class InstructionDataModule(L.LightningDataModule):
         """
         if self._feed is not None:
             return
-        self._feed = TableFeed(self.train, self.validation, self._settings())
+        if any(is_stream(source) for source in sources_of(self.train)):
+            self._feed = StreamFeed(self.train, self.validation, self._settings(), self.stream_rows)
+        else:
+            self._feed = TableFeed(self.train, self.validation, self._settings())
         self.report = self._feed.report()
         rank_zero_info(f"Data:\n{self.report.to_text()}")
 
     def train_dataloader(self) -> Any:
         """Training batches; after a restart they go on where the checkpoint stopped."""
         feed = self._prepared()
-        loader = feed.train_loader(*self._place())
+        loader: ResumableLoader = feed.train_loader(*self._place())
+        if isinstance(feed, StreamFeed):
+            self._check_trainer_ends()
         loader.on_new_length = self._tell_length
         if self._resume is None:
             loader.set_epoch(0 if self.trainer is None else self.trainer.current_epoch)
@@ -136,21 +147,23 @@ class InstructionDataModule(L.LightningDataModule):
     def teardown(self, stage: str) -> None:
         """Say at the end of training what was dropped."""
         if stage == "fit" and self._feed is not None:
+            self._update_report()
             rank_zero_info(f"Data:\n{self.report.to_text()}")
 
     def state_dict(self) -> dict[str, Any]:
         """How far the epoch has got, and what was read and dropped."""
+        self._update_report()
         state: dict[str, Any] = {"report": self.report.to_dict()}
         if self._loader is not None and self.trainer is not None:
             # What was trained on, also while the callbacks of the last batch still run.
             done = self.trainer.fit_loop.epoch_loop.batch_progress.state_dict()["current"]["processed"]
-            state["place"] = self._loader.state(done, self.trainer.num_training_batches)
+            state["places"] = _gathered(self._loader.state(done, self.trainer.num_training_batches))
             state["data"] = self._data_key()
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep the place; the loader that goes there is made later."""
-        self._resume = state_dict if "place" in state_dict else None
+        self._resume = state_dict if "places" in state_dict else None
 
     def _go_on(self, loader: ResumableLoader, state: dict[str, Any]) -> None:
         if state["data"] != self._data_key():
@@ -158,7 +171,23 @@ class InstructionDataModule(L.LightningDataModule):
                 "The data, its order or the size of batches differ from those of the checkpoint. Training goes on at "
                 "the same step, but some rows of this epoch will come twice and others not at all."
             )
-        loader.resume(state["place"])
+        loader.resume(state["places"])
+
+    def _update_report(self) -> None:
+        if self._feed is not None and self._loader is not None and (seen := self._loader.reports()):
+            self.report = self._feed.report(seen)
+
+    def _check_trainer_ends(self) -> None:
+        trainer = self.trainer
+        if trainer is None:
+            return
+        has_timer = any(isinstance(callback, Timer) for callback in getattr(trainer, "callbacks", []))
+        if trainer.max_steps == -1 and not has_timer and trainer.limit_train_batches == 1.0:
+            raise DataError("A stream has no end, so the trainer needs one: set `trainer.max_steps`.")
+        if trainer.val_check_interval == 1.0 and trainer.limit_train_batches == 1.0 and trainer.limit_val_batches:
+            rank_zero_warn(
+                "A stream has no epochs: set `trainer.val_check_interval` to a number of batches to validate."
+            )
 
     def _data_key(self) -> list[Any]:
         """What the order of batches depends on, but for the number of processes."""
@@ -176,7 +205,7 @@ class InstructionDataModule(L.LightningDataModule):
         if isinstance(self.trainer.val_check_interval, float) and self.trainer.val_check_batch is not None:
             self.trainer.val_check_batch = max(1, int(loop.max_batches * self.trainer.val_check_interval))
 
-    def _prepared(self) -> TableFeed:
+    def _prepared(self) -> TableFeed | StreamFeed:
         self.prepare()
         assert self._feed is not None
         return self._feed
@@ -201,3 +230,12 @@ class InstructionDataModule(L.LightningDataModule):
             pin_memory=torch.cuda.is_available(),
             seed=self.seed,
         )
+
+
+def _gathered(state: dict[str, Any]) -> list[dict[str, Any]]:
+    """The state of every process; all processes call this together."""
+    if not distributed.is_available() or not distributed.is_initialized():
+        return [state]
+    states: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(states, state)
+    return states

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from c2c_lightning.data.loader import EpochLoader, collate_for
 from c2c_lightning.data.mixing import MixedRows
 from c2c_lightning.data.prepare import PreparedRows, Settings, hold_out, leave_out_questions, prepare, sources_of
-from c2c_lightning.data.report import DataReport
+from c2c_lightning.data.report import DataReport, SourceReport
 from c2c_lightning.data.sampler import BatchSampler, EpochRows, Progress
 from c2c_lightning.data.sources import Mixture, Source
 
@@ -15,6 +15,7 @@ Data = Source | Mixture | Sequence[Source]
 """One source, a mixture, or several sources of which every row is read."""
 
 
+@runtime_checkable  # tests check types at run time
 class ResumableLoader(Protocol):
     """Batches whose place can be kept and found again."""
 
@@ -23,8 +24,11 @@ class ResumableLoader(Protocol):
     def state(self, done: int, limit: float) -> dict[str, Any]:
         """The place after `done` batches of the trainer's epoch, which takes at most `limit`."""
 
-    def resume(self, state: dict[str, Any]) -> None:
-        """Go on at a place."""
+    def resume(self, states: Sequence[dict[str, Any]]) -> None:
+        """Go on at the places of the processes of an earlier run."""
+
+    def reports(self) -> list[SourceReport]:
+        """What was read so far, if that is not known from the beginning."""
 
     def set_epoch(self, epoch: int) -> None:
         """Go to an epoch."""
@@ -52,21 +56,19 @@ class TableFeed:
 
     def train_loader(self, rank: int, world_size: int) -> EpochLoader:
         """Training batches for one process of several."""
-        return self._loader(self._train, self._sampler(rank, world_size))
+        how, sampler = self._how, self._sampler(rank, world_size)
+        return EpochLoader(self._train.table, sampler, collate_for(how.encoder), how.num_workers, how.pin_memory)
 
     def validation_loader(self, rank: int, world_size: int) -> EpochLoader | None:
         """Validation batches for one process of several, the same each time; None without validation data."""
-        if self._held_out is None:
-            return None
-        rows = self._held_out.rows
-        how = replace(self._how, num_workers=min(self._how.num_workers, 1))
-        sampler = BatchSampler(
-            self._held_out.table.lengths, how.limits, 0, rank, world_size, shuffle=False, epoch_rows=lambda _: rows
-        )
-        return EpochLoader(self._held_out.table, sampler, collate_for(how.encoder), how.num_workers, how.pin_memory)
+        return None if self._held_out is None else evaluation_loader(self._held_out, self._how, rank, world_size)
 
-    def report(self) -> DataReport:
-        """What was read, kept and dropped, and how much of an epoch is padding."""
+    def report(self, seen: Sequence[SourceReport] = ()) -> DataReport:
+        """What was read, kept and dropped, and how much of an epoch is padding.
+
+        Args:
+            seen: nothing; a stream's feed needs it.
+        """
         sampler = self._sampler(0, 1)
         lengths = self._train.table.lengths
         batches = [lengths.take(batch) for batch in sampler.remaining(Progress())]
@@ -94,9 +96,16 @@ class TableFeed:
             self._train.table.lengths, how.limits, how.seed, rank, world_size, epoch_rows=self._epoch_rows
         )
 
-    def _loader(self, rows: PreparedRows, sampler: BatchSampler) -> EpochLoader:
-        how = self._how
-        return EpochLoader(rows.table, sampler, collate_for(how.encoder), how.num_workers, how.pin_memory)
+
+def evaluation_loader(prepared: PreparedRows, how: Settings, rank: int, world_size: int) -> EpochLoader:
+    """Batches in order of length, the same each time, for one process of several."""
+    rows = prepared.rows
+    sampler = BatchSampler(
+        prepared.table.lengths, how.limits, 0, rank, world_size, shuffle=False, epoch_rows=lambda _: rows
+    )
+    # One worker is enough: the rows are few and nothing shuffles them.
+    num_workers = min(how.num_workers, 1)
+    return EpochLoader(prepared.table, sampler, collate_for(how.encoder), num_workers, how.pin_memory)
 
 
 def _epoch_rows(data: Data, prepared: PreparedRows, seed: int) -> EpochRows:

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from c2c_lightning.data.batch import TrainingBatch
 from c2c_lightning.data.collate import collate_examples
 from c2c_lightning.data.encode import EncodedExample, Encoder
+from c2c_lightning.data.report import SourceReport
 from c2c_lightning.data.sampler import BatchSampler, Progress
 from c2c_lightning.data.tokens import TokenTable
 
@@ -102,20 +103,21 @@ class EpochLoader:
             self._length = len(self.batches)
             self.on_new_length()
 
-    def resume(self, state: dict[str, Any]) -> None:
+    def resume(self, states: Sequence[dict[str, Any]]) -> None:
         """Go on after what is done, in the next epoch if nothing is left of this one.
 
         Args:
-            state: what `state` gave.
+            states: what `state` gave, one for each process of that run; all are the same.
         """
+        state = states[0]
         progress = Progress(state["epoch"], tuple((world, done) for world, done in state["runs"]))
         done = int(state["batches"])
         left = len(self.batches.remaining(progress)) // self.batches.world_size if progress.runs else 0
         if progress.runs[-1:] and progress.runs[-1][0] != self.batches.world_size:
             logger.warning(
-                "The checkpoint was written by %d processes, this run has %d. Every row still comes once in this epoch, "
-                "but other rows make up a step, and an epoch has another number of steps, which moves schedules that "
-                "count them. Random numbers differ too.",
+                "The checkpoint was written by %d processes, this run has %d. Each row still comes once in this epoch, "
+                "but in other batches; epochs have another number of steps, which moves schedules that count them; and "
+                "random numbers differ.",
                 progress.runs[-1][0],
                 self.batches.world_size,
             )
@@ -140,6 +142,10 @@ class EpochLoader:
         progress = progress.after(self.batches.world_size, done - before)
         runs = [list(run) for run in progress.runs]
         return {"epoch": progress.epoch, "runs": runs, "batches": done, "is_over": done >= limit}
+
+    def reports(self) -> list[SourceReport]:
+        """Nothing: a table's rows are counted before training."""
+        return []
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing: the data module keeps the state. With this method Lightning knows that resuming is safe."""

@@ -56,6 +56,10 @@ class Settings:
     pin_memory: bool = False
     seed: int = 0
 
+    def is_held_out(self, key: int) -> bool:
+        """Whether a question belongs to the validation data that is taken out of the training data."""
+        return key < self.validation_share * KEY_RANGE
+
 
 @dataclass
 class PreparedRows:
@@ -127,7 +131,7 @@ def prepare(sources: Sequence[Source], use: str, how: Settings) -> PreparedRows:
     borders = np.cumsum([0, *map(len, tables)])
     parts = [np.arange(start, end) for start, end in pairwise(borders)]
     prepared = PreparedRows(table, [part[~table.is_rejected[part]] for part in parts], reports)
-    too_long = prepared.leave_out(_longest(table) > how.max_length)
+    too_long = prepared.leave_out(table.longest > how.max_length)
     for report, count in zip(reports, too_long, strict=True):
         report.drop(TOO_LONG, count)
         if not report.kept:
@@ -174,14 +178,6 @@ def leave_out_questions(train: PreparedRows, validation: PreparedRows) -> None:
         report.drop(IN_VALIDATION, count)
     if not len(train.rows):
         raise DataError("Every question of the training data is in the validation data too.")
-
-
-def _longest(table: TokenTable) -> Rows:
-    """Tokens of the model that reads most of each row, (rows,)."""
-    lengths = table.lengths
-    receiver = lengths.prompts[:, 0] + lengths.responses
-    longest: Rows = np.maximum(receiver, lengths.prompts.max(1))
-    return longest
 
 
 def _rejections(name: str, use: str, table: datasets.Dataset) -> SourceReport:

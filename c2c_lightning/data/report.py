@@ -1,9 +1,9 @@
 """What was read, kept and dropped, and why: nothing is dropped silently."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from c2c_lightning.data.rows import BAD_KINDS
 from c2c_lightning.errors import DataError
@@ -54,6 +54,24 @@ class SourceReport:
         if len(self.examples) < _SHOWN:
             self.examples.append(f"{origin}: {why}")
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, for checkpoints, logs and model cards."""
+        return {**asdict(self), "dropped": dict(self.dropped), "examples": list(self.examples)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """What `to_dict` gave."""
+        return cls(
+            **{**values, "dropped": Counter(values.get("dropped", {})), "examples": [*values.get("examples", [])]}
+        )
+
+    def add(self, other: "SourceReport") -> None:
+        """Count what another reader of the same source saw."""
+        self.rows += other.rows
+        self.dropped += other.dropped
+        self.held_out += other.held_out
+        self.examples = (self.examples + other.examples)[:_SHOWN]
+
     def check(self, max_bad_share: float) -> None:
         """Make sure that most rows could be read.
 
@@ -95,10 +113,7 @@ class DataReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for checkpoints, logs and model cards."""
-        return {
-            **asdict(self),
-            "sources": [{**asdict(s), "dropped": dict(s.dropped), "kept": s.kept} for s in self.sources],
-        }
+        return {**asdict(self), "sources": [source.to_dict() for source in self.sources]}
 
     def to_text(self) -> str:
         """Lines to read."""

@@ -40,11 +40,28 @@ class Accepted:
 
     Attributes:
         example: its tokens.
-        key: a number from 0 up to 2**63 - 1 that is the same for the same prompt, whatever its case and white space.
+        key: see `ReadRow`.
         origin: where the row stands.
     """
 
     example: EncodedExample
+    key: int
+    origin: str
+
+
+@dataclass(frozen=True)
+class ReadRow:
+    """A row that was read and checked, but not encoded.
+
+    Attributes:
+        messages: the conversation; its last message is the response.
+        own: what sharers read instead, None for the same.
+        key: a number from 0 up to 2**63 - 1 that is the same for the same prompt, whatever its case and white space.
+        origin: where the row stands.
+    """
+
+    messages: Conversation
+    own: Conversation | None
     key: int
     origin: str
 
@@ -71,39 +88,52 @@ class RowEncoder:
         Returns:
             One result per row.
         """
-        read = [self._read(row, number) for number, row in enumerate(rows, first)]
-        good = [item for item in read if not isinstance(item, Rejected)]
-        encoded = iter(self._encode(good))
+        read = [self.read(row, number) for number, row in enumerate(rows, first)]
+        encoded = iter(self.encode([item for item in read if isinstance(item, ReadRow)]))
         return [item if isinstance(item, Rejected) else next(encoded) for item in read]
 
-    def _read(self, row: Mapping[str, Any], number: int) -> "_Read | Rejected":
+    def read(self, row: Mapping[str, Any], number: int) -> ReadRow | Rejected:
+        """Read and check a row without encoding it.
+
+        Args:
+            row: as the source loads it.
+            number: its number, from 0.
+
+        Returns:
+            The conversation, or why it is none.
+        """
         origin = row.get(ORIGIN) or f"{self.source.name} row {number}"
         try:
             messages, own = self.source.messages(decode(row))
             _refuse_nul([*messages, *(own or [])])
             if messages and messages[-1]["role"] == "assistant" and not messages[-1]["content"].strip():
                 return Rejected(NO_RESPONSE, "The response is empty.", origin)
-            return _Read(check_example(messages), own, origin)
+            return ReadRow(check_example(messages), own, prompt_key(messages, own), origin)
         except TooLargeError as problem:
             return Rejected(TOO_LARGE, str(problem), origin)
-        except (C2CError, KeyError, TypeError, ValueError, AttributeError) as problem:
+        except (C2CError, LookupError, TypeError, ValueError, AttributeError) as problem:
             # A source of someone's own may trip over a row in any of these ways.
             return Rejected(MALFORMED, f"{problem}" if isinstance(problem, C2CError) else repr(problem), origin)
 
-    def _encode(self, rows: "list[_Read]") -> list[Accepted | Rejected]:
+    def encode(self, rows: Sequence[ReadRow]) -> list[Accepted | Rejected]:
+        """Encode rows that were read, with one tokenizer call for all.
+
+        Args:
+            rows: the rows.
+
+        Returns:
+            One result per row; a chat template may refuse some.
+        """
         if not rows:
             return []
         try:
             examples = self.encoder.encode_examples([row.messages for row in rows], [row.own for row in rows])
-        except C2CError as problem:  # a chat template refuses one of them: find out which
+        except C2CError as problem:  # one of them does not fit: find out which
             if len(rows) == 1:
                 return [Rejected(MALFORMED, str(problem), rows[0].origin)]
             half = len(rows) // 2
-            return self._encode(rows[:half]) + self._encode(rows[half:])
-        return [
-            Accepted(example, prompt_key(row.messages, row.own), row.origin)
-            for row, example in zip(rows, examples, strict=True)
-        ]
+            return self.encode(rows[:half]) + self.encode(rows[half:])
+        return [Accepted(example, row.key, row.origin) for row, example in zip(rows, examples, strict=True)]
 
 
 def prompt_key(messages: Conversation, own: Conversation | None = None) -> int:
@@ -119,13 +149,6 @@ def prompt_key(messages: Conversation, own: Conversation | None = None) -> int:
     asked = [message["content"] for message in (*messages[:-1], *(own or []))]
     folded = " ".join(" ".join(asked).casefold().split())
     return int.from_bytes(blake2b(folded.encode(), digest_size=8).digest()) >> 1
-
-
-@dataclass(frozen=True)
-class _Read:
-    messages: Conversation
-    own: Conversation | None
-    origin: str
 
 
 def _refuse_nul(messages: Conversation) -> None:

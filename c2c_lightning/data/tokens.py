@@ -15,7 +15,7 @@ import numpy as np
 from filelock import FileLock
 
 from c2c_lightning.data.assemble import EncodedPrompt, SharerEncoding
-from c2c_lightning.data.buckets import Lengths
+from c2c_lightning.data.buckets import Lengths, Rows
 from c2c_lightning.data.encode import EncodedExample, Encoder
 from c2c_lightning.data.rows import Accepted, Rejected, RowEncoder
 from c2c_lightning.data.sources.base import Source
@@ -83,7 +83,7 @@ def _encode_into(folder: Path, rows: RowEncoder, max_rows: int | None, num_proc:
     """Encode into a folder of another name, which gets its own when it is complete."""
     table = rows.source.load()
     if not isinstance(table, datasets.Dataset):
-        raise DataError(f"{rows.source.name} is a stream; only tables can be encoded ahead.")
+        raise DataError(f"{rows.source.name} is a stream. Give it an attribute `streaming` that is True.")
     table = table if max_rows is None else table.select(range(min(max_rows, len(table))))
     if not len(table):
         raise DataError(f"{rows.source.name} has no rows.")
@@ -211,6 +211,13 @@ class TokenTable:
         widths = np.zeros((len(table), models), np.int64)
         widths[~self.is_rejected] = prompts.reshape(-1, models)
         self.lengths = Lengths(widths, responses.fill_null(0).to_numpy().astype(np.int64))
+
+    @property
+    def longest(self) -> Rows:
+        """Tokens of the model that reads most of each row, (rows,)."""
+        prompts = self.lengths.prompts
+        longest: Rows = np.maximum(prompts[:, 0] + self.lengths.responses, prompts.max(1))
+        return longest
 
     def __len__(self) -> int:
         """Number of rows."""
