@@ -66,10 +66,10 @@ def _read_response(model: "C2CModel", text: PromptBatch, number: int, kv: LayerS
 def with_response(model: "C2CModel", prompt: PromptBatch, ids: Tensor, mask: Tensor) -> PromptBatch:
     """Prompt and response as one prompt whose every further token is fused.
 
-    One masked column is put at the end, since the last token of a prompt is never part of a span.
+    One column that is never run is put at the end, since the last token of a prompt is never part of a span.
     """
     receiver = prompt.receiver
-    columns = torch.cat([mask.long(), torch.zeros_like(mask[:, :1]).long()], 1)
+    columns = F.pad(mask.long(), (0, 1), value=1)
     steps = columns.cumsum(1)
 
     def longer(tokens: TokenBatch, new_ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
