@@ -174,7 +174,10 @@ _PLAIN = """\
 {{ message['content'] }}{{ eos_token if loop.last and message['role'] == 'assistant' else '\\n' }}\
 {% endfor %}"""
 
-_NAMED = {"question_answer": _QUESTION_ANSWER, "dialogue": _DIALOGUE, "plain": _PLAIN}
+# What is asked is the beginning of a text, and the answer goes on with it.
+_TEXT = "{{ bos_token }}{% for message in messages %}{{ message['content'] }}{% endfor %}"
+
+_NAMED = {"question_answer": _QUESTION_ANSWER, "dialogue": _DIALOGUE, "plain": _PLAIN, "text": _TEXT}
 
 
 @dataclass(frozen=True)
