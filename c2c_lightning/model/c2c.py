@@ -11,16 +11,14 @@ from torch import Tensor, nn
 from transformers.cache_utils import Cache
 
 from c2c_lightning.data.batch import PromptBatch, TrainingBatch, positions_of
-from c2c_lightning.data.collate import collate_prompts
-from c2c_lightning.data.conversation import Conversation
-from c2c_lightning.data.encode import Encoder
 from c2c_lightning.errors import PairMismatchError
 from c2c_lightning.export.description import TrainingRecord
 from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.fuser.fuser import Fuser
 from c2c_lightning.kv.layer import LayerStack
+from c2c_lightning.model.conversing import Conversing
 from c2c_lightning.model.frozen import FrozenLM
-from c2c_lightning.model.generation import generate, pad_id
+from c2c_lightning.model.generation import generate
 from c2c_lightning.model.modes import MODES, FusionMode, SharerKV, driving
 from c2c_lightning.model.pretrained import DType, ModelLike, load_pretrained, save_pretrained
 
@@ -38,7 +36,7 @@ class C2COutput:
     logits: Tensor
 
 
-class C2CModel(nn.Module):
+class C2CModel(Conversing, nn.Module):
     """The receiver, answering on a cache that its sharers' caches are fused into.
 
     Only `fuser` is a submodule: it alone trains, and it alone is in the state dict.
@@ -58,7 +56,6 @@ class C2CModel(nn.Module):
             fuser = Fuser(receiver.geometry, [sharer.geometry for sharer in sharers], fuser)
         self.fuser: Fuser = fuser
         self.training_record: TrainingRecord | None = None
-        self._encoder: tuple[str, Encoder] | None = None
 
     @property
     def mode(self) -> FusionMode:
@@ -228,46 +225,6 @@ class C2CModel(nn.Module):
     def save_pretrained(self, directory: str | Path) -> Path:
         """Write the fuser directory: the fuser's choices, weights and card; language models are only named."""
         return save_pretrained(directory, self.fuser, self.receiver, self.sharers, self.training_record)
-
-    @property
-    def encoder(self) -> Encoder:
-        """Encodes conversations for these models, with the configured token alignment."""
-        alignment = self.fuser.config.token_alignment
-        if self._encoder is None or self._encoder[0] != alignment:
-            readings = [sharer.reading for sharer in self.sharers]
-            self._encoder = alignment, Encoder(self.receiver.reading, readings, alignment)
-        return self._encoder[1]
-
-    def encode(
-        self, conversations: Sequence[Conversation], sharer_conversations: Sequence[Any] | None = None
-    ) -> PromptBatch:
-        """Conversations as a batch of prompts: chat templates, alignment, left padding.
-
-        Args:
-            conversations: each a list of messages that ends with the one to answer.
-            sharer_conversations: for each what the sharers read instead (private context), or None for the same.
-        """
-        prompts = self.encoder.encode_many(conversations, sharer_conversations)
-        return collate_prompts(prompts, pad_id(self.receiver), [pad_id(sharer) for sharer in self.sharers])
-
-    def chat(
-        self,
-        conversations: Sequence[Conversation],
-        sharer_conversations: Sequence[Any] | None = None,
-        **generate_kwargs: Any,
-    ) -> list[str]:
-        """Answers to conversations, as text.
-
-        Args:
-            conversations: each a list of messages that ends with the one to answer.
-            sharer_conversations: for each what the sharers read instead, or None for the same.
-            generate_kwargs: everything that transformers' `generate` takes.
-        """
-        prompt = self.encode(conversations, sharer_conversations)
-        ids = self.generate(prompt, **generate_kwargs)
-        new = ids[:, prompt.num_receiver_tokens :]
-        texts: list[str] = self.receiver.tokenizer.batch_decode(new, skip_special_tokens=True)
-        return [text.strip() for text in texts]
 
     @torch.no_grad()
     def generate(
