@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Sequence
 
 from jsonargparse import ArgumentError
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 from rich.logging import RichHandler
 
@@ -43,7 +44,7 @@ def main(args: Sequence[str] | None = None) -> None:
         COMMANDS[given[0]][0](given)
     except ArgumentError as error:
         _fail(errors, f"{error}\n{_hint(given)}", 2)
-    except C2CError as error:
+    except (C2CError, MisconfigurationException) as error:
         _fail(errors, f"{error}", 1)
 
 

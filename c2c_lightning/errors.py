@@ -55,3 +55,7 @@ class CheckpointError(C2CError):
 
 class GenerationError(C2CError):
     """A way to generate that would silently give wrong tokens on a fused cache."""
+
+
+class ConfigurationError(C2CError):
+    """A run's configuration with values that one of its parts refuses."""

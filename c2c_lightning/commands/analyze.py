@@ -20,6 +20,9 @@ ANALYSES = ("alignment",)
 
 def run_analyze(args: Sequence[str]) -> None:
     """Pick the analysis that the second word names."""
+    if list(args[1:2]) in (["-h"], ["--help"]):
+        Console().print(f"usage: lightning analyze {'|'.join(ANALYSES)} --config FILE [--help]", markup=False)
+        raise SystemExit(0)
     if len(args) < 2 or args[1] not in ANALYSES:
         raise ArgumentError(None, f"say what to analyze: lightning analyze {'|'.join(ANALYSES)} --config FILE")
     analyze_alignment(args[2:])

@@ -13,6 +13,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.plugins import CheckpointIO
 from lightning.pytorch.trainer.states import TrainerFn
 
+from c2c_lightning.errors import C2CError, ConfigurationError, MissingExtraError
 from c2c_lightning.training.callbacks.access import is_trial
 from c2c_lightning.training.callbacks.progress import Progress
 from c2c_lightning.training.checkpoint import AtomicCheckpointIO
@@ -38,6 +39,10 @@ TRAINER_DEFAULTS: dict[str, Any] = {
     "log_every_n_steps": 10,
     "gradient_clip_val": 1.0,
 }
+
+
+# Packages that loggers need, and the extra of this package that brings them.
+EXTRAS = {"wandb": "wandb", "tensorboard": "tensorboard"}
 
 
 class HelpFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
@@ -115,6 +120,18 @@ class C2CLightningCLI(LightningCLI):
         parser.prog = "lightning"
         return parser
 
+    def instantiate_classes(self) -> None:
+        """Make everything that the configuration names.
+
+        Raises:
+            MissingExtraError: one of the loggers or callbacks needs a package that is not installed.
+            ConfigurationError: a part refuses its values.
+        """
+        try:
+            super().instantiate_classes()
+        except (ImportError, ValueError) as problem:
+            raise user_error(problem) or problem from problem
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add what every run has unless the configuration brings its own: the bar, and checkpoints that are whole."""
         config = self._get(self.config_init, "trainer", default={})
@@ -127,6 +144,22 @@ class C2CLightningCLI(LightningCLI):
 
     def _parse_ckpt_path(self) -> None:
         """Keep the configuration: Lightning would lay the checkpoint's hyperparameters over it."""
+
+
+def user_error(problem: Exception) -> C2CError | None:
+    """What a user can mend about a part that could not be made; None for a fault of ours.
+
+    jsonargparse wraps what a constructor raises into a ValueError, sometimes twice.
+    """
+    for package, extra in EXTRAS.items():
+        if f"Requirement '{package}" in str(problem) or f"No module named '{package}" in str(problem):
+            return MissingExtraError(f"{package} is not installed: pip install 'c2c-lightning[{extra}]'")
+    inner: BaseException = problem
+    while not isinstance(inner, C2CError) and (inner.__cause__ or inner.__context__) is not None:
+        inner = inner.__cause__ or inner.__context__ or inner
+    if isinstance(inner, C2CError):
+        return inner
+    return ConfigurationError(str(inner)) if isinstance(inner, ValueError) else None
 
 
 def as_list(value: Any) -> list[Any]:

@@ -82,6 +82,12 @@ def test_predict(inside: Path) -> None:
     assert all(set(line) == {"id", "messages", "answer", "reference"} for line in lines)
 
 
+def test_test(inside: Path) -> None:
+    main(["test", "--config", str(TESTS / "conf" / "test.yaml")])
+    report = json.loads((inside / "run" / "report.json").read_text())
+    assert set(report["benchmarks"]["quickstart"]["responders"]) == {"receiver", "c2c", "c2c:zero"}
+
+
 def test_export(inside: Path, tmp_path: Path) -> None:
     main(["export", "--ckpt_path", "run/checkpoints/last.ckpt", "--output_dir", str(tmp_path / "fuser")])
     ours, theirs = (C2CModel.from_pretrained(path).fuser.state_dict() for path in (tmp_path / "fuser", "run/fuser"))
@@ -158,6 +164,21 @@ def test_wrong_paths(
     assert named in fails(capsys, 1, [*command, *root])
 
 
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--model.fuser.num_layers", "2"], "num_layers is 2"),
+        (["--data.validation_share", "2"], "validation_share"),
+        (["--data.train.class_path", "MultipleChoice", "--data.train.init_args.question", "x"], "{question}"),
+        (["--trainer.strategy", "fastest"], "fastest"),
+        (["--trainer.devices", "0"], "devices"),
+        (["--model.receiver.path", "embedded:nobody"], "nobody"),
+    ],
+)
+def test_impossible_values(options: list[str], named: str, inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert named in fails(capsys, 1, ["fit", "--config", FIT, *options])
+
+
 def test_malformed_data(inside: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = tmp_path / "rows.jsonl"
     data.write_text('{"messages": [{"role"\n')
@@ -184,6 +205,7 @@ def test_help_of_a_command(command: str, capsys: pytest.CaptureFixture[str]) -> 
     assert f"usage: lightning {command}" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_as_a_module() -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "c2c_lightning", "frob"]
