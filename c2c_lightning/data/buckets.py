@@ -29,6 +29,12 @@ class Lengths:
         """The lengths of some rows."""
         return Lengths(self.prompts[rows], self.responses[rows])
 
+    def blurred(self, random: np.random.Generator, share: float) -> "Lengths":
+        """Each length up to `share` longer at random, so that rows of about one length are sorted anew each time."""
+        prompts = np.ceil(self.prompts * random.uniform(1, 1 + share, (len(self), 1)))
+        responses = np.ceil(self.responses * random.uniform(1, 1 + share, len(self)))
+        return Lengths(prompts.astype(np.int64), responses.astype(np.int64))
+
     @property
     def real_tokens(self) -> int:
         """Tokens of all models together, without padding."""

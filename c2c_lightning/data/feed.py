@@ -21,7 +21,7 @@ class ResumableLoader(Protocol):
 
     on_new_length: Callable[[], None]
 
-    def state(self, done: int, limit: float) -> dict[str, Any]:
+    def state(self, done: int, limit: int | float) -> dict[str, Any]:
         """The place after `done` batches of the trainer's epoch, which takes at most `limit`."""
 
     def resume(self, states: Sequence[dict[str, Any]]) -> None:

@@ -50,7 +50,10 @@ def load_rows(
         return _from_hub(path, split, subset, revision, streaming)
     if files[0].suffix == ".parquet":
         return _parquet(files, streaming)
-    gen_kwargs = {"pieces": [piece for file in files for piece in pieces_of(file)], "max_row_bytes": max_row_bytes}
+    pieces = [piece for file in files for piece in pieces_of(file)]
+    if next(read_pieces(pieces, max_row_bytes), None) is None:
+        raise DataError(f"`{path}` has no rows, only blank lines.")
+    gen_kwargs = {"pieces": pieces, "max_row_bytes": max_row_bytes}
     if streaming:
         return datasets.IterableDataset.from_generator(read_pieces, FEATURES, gen_kwargs)
     return datasets.Dataset.from_generator(read_pieces, FEATURES, gen_kwargs=gen_kwargs)

@@ -3,8 +3,9 @@
 import gzip
 import json
 from collections.abc import Iterator, Mapping
+from io import BufferedIOBase
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import datasets
 
@@ -137,8 +138,8 @@ def _lines(piece: Piece) -> Iterator[tuple[int, bytes]]:
             raise DataError(f"`{path}` cannot be read on: {problem}. Was its download cut short?") from problem
 
 
-def _opened(path: Path) -> BinaryIO:
-    return cast(BinaryIO, gzip.open(path, "rb")) if path.suffix == ".gz" else path.open("rb")
+def _opened(path: Path) -> BufferedIOBase:
+    return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
 
 
 def _items(path: Path) -> Iterator[tuple[int, bytes]]:

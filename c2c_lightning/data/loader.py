@@ -126,7 +126,7 @@ class EpochLoader:
         is_over = state["is_over"] or not left
         self._next = self._current = (Progress(progress.epoch + 1), 0) if done and is_over else (progress, done)
 
-    def state(self, done: int, limit: float) -> dict[str, Any]:
+    def state(self, done: int, limit: int | float) -> dict[str, Any]:
         """How far the epoch has got.
 
         Args:

@@ -63,7 +63,7 @@ class StreamLoader:
         if epoch != self._epoch:
             self._epoch, self._before_epoch = epoch, self._seen
 
-    def state(self, done: int, limit: float) -> Place:
+    def state(self, done: int, limit: int | float) -> Place:
         """Where the readers of this process stood.
 
         Args:

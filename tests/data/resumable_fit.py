@@ -1,7 +1,7 @@
 """One training run as a process of its own, to be killed and resumed: `python resumable_fit.py '{"folder": ...}'`.
 
-Writes a line per batch to `FOLDER/steps-RANK.jsonl` (step, what the batch held, loss to the last bit) and the weights to
-`FOLDER/final.pt`. A resumed run appends, so that a step may be there twice.
+Writes a line per batch to `FOLDER/steps-RANK.jsonl` (step, what the batch held, loss to the last bit) and the
+weights to `FOLDER/final.pt`. A resumed run appends, so that a step may be there twice.
 """
 
 import hashlib

@@ -8,7 +8,7 @@ from pathlib import Path
 def chat_rows(count: int, seed: int = 0) -> list[dict[str, object]]:
     """Conversations of very different lengths; each question is asked once."""
     draw = random.Random(seed)
-    words = "capital city river answer question arrow morning Arlen Velmora why there".split()
+    words = ["capital", "city", "river", "answer", "question", "arrow", "morning", "Arlen", "Velmora", "why", "there"]
 
     def text(longest: int) -> str:
         return " ".join(draw.choices(words, k=draw.randint(1, longest)))

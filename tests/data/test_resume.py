@@ -81,4 +81,6 @@ def test_killed_and_resumed_is_the_same(case: str, data: list[str], tmp_path: Pa
 
 
 def _rows(run: Run, epoch: int) -> Sequence[list[int]]:
-    return sorted(row for steps in _steps(run) for step in steps.values() if step["epoch"] == epoch for row in step["rows"])
+    return sorted(
+        row for steps in _steps(run) for step in steps.values() if step["epoch"] == epoch for row in step["rows"]
+    )
