@@ -10,7 +10,8 @@ from c2c_lightning.errors import DataError, PromptError
 from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.model.c2c import C2CModel
 from c2c_lightning.model.frozen import load_frozen
-from c2c_lightning.training.prediction import ConversationDataModule, PredictionModule, read_asked, write_lines
+from c2c_lightning.training.asked import read_asked
+from c2c_lightning.training.prediction import ConversationDataModule, PredictionModule, write_lines
 from tests.training.runs import SMALL, trainer
 
 SETTINGS = {"max_new_tokens": 4, "do_sample": False}
