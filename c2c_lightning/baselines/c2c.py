@@ -124,6 +124,23 @@ def timed_fusion(model: C2CModel, clock: PhaseClock) -> Iterator[None]:
         del model.receiver.__dict__["prefill"], model.fuser.__dict__["forward"]
 
 
+class SomeSharers(C2CResponder):
+    """C2C with a part of its sharers.
+
+    Attributes:
+        active: numbers of the sharers that take part.
+    """
+
+    def __init__(self, model: C2CModel, active: Sequence[int], view: ViewOf, name: str, measure_latency: bool) -> None:
+        """Take a fused model and the sharers that take part."""
+        super().__init__(model, view, name, measure_latency)
+        self.active = tuple(active)
+
+    def sharer_kv(self, prompt: PromptBatch, conversations: Sequence[Conversation]) -> list[LayerStack | None]:
+        """As `C2CResponder.sharer_kv`; nothing from sharers that are left out."""
+        return self.model.prefill_sharers(prompt, self.active)
+
+
 class TextAndCache:
     """T-C2C: the sharer writes a message, and its cache over the three turns is fused too (paper, table 15).
 

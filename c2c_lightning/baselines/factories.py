@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
-from c2c_lightning.baselines.c2c import C2CResponder, TextAndCache
+from c2c_lightning.baselines.c2c import C2CResponder, SomeSharers, TextAndCache
 from c2c_lightning.baselines.routing import Routing
 from c2c_lightning.baselines.single import ReceiverOnly, SharerOnly, SingleModel
 from c2c_lightning.baselines.text_to_text import AnswerAsMessage, TextToText
@@ -162,17 +162,24 @@ class ConfidenceRouting(ResponderFactory):
 
 @dataclass(frozen=True)
 class C2C(ResponderFactory):
-    """Cache-to-cache communication."""
+    """Cache-to-cache communication.
 
+    Attributes:
+        sharers: numbers of the sharers that take part; all by default.
+    """
+
+    sharers: list[int] | None = None
     needs_fuser: ClassVar[bool] = True
 
     @property
     def name(self) -> str:
         """Its name in reports."""
-        return "c2c"
+        return "c2c" if self.sharers is None else f"c2c:sharers={'+'.join(map(str, self.sharers))}"
 
     def build(self, team: Team, view: ViewOf = plain_view, measure_latency: bool = False) -> Responder:
         """The responder."""
+        if self.sharers is not None:
+            return SomeSharers(team.fused, self.sharers, view, self.name, measure_latency)
         return C2CResponder(team.fused, view, self.name, measure_latency)
 
 
