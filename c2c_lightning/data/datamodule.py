@@ -70,6 +70,9 @@ class InstructionDataModule(L.LightningDataModule):
         super().__init__()
         if not 0 <= validation_share < 1:
             raise DataError(f"`validation_share` must be at least 0 and below 1, but is {validation_share}.")
+        for name, value in (("batch_size", batch_size), ("max_tokens_per_batch", max_tokens_per_batch)):
+            if value is not None and value < 1:
+                raise DataError(f"`{name}` must be at least 1, but is {value}.")
         self.train = train
         self.validation = validation
         self.validation_share = validation_share
