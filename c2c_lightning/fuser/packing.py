@@ -34,7 +34,8 @@ def stack(parts: Sequence[Tensor]) -> Tensor:
 
 
 def pack(layers: Sequence[LayerKV], row: Tensor, token: Tensor, like: Tensor) -> PackedKV:
-    """The entries of some tokens, moved to the device and type of `like`."""
+    """The entries of some tokens, moved to the device and type of `like`; a sharer may live on another device."""
+    row, token = row.to(layers[0].keys.device), token.to(layers[0].keys.device)
     keys, values = (stack(parts)[:, row, token] for parts in ([kv.keys for kv in layers], [kv.values for kv in layers]))
     return PackedKV(keys.to(like.device, like.dtype), values.to(like.device, like.dtype))
 

@@ -25,6 +25,7 @@ class LayerKV:
 
     def rows(self, index: torch.Tensor) -> "LayerKV":
         """The entries of some rows of the batch."""
+        index = index.to(self.keys.device)
         return LayerKV(self.keys[index], self.values[index])
 
     def append(self, new: "LayerKV") -> "LayerKV":

@@ -163,5 +163,5 @@ class DecodeCache(Cache):
     def _select_clean(self, rows: Tensor) -> None:
         self.clean = [layer.rows(rows) for layer in self.clean]
         self.sharer_kv = [None if kv is None else [layer.rows(rows) for layer in kv] for kv in self.sharer_kv]
-        self.masks = [mask[rows] for mask in self.masks]
-        self.positions = [positions[rows] for positions in self.positions]
+        self.masks = [mask[rows.to(mask.device)] for mask in self.masks]
+        self.positions = [positions[rows.to(positions.device)] for positions in self.positions]

@@ -81,6 +81,10 @@ class C2CModule(LightningModule):
         self.val_loss, self.val_loss_receiver = MeanMetric(), MeanMetric()
         self._receiver_loss: Tensor | None = None
 
+    def setup(self, stage: str) -> None:
+        """A run begins; another one may have other validation data."""
+        self._receiver_loss = None
+
     def configure_model(self) -> None:
         """Load the frozen models and make a fresh fuser; runs again before validation and does nothing then."""
         if hasattr(self, "model"):
@@ -173,7 +177,7 @@ class C2CModule(LightningModule):
             self.val_loss_receiver.update(self.model.response_loss(batch, active_sharers=()) / tokens, tokens)
 
     def on_validation_epoch_end(self) -> None:
-        """Log both losses; the receiver never changes, so its loss is computed once."""
+        """Log both losses; the receiver never changes, so in one run its loss is computed once."""
         receiver_loss = self._receiver_loss
         if receiver_loss is None:
             receiver_loss = self.val_loss_receiver.compute()

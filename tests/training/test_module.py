@@ -143,3 +143,14 @@ def test_losses_are_those_of_the_model(models: Path, tmp_path: Path) -> None:
     row = batch(made, [1, 2])
     logged = float(run.callback_metrics["train/loss"])
     assert logged == pytest.approx(losses.losses[0] / int(row.response_mask.sum()))
+
+
+def test_other_validation_data_is_measured_anew(models: Path, tmp_path: Path) -> None:
+    """After a fit the same module may validate on other rows: the receiver's loss is theirs."""
+    made = module(models)
+    run = trainer(tmp_path, 1, limit_val_batches=1, num_sanity_val_steps=0)
+    run.fit(made, loader(made, [[1]]), loader(made, [[2, 3]]))
+    after = run.validate(made, loader(made, [[7, 8, 9]]), verbose=False)[0]
+    fresh = module(models)
+    alone = trainer(tmp_path, 1).validate(fresh, loader(fresh, [[7, 8, 9]]), verbose=False)[0]
+    assert after["val/loss_receiver"] == pytest.approx(alone["val/loss_receiver"], rel=1e-6)
