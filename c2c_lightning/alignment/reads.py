@@ -38,6 +38,15 @@ class Read:
         """Several reads as one."""
         return cls(*(torch.cat([getattr(read, part) for read in reads]) for part in ("row", "token", "source")))
 
+    def place_in_row(self, batch: int) -> Tensor:
+        """How many tokens each fused token is after its row's first one, (fused,).
+
+        Args:
+            batch: number of rows.
+        """
+        first = self.token.new_zeros(batch).scatter_reduce(0, self.row, self.token, "amin", include_self=False)
+        return self.token - first[self.row]
+
     def to(self, device: torch.device | str) -> "Read":
         """The same indices on another device."""
         return Read(*(index.to(device, non_blocking=True) for index in (self.row, self.token, self.source)))

@@ -30,7 +30,8 @@ from c2c_lightning.export.released_layout import (
     stack_layers,
     unstack_layer,
 )
-from c2c_lightning.fuser.fuser import Fuser, LayerGroup
+from c2c_lightning.fuser.fuser import Fuser
+from c2c_lightning.fuser.group import LayerGroup
 
 logger = logging.getLogger(__name__)
 

@@ -4,78 +4,16 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from c2c_lightning.alignment.layers import ALIGNMENTS, LayerMap, checked_map
 from c2c_lightning.alignment.reads import FusionRound, Read
 from c2c_lightning.errors import FuserConfigError
 from c2c_lightning.fuser.config import FuserConfig
-from c2c_lightning.fuser.gate import NOISES, Gate, draw_uniform
-from c2c_lightning.fuser.layer import build_layer_fuser
-from c2c_lightning.fuser.packing import PackedKV, add_packed, pack
+from c2c_lightning.fuser.gate import NOISES, Gate
+from c2c_lightning.fuser.group import C2CGroup, GateNoise, LayerGroup
+from c2c_lightning.fuser.packing import add_packed
 from c2c_lightning.kv.geometry import KVGeometry, LayerGeometry
 from c2c_lightning.kv.layer import LayerKV, LayerStack
-
-GateNoise = tuple[Tensor | None, Tensor | None]
-"""Noise of keys and of values, (layers, fused, kv_heads, 1) each; None for hard gates."""
-
-
-class LayerGroup(nn.Module):
-    """Receiver layers of one shape that read sharer layers of one shape: one stack of weights.
-
-    Attributes:
-        receiver_layers: the receiver layers, ascending.
-        sharer_layers: the sharer layer that each of them reads.
-    """
-
-    def __init__(
-        self, pairs: Sequence[tuple[int, int]], receiver: LayerGeometry, sharer: LayerGeometry, config: FuserConfig
-    ) -> None:
-        """Make the fusers of keys and of values for `pairs` of receiver and sharer layers."""
-        super().__init__()
-        self.receiver_layers, self.sharer_layers = [list(side) for side in zip(*pairs, strict=True)]
-        self.kv_heads = receiver.kv_heads
-        heads, sharer_heads = receiver.kv_heads, sharer.kv_heads
-        self.keys = build_layer_fuser(len(pairs), (heads, receiver.key_dim), (sharer_heads, sharer.key_dim), config)
-        self.values = build_layer_fuser(
-            len(pairs), (heads, receiver.value_dim), (sharer_heads, sharer.value_dim), config
-        )
-
-    @property
-    def gates(self) -> list[Gate]:
-        """The learnable gates, of keys and of values; empty for ablations without gates."""
-        return [part.gate for part in (self.keys, self.values) if isinstance(part.gate, Gate)]
-
-    def forward(self, receiver: Sequence[LayerKV], sharer: Sequence[LayerKV], read: Read, noise: GateNoise) -> PackedKV:
-        """F of Eq. 3: what is added to the receiver's entries.
-
-        Args:
-            receiver: the receiver's cache in this group's layers.
-            sharer: the sharer's cache in the layers that they read.
-            read: the fused tokens and what they read.
-            noise: gate noise of keys and of values, (layers, fused, kv_heads, 1) each, None for hard gates.
-        """
-        mine, theirs = self._pack(receiver, sharer, read)
-        return PackedKV(self.keys(mine.keys, theirs.keys, noise[0]), self.values(mine.values, theirs.values, noise[1]))
-
-    def one_layer(self, place: int, receiver: LayerKV, sharer: LayerKV, read: Read, noise: GateNoise) -> PackedKV:
-        """`forward` for the one layer that stands at `place` in the group."""
-        mine, theirs = self._pack([receiver], [sharer], read)
-        return PackedKV(
-            _call_slice(self.keys, place, mine.keys, theirs.keys, noise[0]),
-            _call_slice(self.values, place, mine.values, theirs.values, noise[1]),
-        )
-
-    def _pack(self, receiver: Sequence[LayerKV], sharer: Sequence[LayerKV], read: Read) -> tuple[PackedKV, PackedKV]:
-        like = self.keys.features.input.weight
-        return pack(receiver, read.row, read.token, like), pack(sharer, read.row, read.source, like)
-
-
-def _call_slice(stack: nn.Module, place: int, *inputs: Tensor | None) -> Tensor:
-    """Run one layer of a stack: every weight and buffer has the layers as its first dimension."""
-    tensors = {**dict(stack.named_parameters()), **dict(stack.named_buffers())}
-    residual: Tensor = functional_call(stack, {name: t[place : place + 1] for name, t in tensors.items()}, inputs)
-    return residual
 
 
 class SharerFuser(nn.Module):
@@ -93,7 +31,7 @@ class SharerFuser(nn.Module):
         for n, m in enumerate(layer_map):
             if m is not None:
                 by_shape.setdefault((receiver.layers[n], sharer.layers[m]), []).append((n, m))
-        groups = [LayerGroup(pairs, *shapes, config) for shapes, pairs in by_shape.items()]
+        groups = [C2CGroup(pairs, *shapes, config) for shapes, pairs in by_shape.items()]
         self.groups: Sequence[LayerGroup] = nn.ModuleList(groups)  # type: ignore[assignment]
 
     def place_of(self, layer: int) -> tuple[LayerGroup, int]:
@@ -178,11 +116,9 @@ class Fuser(nn.Module):
         kind = self.config.gate_noise
         if not (self.training and group.gates and kind != "none"):
             return None, None
-        tokens = fusion.end - fusion.begin
-        uniform = draw_uniform(num_layers, batch, group.kv_heads, tokens, group.gates[0])
-        # (layers, keys and values, batch, kv_heads, tokens) to (layers, fused, kv_heads, 1)
-        picked = uniform.permute(1, 0, 2, 4, 3)[:, :, read.row, read.token - fusion.begin].unsqueeze(-1)
-        keys, values = NOISES[kind](picked)
+        draws, place = group.draw_uniform(num_layers, batch, fusion.end - fusion.begin), read.place_in_row(batch)
+        # (layers, batch, kv_heads, tokens, width) to (layers, fused, kv_heads, width)
+        keys, values = (NOISES[kind](draw.transpose(2, 3)[:, read.row, place]) for draw in draws)
         return keys, values
 
     def gates(self) -> Iterator[tuple[int, LayerGroup, Gate, Gate]]:

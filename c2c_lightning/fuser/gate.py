@@ -29,7 +29,8 @@ def draw_uniform(num_layers: int, batch: int, kv_heads: int, tokens: int, gate: 
     """Uniform draws for keys and values, (layers, 2, batch, kv_heads, tokens).
 
     One draw in the order in which the released code draws layer by layer, so that the same CPU seed gives the same
-    noise: one number for each example, KV head and token of the span, padding included.
+    noise: one number for each example, KV head and token of the span, padding included. A span's tokens are counted
+    from its first one in each row, as if shorter rows were padded on the right.
     """
     return torch.rand(num_layers, 2, batch, kv_heads, tokens, device=gate.logit.device, dtype=gate.logit.dtype)
 

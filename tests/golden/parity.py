@@ -149,7 +149,7 @@ def training_rows(golden: Golden) -> Iterator[Row]:
     """Training mode with the recorded gate noise: cache, logits, loss and gradients."""
     prompt, response = golden.case("batch")
     golden.model.train()
-    with mock.patch("c2c_lightning.fuser.fuser.draw_uniform", recorded_noise(golden)):
+    with mock.patch("c2c_lightning.fuser.group.draw_uniform", recorded_noise(golden)):
         fused = golden.model.fuse_spans(prompt, golden.model.prefill_sharers(prompt))
         yield Row("batch.train.fused_kv", CACHE, difference(stacked(fused), golden["batch.train.fused_kv"]))
         output = golden.model(prompt, response)
