@@ -10,6 +10,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 from c2c_lightning.alignment.layers import LayerMap
 from c2c_lightning.data.conversation import PromptTemplate
 from c2c_lightning.errors import C2CError, FuserFormatError, PairMismatchError
+from c2c_lightning.fuser.complex_config import ComplexConfig
 from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.fuser.fuser import layer_maps
 from c2c_lightning.kv.geometry import KVGeometry
@@ -160,7 +161,8 @@ def parse_config(raw: dict[str, Any]) -> FuserConfig:
         raise ValueError(f"unknown fuser settings {sorted(unknown)}")
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(FuserConfig)
-    return FuserConfig(**parser.parse_object(raw).as_dict())
+    values = parser.parse_object(raw).as_dict()
+    return FuserConfig(**{**values, "complex": ComplexConfig(**values["complex"])})
 
 
 def _check_version(raw: Any, where: str) -> None:

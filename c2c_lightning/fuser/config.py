@@ -1,12 +1,13 @@
 """The choices that make a fuser, with the released code's values as defaults."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from c2c_lightning.alignment.layers import LayerAlignment
 from c2c_lightning.errors import FuserConfigError
+from c2c_lightning.fuser.complex_config import ComplexConfig
 
-FuserKind = Literal["c2c", "no_weights", "fuse", "project", "no_gates"]
+FuserKind = Literal["c2c", "no_weights", "fuse", "project", "no_gates", "c2c_c"]
 
 
 @dataclass(frozen=True)
@@ -14,11 +15,13 @@ class FuserConfig:
     """What a fuser is and how it is used; sizes of the models are not part of it.
 
     Attributes:
-        kind: `c2c`, or an ablation of paper table 8: `project` (sharer only, replaces the receiver's entries), `fuse`
-            (adds the projection, no weights, no gates), `no_weights`, `no_gates`.
+        kind: `c2c`; an ablation of paper table 8: `project` (sharer only, replaces the receiver's entries), `fuse`
+            (adds the projection, no weights, no gates), `no_weights`, `no_gates`; or `c2c_c` (paper, appendix A.1.3:
+            the sharer's entries are brought to the receiver's size first).
         hidden_dim: width of the fuser.
-        intermediate_dim: inner width of its blocks.
-        num_layers: depth, at least 3: shared block, projection blocks, projection out.
+        intermediate_dim: inner width of its blocks; `c2c_c` has none.
+        num_layers: depth, at least 3: shared block, projection blocks, projection out; with `c2c_c` that of the MLP
+            from the sharer to the receiver, at least 1.
         dropout: share of activations dropped in each block while training.
         gate_noise: noise on the gate logits while training: one Gumbel (as released), `logistic` (a true
             Gumbel-sigmoid) or `none` (the gate is hard in training too and does not learn).
@@ -38,6 +41,7 @@ class FuserConfig:
         span_order: `sectioned` (what follows a span is computed on its fused entries) or `one_pass`.
         fusion_mode: what is fused: `prefill` (the prompt but its last token), `prompt` (that token too), or `decode`
             (response tokens too).
+        complex: what only `c2c_c` has.
     """
 
     kind: FuserKind = "c2c"
@@ -57,11 +61,13 @@ class FuserConfig:
     sharer_order: Literal["sequential", "parallel"] = "sequential"
     span_order: Literal["sectioned", "one_pass"] = "sectioned"
     fusion_mode: Literal["prefill", "prompt", "decode"] = "prefill"
+    complex: ComplexConfig = field(default_factory=ComplexConfig)
 
     def __post_init__(self) -> None:
         """Refuse impossible values."""
-        if self.num_layers < 3:
-            raise FuserConfigError(f"num_layers is {self.num_layers}, but a fuser needs at least 3.")
+        least = 1 if self.kind == "c2c_c" else 3
+        if self.num_layers < least:
+            raise FuserConfigError(f"num_layers is {self.num_layers}, but a fuser needs at least {least}.")
         if min(self.hidden_dim, self.intermediate_dim, self.anneal_steps) < 1:
             raise FuserConfigError("hidden_dim, intermediate_dim and anneal_steps must be at least 1.")
         if not 0 <= self.dropout < 1:

@@ -4,10 +4,12 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from c2c_lightning.alignment.layers import ALIGNMENTS, LayerMap, checked_map
 from c2c_lightning.alignment.reads import FusionRound, Read
 from c2c_lightning.errors import FuserConfigError
+from c2c_lightning.fuser.complex import ComplexGroup
 from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.fuser.gate import NOISES, Gate
 from c2c_lightning.fuser.group import C2CGroup, GateNoise, LayerGroup
@@ -31,7 +33,8 @@ class SharerFuser(nn.Module):
         for n, m in enumerate(layer_map):
             if m is not None:
                 by_shape.setdefault((receiver.layers[n], sharer.layers[m]), []).append((n, m))
-        groups = [C2CGroup(pairs, *shapes, config) for shapes, pairs in by_shape.items()]
+        group_type = ComplexGroup if config.kind == "c2c_c" else C2CGroup
+        groups = [group_type(pairs, *shapes, config) for shapes, pairs in by_shape.items()]
         self.groups: Sequence[LayerGroup] = nn.ModuleList(groups)  # type: ignore[assignment]
 
     def place_of(self, layer: int) -> tuple[LayerGroup, int]:
@@ -131,12 +134,15 @@ class Fuser(nn.Module):
 
     @torch.no_grad()
     def gate_logits(self) -> Tensor:
-        """All gate logits, (sharers, 2, receiver layers): keys, values; NaN where a layer has no gate."""
+        """All gate logits, (sharers, 2, receiver layers): keys, values; NaN where a layer has no gate.
+
+        Where the fuser is sharded all processes call this together.
+        """
         shape = (len(self.sharers), 2, self.receiver_geometry.num_layers)
         table = torch.full(shape, torch.nan)
         for number, group, keys, values in self.gates():
-            table[number, 0, group.receiver_layers] = keys.logit.float().cpu()
-            table[number, 1, group.receiver_layers] = values.logit.float().cpu()
+            table[number, 0, group.receiver_layers] = _whole(keys.logit).float().cpu()
+            table[number, 1, group.receiver_layers] = _whole(values.logit).float().cpu()
         return table
 
     def set_temperature(self, temperature: float) -> None:
@@ -151,6 +157,11 @@ class Fuser(nn.Module):
         for _, _, keys, values in self.gates():
             keys.logit.fill_(1.0 if is_open else -1.0)
             values.logit.fill_(1.0 if is_open else -1.0)
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    """A tensor, put together from all processes where it is sharded."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def layer_maps(receiver: KVGeometry, sharers: Sequence[KVGeometry], config: FuserConfig) -> list[LayerMap]:

@@ -9,23 +9,27 @@ import torch
 from lightning import LightningModule
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
 from torch.optim import AdamW, Optimizer
 from torchmetrics import MeanMetric
 
 from c2c_lightning.data.batch import TrainingBatch
 from c2c_lightning.data.encode import Encoder
-from c2c_lightning.export.description import FuserDescription
+from c2c_lightning.export.description import FuserDescription, parse_config
 from c2c_lightning.fuser.config import FuserConfig
-from c2c_lightning.model.c2c import C2CModel
-from c2c_lightning.model.frozen import LMSpec, load_frozen, load_tokenizer, tokenizer_spec
+from c2c_lightning.model.frozen import FrozenLM, LMSpec, load_frozen, load_tokenizer, tokenizer_spec
 from c2c_lightning.model.pretrained import reference
 from c2c_lightning.training.callbacks.gates import GateMonitor
 from c2c_lightning.training.callbacks.random_state import RandomState
 from c2c_lightning.training.callbacks.temperature import AnnealTemperature
 from c2c_lightning.training.callbacks.throughput import Throughput
+from c2c_lightning.training.compiling import compile_fuser
 from c2c_lightning.training.optim import ParameterGroups, Schedule
+from c2c_lightning.training.sharding import check_shardable, shard, shard_frozen
+from c2c_lightning.training.trained import TrainedC2C
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +44,7 @@ class C2CModule(LightningModule):
         model: the fused model, from `configure_model` on.
     """
 
-    model: C2CModel
+    model: TrainedC2C
 
     def __init__(
         self,
@@ -51,6 +55,9 @@ class C2CModule(LightningModule):
         schedule: Schedule = Schedule(),  # noqa: B008  (frozen)
         parameter_groups: ParameterGroups = ParameterGroups(),  # noqa: B008  (frozen)
         loss_average: Literal["tokens", "batches"] = "tokens",
+        compile_fuser: bool | str = False,
+        activation_checkpointing: bool = False,
+        shard_models: bool = False,
     ) -> None:
         """Take names and choices; models are loaded when training begins.
 
@@ -63,11 +70,16 @@ class C2CModule(LightningModule):
             parameter_groups: rate of the gates, and what weight decay reaches.
             loss_average: over all supervised tokens of the optimizer step, or the mean of the batches' means, which
                 weighs tokens of short batches more (as released).
+            compile_fuser: compile the fuser with inductor, or with another backend of `torch.compile` by its name.
+            activation_checkpointing: compute the receiver's response pass again on the way back instead of keeping it:
+                less memory, more time.
+            shard_models: with `FSDP2Strategy`, shard the frozen models too, block by block.
         """
         super().__init__()
         self.receiver_spec, self.sharer_specs, self.fuser_config = receiver, list(sharers), fuser
         self.optimizer_factory, self.schedule, self.parameter_groups = optimizer, schedule, parameter_groups
-        self.loss_average = loss_average
+        self.loss_average, self.compile_fuser = loss_average, compile_fuser
+        self.activation_checkpointing, self.shard_models = activation_checkpointing, shard_models
         # Plain values only, so that checkpoints load with `weights_only`; factories are left out.
         self.save_hyperparameters(
             {
@@ -89,10 +101,33 @@ class C2CModule(LightningModule):
         """Load the frozen models and make a fresh fuser; runs again before validation and does nothing then."""
         if hasattr(self, "model"):
             return
-        device = str(self.trainer.strategy.root_device) if self._trainer is not None else None
-        receiver = load_frozen(self.receiver_spec, device)
-        sharers = [load_frozen(spec, device, receiver.tokenizer) for spec in self.sharer_specs]
-        self.model = C2CModel(receiver, sharers, self.fuser_config)
+        receiver, sharers = self._load_models()
+        self.model = TrainedC2C(receiver, sharers, self.fuser_config)
+        self.model.activation_checkpointing = self.activation_checkpointing
+        if self.compile_fuser:
+            compile_fuser(self.model.fuser, "inductor" if self.compile_fuser is True else self.compile_fuser)
+        if self._mesh is not None:
+            shard(self.model.to(self.trainer.strategy.root_device), self._mesh)
+
+    def _load_models(self) -> tuple[FrozenLM, list[FrozenLM]]:
+        """The receiver and the sharers on the device of this process; all of them, or this process's pieces."""
+        if self.shard_models:
+            check_shardable(self.fuser_config, is_sharded=self._mesh is not None)
+        device = self.trainer.strategy.root_device if self._trainer is not None else torch.device("cpu")
+        # What is sharded need not fit on the device as a whole.
+        place = "cpu" if self.shard_models else str(device)
+        receiver = load_frozen(self.receiver_spec, place)
+        sharers = [load_frozen(spec, place, receiver.tokenizer) for spec in self.sharer_specs]
+        if self.shard_models and self._mesh is not None:
+            for lm in (receiver, *sharers):
+                shard_frozen(lm, self._mesh, device)
+        return receiver, sharers
+
+    @property
+    def _mesh(self) -> DeviceMesh | None:
+        """The processes that share the fuser's weights; None where each has all of them."""
+        strategy = self.trainer.strategy if self._trainer is not None else None
+        return strategy.device_mesh["data_parallel"] if isinstance(strategy, ModelParallelStrategy) else None
 
     def configure_callbacks(self) -> Sequence[Callback]:
         """What belongs to C2C training whoever runs it."""
@@ -134,25 +169,12 @@ class C2CModule(LightningModule):
 
     def training_step(self, batch: TrainingBatch, batch_idx: int) -> Tensor:
         """Summed loss; `on_before_optimizer_step` makes it the mean over all tokens of the step."""
-        loss, tokens = self.model.response_loss(batch) + self._anchor(batch), batch.response_mask.sum()
+        loss, tokens = self.model.batch_loss(batch), batch.response_mask.sum()
         self.log("train/loss", loss.detach() / tokens, prog_bar=True, batch_size=len(batch))
         if self.loss_average == "batches":
             return loss / tokens
         self._window_tokens = tokens if self._window_tokens is None else self._window_tokens + tokens
         return loss
-
-    def _anchor(self, batch: TrainingBatch) -> Tensor:
-        """Zero, with a gradient to what may have no part in the loss; DDP waits for the gradient of every parameter.
-
-        Those are the gates without noise, which do not learn, and all weights of a sharer that no row reads.
-        """
-        fuser = self.model.fuser
-        rounds = batch.prompt.fusion_rounds
-        parameters = [gate.logit for _, _, *gates in fuser.gates() for gate in gates]
-        for number, sharer in enumerate(fuser.sharers):
-            if not any(len(fusion.reads[number]) for fusion in rounds):
-                parameters.extend(sharer.parameters())
-        return 0.0 * sum((parameter.flatten()[0] for parameter in parameters), torch.zeros((), device=self.device))
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Divide the gradients by the tokens they were summed over, before they are clipped.
@@ -172,9 +194,9 @@ class C2CModule(LightningModule):
     def validation_step(self, batch: TrainingBatch, batch_idx: int) -> None:
         """Loss with fusion and, on the same tokens, of the receiver alone."""
         tokens = batch.response_mask.sum()
-        self.val_loss.update(self.model.response_loss(batch) / tokens, tokens)
+        self.val_loss.update(self.model.batch_loss(batch) / tokens, tokens)
         if self._receiver_loss is None:
-            self.val_loss_receiver.update(self.model.response_loss(batch, active_sharers=()) / tokens, tokens)
+            self.val_loss_receiver.update(self.model.batch_loss(batch, active_sharers=()) / tokens, tokens)
 
     def on_validation_epoch_end(self) -> None:
         """Log both losses; the receiver never changes, so in one run its loss is computed once."""
@@ -198,5 +220,5 @@ def choices_of(saved: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "receiver": LMSpec(**saved["receiver"]),
         "sharers": [LMSpec(**spec) for spec in saved["sharers"]],
-        "fuser": FuserConfig(**saved["fuser"]),
+        "fuser": parse_config(saved["fuser"]),
     }

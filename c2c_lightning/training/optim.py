@@ -10,7 +10,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from transformers import get_scheduler
 
 from c2c_lightning.fuser.gate import Gate
-from c2c_lightning.fuser.stacked import StackedRMSNorm
+from c2c_lightning.fuser.stacked import StackedLayerNorm, StackedRMSNorm
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class ParameterGroups:
     def build(self, fuser: nn.Module, optimizer: Callable[[Any], Optimizer]) -> Optimizer:
         """An optimizer over the fuser's parameters, each in exactly one group."""
         gates = [p for m in fuser.modules() if isinstance(m, Gate) for p in m.parameters()]
-        norms = [p for m in fuser.modules() if isinstance(m, StackedRMSNorm) for p in m.parameters()]
+        norms = [p for m in fuser.modules() if isinstance(m, StackedRMSNorm | StackedLayerNorm) for p in m.parameters()]
         special = {id(p) for p in (*gates, *norms)}
         weights = [p for p in fuser.parameters() if id(p) not in special]
         no_decay = {} if self.decay_all else {"weight_decay": 0.0}
