@@ -52,14 +52,19 @@ def main(args: Sequence[str] | None = None) -> int:
         for case in cases:
             bar.update(task, description=str(case))
             outcomes.append(bench.try_case(case, options.kills))
+            if options.output is not None:
+                write(options.output, outcomes, seed=options.seed, steps=options.steps)
     console.print(table(outcomes))
     for outcome in outcomes:
         for difference in outcome.differences[:5]:
             console.print(f"{outcome.case}: {difference}", markup=False)
-    if options.output is not None:
-        rows = [{"name": str(outcome.case), **asdict(outcome)} for outcome in outcomes]
-        options.output.write_text(json.dumps({"seed": options.seed, "steps": options.steps, "cases": rows}, indent=1))
     return int(any(outcome.differences for outcome in outcomes))
+
+
+def write(path: Path, outcomes: Sequence[Outcome], **settings: int) -> None:
+    """The results so far, as JSON."""
+    rows = [{"name": str(outcome.case), **asdict(outcome)} for outcome in outcomes]
+    path.write_text(json.dumps({**settings, "cases": rows}, indent=1) + "\n")
 
 
 def table(outcomes: Sequence[Outcome]) -> Table:
@@ -80,7 +85,7 @@ def _options(args: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--kills", type=int, default=5, help="kills per case")
     parser.add_argument("--only", nargs="*", default=[], help="cases whose name has all these words, say: stream")
     parser.add_argument("--config", type=Path, default=QUICKSTART, help="what is trained, as in `lightning fit`")
-    parser.add_argument("--steps", type=int, default=20, help="optimizer steps of a run")
+    parser.add_argument("--steps", type=int, default=12, help="optimizer steps of a run")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--folder", type=Path, help="where runs go and stay; default a temporary folder")
     parser.add_argument("--output", type=Path, help="JSON file")
