@@ -1,6 +1,7 @@
 """The Lightning data module: sources in, batches for a pair of models out."""
 
 import logging
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,12 @@ from c2c_lightning.data.batch import TrainingBatch
 from c2c_lightning.data.buckets import BatchLimits
 from c2c_lightning.data.encode import Encoder
 from c2c_lightning.data.feed import ResumableLoader, TableFeed
+from c2c_lightning.data.loader import EpochLoader
 from c2c_lightning.data.prepare import Settings, sources_of
 from c2c_lightning.data.report import DataReport
 from c2c_lightning.data.sources import Mixture, Source
 from c2c_lightning.data.stream_feed import StreamFeed, is_stream
-from c2c_lightning.errors import DataError
+from c2c_lightning.errors import ConfigurationError, DataError
 
 logger = logging.getLogger(__name__)
 
@@ -123,7 +125,11 @@ class InstructionDataModule(L.LightningDataModule):
         rank_zero_info(f"Data:\n{self.report.to_text()}")
 
     def train_dataloader(self) -> Any:
-        """Training batches; after a restart they go on where the checkpoint stopped."""
+        """Training batches; after a restart they go on where the checkpoint stopped.
+
+        Raises:
+            ConfigurationError: when the trainer would never validate.
+        """
         feed = self._prepared()
         loader: ResumableLoader = feed.train_loader(*self._place())
         if isinstance(feed, StreamFeed):
@@ -134,6 +140,7 @@ class InstructionDataModule(L.LightningDataModule):
         else:
             self._go_on(loader, self._resume)
         self._resume, self._loader = None, loader
+        self._check_validation_comes(len(loader) if isinstance(loader, EpochLoader) else math.inf)
         return loader
 
     def val_dataloader(self) -> Any:
@@ -190,6 +197,19 @@ class InstructionDataModule(L.LightningDataModule):
         if trainer.val_check_interval == 1.0 and trainer.limit_train_batches == 1.0 and trainer.limit_val_batches:
             rank_zero_warn(
                 "A stream has no epochs: set `trainer.val_check_interval` to a number of batches to validate."
+            )
+
+    def _check_validation_comes(self, batches: float) -> None:
+        trainer = self.trainer
+        if trainer is None or trainer.check_val_every_n_epoch is None or not trainer.limit_val_batches:
+            return
+        interval, limit = trainer.val_check_interval, trainer.limit_train_batches
+        batches = min(batches, limit) if isinstance(limit, int) else batches * limit
+        if isinstance(interval, int) and interval > batches:
+            raise ConfigurationError(
+                f"`trainer.val_check_interval` is {interval} batches, but an epoch of this run has {batches:.0f}, so "
+                "there would be no validation. Set `trainer.check_val_every_n_epoch: null` to count batches over all "
+                "epochs, or a smaller interval (a float is a share of an epoch)."
             )
 
     def _data_key(self) -> list[Any]:
