@@ -5,7 +5,8 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from c2c_lightning.fuser.stacked import StackedLayerNorm, StackedLinear
+from c2c_lightning.fuser.layer_norm import StackedLayerNorm
+from c2c_lightning.fuser.stacked import StackedLinear
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.relu, "silu": F.silu}
 

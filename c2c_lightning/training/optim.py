@@ -10,7 +10,8 @@ from torch.optim.lr_scheduler import LRScheduler
 from transformers import get_scheduler
 
 from c2c_lightning.fuser.gate import Gate
-from c2c_lightning.fuser.stacked import StackedLayerNorm, StackedRMSNorm
+from c2c_lightning.fuser.layer_norm import StackedLayerNorm
+from c2c_lightning.fuser.stacked import StackedRMSNorm
 
 
 @dataclass(frozen=True)
