@@ -10,7 +10,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 from rich.logging import RichHandler
 
-from c2c_lightning.commands import analyze, chat, export, trainer
+from c2c_lightning.commands import analyze, bench, chat, export, trainer
 from c2c_lightning.errors import C2CError
 
 Command = Callable[[Sequence[str]], None]
@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[Command, str]] = {
     "convert": (export.run_convert, "the authors' published layout to ours, and back"),
     "analyze": (analyze.run_analyze, "alignment: which sharer token each receiver token reads, and how well"),
     "chat": (chat.run_chat, "talk in the terminal"),
+    "bench": (bench.run_bench, "timings and memory as JSON: training step, inference, sweeps, data loading"),
 }
 
 

@@ -39,8 +39,12 @@ def test_an_overlay_is_understood(path: Path, capsys: pytest.CaptureFixture[str]
 
 
 def test_every_yaml_is_looked_at() -> None:
-    # `analyze` is no Lightning command; its own tests read it.
-    parts = {path for folder in ("model", "data", "responder", "analyze") for path in (CONFIGS / folder).glob("*.yaml")}
+    # `analyze` and `bench` are no Lightning commands; their own tests read them.
+    parts = {
+        path
+        for folder in ("model", "data", "responder", "analyze", "bench")
+        for path in (CONFIGS / folder).glob("*.yaml")
+    }
     assert set(CONFIGS.rglob("*.yaml")) == {*RUNS, *OVERLAYS, *parts}
 
 

@@ -1,0 +1,1 @@
+"""Timings, memory, and how much work is needed: what `lightning bench` runs."""

@@ -1,0 +1,84 @@
+"""Timing of works that are compared with each other."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+from torch.utils.benchmark import timer as wall_clock
+
+Work = Callable[[], object]
+
+
+@dataclass
+class Times:
+    """How long one work took in each round, in seconds.
+
+    CPU time leaves out what other programs took from this one, and so is the steadier of the two on a shared machine.
+    It is meaningful where one thread computes and the device is a CPU.
+
+    Attributes:
+        wall: on the clock, with everything on a GPU finished.
+        cpu: of this process.
+    """
+
+    wall: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+
+    @property
+    def seconds(self) -> float:
+        """The median round."""
+        return median(self.wall)
+
+    @property
+    def cpu_seconds(self) -> float:
+        """The median round's CPU time."""
+        return median(self.cpu)
+
+    def measure(self, work: Work) -> None:
+        """Time one more round."""
+        cpu, wall = time.process_time(), wall_clock()
+        work()
+        # In this order: the wall clock waits for the GPU.
+        self.wall.append(wall_clock() - wall)
+        self.cpu.append(time.process_time() - cpu)
+
+    def in_rounds(self, rounds: int) -> "Times":
+        """Sums of what was measured within each of `rounds` rounds of equal length."""
+        size = len(self.wall) // rounds
+        return Times(*([sum(all_[n * size : (n + 1) * size]) for n in range(rounds)] for all_ in (self.wall, self.cpu)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Medians and the range, in seconds."""
+        return {
+            "seconds": self.seconds,
+            "cpu_seconds": self.cpu_seconds,
+            "fastest": min(self.wall),
+            "slowest": max(self.wall),
+            "rounds": len(self.wall),
+        }
+
+
+def interleaved(works: Mapping[str, Work], rounds: int, after_round: Work | None = None) -> dict[str, Times]:
+    """Time works in turns, so that whatever else the machine does meets all of them alike.
+
+    Args:
+        works: what to time, by name; each is run once before, unmeasured.
+        rounds: how often each is timed.
+        after_round: called after each round.
+    """
+    times = {name: Times() for name in works}
+    for work in works.values():
+        work()
+    for _ in range(rounds):
+        for name, work in works.items():
+            times[name].measure(work)
+        if after_round is not None:
+            after_round()
+    return times
+
+
+def median_ratio(over: Sequence[float], under: Sequence[float]) -> float:
+    """The median of the rounds' ratios; neighbours in time are compared, so a machine that slows down matters less."""
+    return median(a / b for a, b in zip(over, under, strict=True))

@@ -1,0 +1,69 @@
+"""How much memory a work needs at its highest, above what is there when it begins."""
+
+import ctypes
+import gc
+import logging
+import resource
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+logger = logging.getLogger(__name__)
+
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+def peak_bytes(work: Callable[[], object], device: torch.device) -> int:
+    """Bytes that a work needs at its highest above what is in use before.
+
+    On a GPU that is PyTorch's allocated memory, on a CPU the resident set of this process.
+
+    Args:
+        work: is run once.
+        device: where it computes.
+    """
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        work()
+        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_allocated(device) - before
+    _return_free_pages()
+    before = _reset_high_water()
+    work()
+    return _high_water() - before
+
+
+def _return_free_pages() -> None:
+    """Memory that was freed but is still held would be counted as in use, and then be used unseen."""
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc alone has it
+        if trim is not None:
+            trim(0)
+
+
+def _reset_high_water() -> int:
+    """Begin anew to look for the highest resident set; returns what is resident now, in bytes."""
+    try:
+        _CLEAR.write_text("5")
+    except OSError:
+        logger.warning("the high-water mark of memory cannot be reset here: a peak below an earlier one is not seen")
+        return _high_water()
+    return _field("VmRSS")
+
+
+def _high_water() -> int:
+    """Highest resident set since the reset, in bytes."""
+    if _STATUS.exists():
+        return _field("VmHWM")
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _field(name: str) -> int:
+    line = next(line for line in _STATUS.read_text().splitlines() if line.startswith(f"{name}:"))
+    return int(line.split()[1]) * 1024

@@ -1,0 +1,152 @@
+"""Sizes that decide how much work a pair of models is, read from their configurations."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+from c2c_lightning.errors import UnsupportedModelError
+from c2c_lightning.fuser.config import FuserConfig
+from c2c_lightning.fuser.fuser import layer_maps
+from c2c_lightning.kv.geometry import KVGeometry, LayerGeometry
+from c2c_lightning.model.c2c import C2CModel
+
+
+@dataclass(frozen=True)
+class LMShape:
+    """A decoder with grouped-query attention and a gated MLP in every layer.
+
+    Attributes:
+        num_layers: decoder layers.
+        hidden: width of the residual stream.
+        heads: query heads.
+        kv_heads: KV heads.
+        head_dim: width of one head.
+        mlp: inner width of the MLP.
+        vocab: entries of the output head.
+        is_tied: whether the output head is the embedding, so that its weights count once.
+    """
+
+    num_layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    mlp: int
+    vocab: int
+    is_tied: bool = False
+
+    @classmethod
+    def of(cls, config: Any) -> Self:
+        """The sizes in a transformers configuration.
+
+        Raises:
+            UnsupportedModelError: a mixture of experts, whose work depends on the tokens.
+        """
+        text = config.get_text_config()
+        if getattr(text, "num_local_experts", None) or getattr(text, "num_experts", None):
+            raise UnsupportedModelError(
+                f"the work of {config.model_type}, a mixture of experts, cannot be counted from its configuration. "
+                "Use models whose every layer has one MLP."
+            )
+        heads = text.num_attention_heads
+        return cls(
+            num_layers=text.num_hidden_layers,
+            hidden=text.hidden_size,
+            heads=heads,
+            kv_heads=getattr(text, "num_key_value_heads", None) or heads,
+            head_dim=getattr(text, "head_dim", None) or text.hidden_size // heads,
+            mlp=text.intermediate_size,
+            vocab=text.vocab_size,
+            is_tied=bool(getattr(text, "tie_word_embeddings", False)),
+        )
+
+    @property
+    def kv_weights(self) -> int:
+        """Weights of one layer's key and value maps."""
+        return 2 * self.hidden * self.kv_heads * self.head_dim
+
+    @property
+    def other_weights(self) -> int:
+        """Weights of the rest of one layer: query and output maps, and the MLP's three."""
+        return 2 * self.hidden * self.heads * self.head_dim + 3 * self.hidden * self.mlp
+
+    @property
+    def head_weights(self) -> int:
+        """Weights of the output head."""
+        return self.hidden * self.vocab
+
+
+@dataclass(frozen=True)
+class FuserShape:
+    """What one sharer's fuser computes for one fused token, over all receiver layers, keys and values.
+
+    Attributes:
+        first_weights: weights of the maps that read the caches, into which no gradient flows.
+        other_weights: weights of all other maps.
+        lowest_layer: the lowest receiver layer that is fused; the receiver's backward pass ends there.
+        sharer_layers: how many sharer layers are read, counted from the first.
+    """
+
+    first_weights: int
+    other_weights: int
+    lowest_layer: int
+    sharer_layers: int
+
+    @classmethod
+    def of(cls, receiver: KVGeometry, sharers: Sequence[KVGeometry], config: FuserConfig) -> list[Self]:
+        """The shape for each sharer."""
+        shapes = []
+        for sharer, layer_map in zip(sharers, layer_maps(receiver, sharers, config), strict=True):
+            pairs = [(n, m) for n, m in enumerate(layer_map) if m is not None]
+            parts = [_layer_weights(receiver.layers[n], sharer.layers[m], config) for n, m in pairs]
+            shapes.append(
+                cls(
+                    first_weights=sum(first for first, _ in parts),
+                    other_weights=sum(other for _, other in parts),
+                    lowest_layer=min((n for n, _ in pairs), default=receiver.num_layers),
+                    sharer_layers=max((m + 1 for _, m in pairs), default=0),
+                )
+            )
+        return shapes
+
+
+def _layer_weights(receiver: LayerGeometry, sharer: LayerGeometry, config: FuserConfig) -> tuple[int, int]:
+    """Weights in the first maps, and in all others, of one layer's fusers of keys and of values."""
+    hidden, inner = config.hidden_dim, config.intermediate_dim
+    sides = [(receiver.key_dim, sharer.key_dim), (receiver.value_dim, sharer.value_dim)]
+    first = other = 0
+    for own, theirs in sides:
+        read = sharer.kv_heads * theirs + (0 if config.kind == "project" else receiver.kv_heads * own)
+        first += read * hidden
+        blocks = 2 * hidden * inner * (config.num_layers - 1)  # the shared one and those of the projector
+        other += blocks + hidden * receiver.kv_heads * own
+        if config.kind in ("c2c", "no_gates"):
+            other += 2 * hidden * hidden + hidden * receiver.kv_heads  # head weighting
+    return first, other
+
+
+@dataclass(frozen=True)
+class PairShape:
+    """A receiver, its sharers and the fusers between them.
+
+    Attributes:
+        receiver: the model that answers.
+        sharers: the models that share their caches.
+        fusers: one for each sharer.
+    """
+
+    receiver: LMShape
+    sharers: tuple[LMShape, ...]
+    fusers: tuple[FuserShape, ...]
+
+    @classmethod
+    def of(cls, model: C2CModel) -> Self:
+        """The shape of a fused model."""
+        fusers = FuserShape.of(model.receiver.geometry, [s.geometry for s in model.sharers], model.fuser.config)
+        sharers = tuple(LMShape.of(sharer.model.config) for sharer in model.sharers)
+        return cls(LMShape.of(model.receiver.model.config), sharers, tuple(fusers))
+
+    @property
+    def lowest_layer(self) -> int:
+        """The lowest receiver layer that any sharer is fused into."""
+        return min((fuser.lowest_layer for fuser in self.fusers), default=self.receiver.num_layers)

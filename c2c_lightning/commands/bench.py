@@ -1,0 +1,79 @@
+"""`lightning bench`: timings and memory, as JSON on standard output."""
+
+import json
+import logging
+import sys
+from argparse import RawDescriptionHelpFormatter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from jsonargparse import ArgumentParser, DefaultHelpFormatter
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from c2c_lightning.bench.benchmark import Bench, Benchmark
+from c2c_lightning.bench.pair import Pair
+from c2c_lightning.bench.results import environment, to_table
+
+logger = logging.getLogger(__name__)
+
+ABOUT = """\
+Time parts of C2C on a pair of models. Results are JSON on standard output; a table and the progress go to standard
+error, pictures into `output_dir`.
+
+Examples:
+  lightning bench --config configs/bench/step.yaml              the training step on fixed work
+  lightning bench --config configs/bench/inference.yaml         prefill, fusion, decode; text-to-text against C2C
+  lightning bench --config configs/bench/sweep.yaml             how cost grows with batch and length, with a picture
+  lightning bench --config configs/bench/loading.yaml           data loading alone
+  lightning bench --config configs/bench/paper_size.yaml        the paper's sizes, predictions for a GPU"""
+
+
+class HelpFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
+    """Keeps the lines of the examples."""
+
+
+def run_bench(args: Sequence[str]) -> None:
+    """Run the benchmarks of a configuration."""
+    parser = ArgumentParser(
+        prog="lightning bench", description=ABOUT, exit_on_error=False, formatter_class=HelpFormatter
+    )
+    parser.add_argument("--config", action="config", help="YAML file with the options below; later ones win")
+    parser.add_argument("--pair", type=Pair, required=True, help="the models", enable_path=True)
+    parser.add_argument("--benchmarks", type=list[Benchmark], required=True, help="what to measure", enable_path=True)
+    parser.add_argument("--device", help="where to run; default cuda if there is one")
+    parser.add_argument("--num_threads", type=int, default=1, help="CPU threads; 0 for all")
+    parser.add_argument("--seed", type=int, default=42, help="of everything random")
+    parser.add_argument("--output_dir", type=str, default="runs/bench", help="pictures and results.json")
+    options = parser.instantiate_classes(parser.parse_args(list(args[1:])))
+    if options.num_threads:
+        torch.set_num_threads(options.num_threads)
+    torch.manual_seed(options.seed)
+    device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    folder = Path(options.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    console = Console(stderr=True)
+    results = {"environment": environment(device)}
+    for benchmark in options.benchmarks:
+        with _progress(console, benchmark.name) as progress:
+            results[benchmark.name] = benchmark.run(Bench(options.pair, device, folder, progress))
+        console.print(to_table(benchmark.name, results[benchmark.name]))
+    text = json.dumps(results, indent=2)
+    (folder / "results.json").write_text(text + "\n")
+    sys.stdout.write(text + "\n")
+
+
+@contextmanager
+def _progress(console: Console, name: str) -> Iterator[Callable[[int], Callable[[], None]]]:
+    """A bar, which a benchmark tells its number of rounds and then each round."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True) as bar:
+        task = bar.add_task(name, total=None)
+
+        def begin(total: int) -> Callable[[], None]:
+            bar.reset(task, total=total)
+            return lambda: bar.advance(task)
+
+        yield begin
