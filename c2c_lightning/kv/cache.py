@@ -62,9 +62,16 @@ class Prefill:
     never computed. No model code is changed: the cache layer itself ends the pass.
     """
 
-    def __init__(self, model: nn.Module, num_layers: int) -> None:
-        """Prepare to read the first `num_layers` layers of `model`."""
-        self.model, self.num_layers = model, num_layers
+    def __init__(self, model: nn.Module, num_layers: int, to_end: bool = False) -> None:
+        """Prepare to read the first `num_layers` layers of `model`.
+
+        Args:
+            model: a causal language model.
+            num_layers: how many.
+            to_end: let the pass end by itself, for a model whose modules do something after their passes, as sharded
+                ones do. All its layers are read then.
+        """
+        self.model, self.num_layers, self.to_end = model, num_layers, to_end
 
     def run(
         self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor, prefix: LayerStack | None = None
@@ -85,7 +92,7 @@ class Prefill:
         """
         record: LayerStack = []
         before: Sequence[LayerKV | None] = prefix if prefix is not None else [None] * self.num_layers
-        layers = [RecordingLayer(kv, record, last=n == self.num_layers - 1) for n, kv in enumerate(before)]
+        layers = [RecordingLayer(kv, record, last=self._ends_at(n)) for n, kv in enumerate(before)]
         with suppress(PrefillDone):
             self.model(
                 input_ids=input_ids,
@@ -101,6 +108,9 @@ class Prefill:
                 "it has layers without keys and values of their own. Use a model with ordinary attention throughout."
             )
         return record
+
+    def _ends_at(self, layer: int) -> bool:
+        return layer == self.num_layers - 1 and not self.to_end
 
 
 NewEntries = Callable[[int, LayerKV], LayerKV]
@@ -128,7 +138,8 @@ class EditedLayer(DynamicLayer):
     def __init__(self, entries: LayerKV, number: int, edit: NewEntries) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.number, self.edit = number, edit
-        super().update(entries.keys, entries.values)
+        if entries.num_tokens:
+            super().update(entries.keys, entries.values)
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
@@ -150,6 +161,8 @@ def prefix_cache(kv: LayerStack) -> Cache:
 
 def dynamic_cache(kv: LayerStack) -> DynamicCache:
     """A cache that `generate` can grow, filled with the given entries."""
+    if kv[0].num_tokens == 0:  # an empty tensor would keep its batch when rows are repeated for beams
+        return DynamicCache()
     return DynamicCache(ddp_cache_data=[(layer.keys, layer.values) for layer in kv])
 
 
@@ -162,3 +175,10 @@ def cache_entries(cache: Cache) -> LayerStack:
         assert layer.values is not None
         entries.append(LayerKV(layer.keys, layer.values))
     return entries
+
+
+def is_replayable(cache: object) -> bool:
+    """Whether a pass over a cache may run twice with the same result: it reads the cache and leaves nothing in it."""
+    if not isinstance(cache, Cache):
+        return False
+    return all(isinstance(layer, PrefixLayer) and not isinstance(layer, RecordingLayer) for layer in cache.layers)

@@ -19,7 +19,7 @@ from c2c_lightning.kv.layer import LayerStack
 from c2c_lightning.model.conversing import Conversing
 from c2c_lightning.model.frozen import FrozenLM
 from c2c_lightning.model.generation import generate
-from c2c_lightning.model.modes import MODES, FusionMode, SharerKV, driving
+from c2c_lightning.model.modes import MODES, FusionMode, SharerKV
 from c2c_lightning.model.pretrained import DType, ModelLike, load_pretrained, save_pretrained
 
 
@@ -247,8 +247,7 @@ class C2CModel(Conversing, nn.Module):
         """
         prompt = self._placed(prompt)
         cache = self.fuse(prompt, active_sharers, sharer_kv)
-        with driving(self.receiver.model, cache):
-            return generate(self.receiver, prompt, cache, **generate_kwargs)
+        return generate(self.receiver, prompt, cache, **generate_kwargs)
 
     def _placed(self, prompt: PromptBatch) -> PromptBatch:
         """The prompts on the receiver's device."""

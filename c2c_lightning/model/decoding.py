@@ -134,7 +134,13 @@ class DecodeCache(Cache):
     def _sharer_entries(self, number: int, kv: LayerStack, ids: Tensor) -> LayerStack:
         """What the new tokens read: the sharer's last prompt token first, then its copies of the response."""
         if self.is_first:
-            return [layer.tokens(-1) for layer in kv]
+            last, rest = [layer.tokens(-1) for layer in kv], ids[:, 1:]
+            new = self._read_on(number, kv, rest) if rest.shape[1] else []
+            return [a.append(b) for a, b in zip(last, new, strict=True)] if new else last
+        return self._read_on(number, kv, ids)
+
+    def _read_on(self, number: int, kv: LayerStack, ids: Tensor) -> LayerStack:
+        """A sharer's entries of its copies of response tokens, which its cache keeps."""
         sharer, ones = self.model.sharers[number], torch.ones_like(ids)
         self.masks[number] = torch.cat([self.masks[number], ones.to(self.masks[number])], 1)
         positions = self.positions[number] + ones.cumsum(1)
@@ -154,6 +160,18 @@ class DecodeCache(Cache):
         super().batch_repeat_interleave(repeats)
         rows = torch.arange(len(self.clean[0].keys), device=self.clean[0].keys.device).repeat_interleave(repeats)
         self._select_clean(rows)
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """Take response tokens back, as assisted decoding does; `tokens_to_remove` is negative."""
+        super().crop(tokens_to_remove)
+        if tokens_to_remove == 0:
+            return
+        self.clean = [layer.tokens(0, tokens_to_remove) for layer in self.clean]
+        self.sharer_kv = [
+            None if kv is None else [layer.tokens(0, tokens_to_remove) for layer in kv] for kv in self.sharer_kv
+        ]
+        self.masks = [mask[:, :tokens_to_remove] for mask in self.masks]
+        self.positions = [positions + tokens_to_remove for positions in self.positions]
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Follow the beams, with the clean caches too."""

@@ -1,9 +1,11 @@
 """Going on from a filled cache with transformers' own `generate`."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
 from typing import Any
 
-import torch
-from torch import Tensor
+from torch import nn
 from transformers.cache_utils import Cache
 
 from c2c_lightning.data.batch import PromptBatch
@@ -11,12 +13,18 @@ from c2c_lightning.errors import GenerationError
 from c2c_lightning.model.decoding import DecodeCache
 from c2c_lightning.model.frozen import FrozenLM
 
-# These look at the whole prompt; assisted decoding on a filled cache gets its last token only.
-PROMPT_READERS = ("repetition_penalty", "no_repeat_ngram_size", "encoder_repetition_penalty", "sequence_bias")
+REFUSED = {
+    "use_mtp": "drafting heads read the receiver's hidden states over the whole prompt",
+    "speculation_type": "a drafter that reads the receiver's hidden states needs them over the whole prompt",
+    "cache_implementation": "the fused cache is the cache that is gone on from",
+}
+"""Settings that cannot be followed on a fused cache, and why."""
 
 
 def generate(receiver: FrozenLM, prompt: PromptBatch, cache: Cache, **kwargs: Any) -> Any:
     """Generate from a cache that holds all prompt tokens but the last.
+
+    Whatever looks at the prompt's ids (penalties, n-gram bans, prompt lookup, an assistant) sees all of them.
 
     Args:
         receiver: the model that answers.
@@ -28,25 +36,48 @@ def generate(receiver: FrozenLM, prompt: PromptBatch, cache: Cache, **kwargs: An
         (batch, prompt + new) ids, or what `return_dict_in_generate` asks for.
 
     Raises:
-        GenerationError: a combination that would silently give wrong tokens.
+        GenerationError: a setting that would silently give wrong tokens.
     """
+    _refuse(receiver, kwargs)
     tokens = prompt.receiver
-    if kwargs.get("pad_token_id") is None and setting(receiver, kwargs, "pad_token_id") is None:
-        kwargs["pad_token_id"] = pad_id(receiver)
+    if setting(receiver, kwargs, "pad_token_id") is None:
+        kwargs = _with_pad_id(kwargs, pad_id(receiver))
     if expansion := _expansion(receiver, kwargs):
         # transformers repeats the ids for beams and several sequences, but not a cache that it is handed.
         cache.batch_repeat_interleave(expansion)
-    kwargs |= {"attention_mask": tokens.mask, "past_key_values": cache}
-    if kwargs.get("assistant_model") is not None or setting(receiver, kwargs, "prompt_lookup_num_tokens"):
-        return _generate_assisted(receiver, tokens.input_ids, **kwargs)
-    return receiver.model.generate(tokens.input_ids, position_ids=tokens.positions, **kwargs)
+    kwargs |= {"attention_mask": tokens.mask, "position_ids": tokens.positions, "past_key_values": cache}
+    with _fed(receiver.model, cache, prompt.num_receiver_tokens):
+        return receiver.model.generate(tokens.input_ids, **kwargs)
+
+
+def _refuse(receiver: FrozenLM, kwargs: dict[str, Any]) -> None:
+    for name, reason in REFUSED.items():
+        if _asked(kwargs, name):
+            raise GenerationError(f"`{name}` is not possible on a fused cache: {reason}. Leave it out.")
+    if setting(receiver, kwargs, "use_cache") is False:
+        raise GenerationError("generation goes on from a cache: `use_cache` must not be False.")
+
+
+def _with_pad_id(kwargs: dict[str, Any], pad_token_id: int) -> dict[str, Any]:
+    """The settings with a padding token; transformers wants them all in a generation config where there is one."""
+    if kwargs.get("generation_config") is None:
+        return {**kwargs, "pad_token_id": pad_token_id}
+    config = deepcopy(kwargs["generation_config"])
+    config.pad_token_id = pad_token_id
+    return {**kwargs, "generation_config": config}
 
 
 def setting(receiver: FrozenLM, kwargs: dict[str, Any], name: str) -> Any:
-    """A generation setting: from the call, its generation config, or the model's."""
+    """A generation setting: from the call, else its generation config, else the model's."""
+    asked = _asked(kwargs, name)
+    return getattr(receiver.model.generation_config, name, None) if asked is None else asked
+
+
+def _asked(kwargs: dict[str, Any], name: str) -> Any:
+    """A generation setting that the caller chose."""
     if kwargs.get(name) is not None:
         return kwargs[name]
-    return getattr(kwargs.get("generation_config") or receiver.model.generation_config, name, None)
+    return getattr(kwargs.get("generation_config"), name, None)
 
 
 def pad_id(receiver: FrozenLM) -> int:
@@ -65,22 +96,30 @@ def _expansion(receiver: FrozenLM, kwargs: dict[str, Any]) -> int:
     return max(counts) if max(counts) > 1 else 0
 
 
-def _generate_assisted(receiver: FrozenLM, input_ids: Tensor, **kwargs: Any) -> Tensor:
-    """Assisted and prompt-lookup decoding.
+@contextmanager
+def _fed(receiver: nn.Module, cache: Cache, num_prompt_tokens: int) -> Iterator[None]:
+    """While it lasts, the receiver's passes over `cache` get the tokens that the cache lacks, and no others.
 
-    transformers would feed the whole prompt again on top of the cache and silently go wrong; the last token with the
-    full mask is exact.
+    Assisted decoding begins with the whole prompt even where the cache holds it already, and would put it there twice.
+    A cache that runs the clean models beside the answer is told each pass's tokens.
     """
-    if isinstance(kwargs["past_key_values"], DecodeCache):
-        raise GenerationError("fusion_mode `decode` cannot take tokens back, so assisted decoding is not possible.")
-    readers = [name for name in PROMPT_READERS if setting(receiver, kwargs, name) not in (None, 0, 1.0)]
-    if readers or setting(receiver, kwargs, "return_dict_in_generate"):
-        raise GenerationError(
-            f"assisted decoding on a fused cache sees only the last prompt token, so "
-            f"{readers or 'return_dict_in_generate'} would not be what it says. "
-            "Leave it out, or generate without an assistant."
-        )
-    if kwargs.get("max_length") is not None:
-        kwargs["max_new_tokens"] = kwargs.pop("max_length") - input_ids.shape[1]
-    new = receiver.model.generate(input_ids[:, -1:], **kwargs)
-    return torch.cat([input_ids[:, :-1], new], 1)
+    is_first = True
+
+    def before(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
+        nonlocal is_first
+        if kwargs.get("past_key_values") is not cache:  # an assistant may be the same model
+            return None
+        if is_first and kwargs["input_ids"].shape[1] >= num_prompt_tokens:
+            known = cache.get_seq_length()
+            kwargs |= {name: kwargs[name][:, known:] for name in ("input_ids", "position_ids")}
+        is_first = False
+        if isinstance(cache, DecodeCache):
+            # transformers leaves the mask out where nothing is padded.
+            cache.extend(kwargs["input_ids"], kwargs.get("attention_mask"), kwargs["position_ids"])
+        return args, kwargs
+
+    handle = receiver.register_forward_pre_hook(before, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()

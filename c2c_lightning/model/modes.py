@@ -1,10 +1,8 @@
 """What is fused, and in which pass: one class for each fusion mode."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
 
@@ -125,24 +123,3 @@ def last_tokens(sharer_kv: SharerKV) -> list[LayerStack | None]:
 
 def _fused_prompt(model: "C2CModel", prompt: PromptBatch, sharer_kv: SharerKV) -> LayerStack:
     return model.prefill_receiver(prompt, model.fuse_spans(prompt, sharer_kv), prompt.num_receiver_tokens - 1)
-
-
-@contextmanager
-def _extending(receiver: torch.nn.Module, cache: DecodeCache) -> Iterator[None]:
-    """While it lasts, each pass of the receiver over `cache` is preceded by the clean models' pass."""
-
-    def before(module: torch.nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-        if kwargs.get("past_key_values") is cache:
-            # transformers leaves the mask out where nothing is padded.
-            cache.extend(kwargs["input_ids"], kwargs.get("attention_mask"), kwargs["position_ids"])
-
-    handle = receiver.register_forward_pre_hook(before, with_kwargs=True)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-def driving(receiver: torch.nn.Module, cache: Cache) -> Any:
-    """The context that `generate` needs on a cache."""
-    return _extending(receiver, cache) if isinstance(cache, DecodeCache) else nullcontext()
