@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from c2c_lightning.fuser.rms_norm import StackedRMSNorm
+
 
 class StackedLinear(nn.Module):
     """A linear map for each layer, started like `nn.Linear`."""
@@ -25,33 +27,6 @@ class StackedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(layers, tokens, in) to (layers, tokens, out)."""
         return torch.bmm(x, self.weight) if self.bias is None else torch.baddbmm(self.bias, x, self.weight)
-
-
-class StackedRMSNorm(nn.Module):
-    """Root-mean-square norm with a scale for each layer."""
-
-    def __init__(self, num_layers: int, dim: int) -> None:
-        """Make `num_layers` norms of width `dim`."""
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(num_layers, 1, dim))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(layers, tokens, dim), normalised over the last dimension."""
-        return F.rms_norm(x, x.shape[-1:], eps=1e-6) * self.weight
-
-
-class StackedLayerNorm(nn.Module):
-    """Layer norm with a scale and a shift for each layer."""
-
-    def __init__(self, num_layers: int, dim: int) -> None:
-        """Make `num_layers` norms of width `dim`."""
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(num_layers, 1, dim))
-        self.bias = nn.Parameter(torch.zeros(num_layers, 1, dim))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(layers, tokens, dim), normalised over the last dimension."""
-        return torch.addcmul(self.bias, F.layer_norm(x, x.shape[-1:]), self.weight)
 
 
 class Block(nn.Module):
