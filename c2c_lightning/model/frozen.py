@@ -9,11 +9,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from c2c_lightning import embedded
 from c2c_lightning.data.conversation import PromptTemplate
 from c2c_lightning.data.encode import TokenizerSpec
-from c2c_lightning.errors import ModelLoadError, PromptError
+from c2c_lightning.errors import ModelLoadError, PromptError, UnsupportedModelError
 from c2c_lightning.kv.cache import Prefill
 from c2c_lightning.kv.geometry import KVGeometry, probe_geometry, refuse_unfusable
 from c2c_lightning.kv.layer import LayerKV, LayerStack
@@ -52,6 +53,8 @@ class FrozenLM:
         tokenizer: its tokenizer.
         spec: how it was loaded.
         geometry: shapes of its KV-cache.
+        is_sharded: whether several processes hold a part of each block. Every prefill is one whole pass then, however
+            little there is to read: processes gather blocks together.
     """
 
     def __init__(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, spec: LMSpec) -> None:
@@ -59,6 +62,7 @@ class FrozenLM:
         self.model: Any = model.eval().requires_grad_(False)
         self.tokenizer, self.spec = tokenizer, spec
         self.geometry: KVGeometry = probe_geometry(model, spec.path)
+        self.is_sharded = False
 
     def __deepcopy__(self, memo: dict[int, object]) -> "FrozenLM":
         """Itself: a copy of a frozen model is the same model."""
@@ -69,6 +73,21 @@ class FrozenLM:
         """Where its weights are."""
         device: torch.device = next(self.model.parameters()).device
         return device
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """Its decoder layers, the first one first.
+
+        Raises:
+            UnsupportedModelError: it has none that can be told from its other parts.
+        """
+        blocks: list[nn.Module] = [m for m in self.model.modules() if isinstance(m, GradientCheckpointingLayer)]
+        if not blocks:
+            raise UnsupportedModelError(
+                f"{self.spec.path} ({type(self.model).__name__}) has no decoder layers of transformers' kind, so its "
+                "activations cannot be checkpointed, nor its weights sharded."
+            )
+        return blocks
 
     @property
     def reading(self) -> TokenizerSpec:
@@ -117,11 +136,15 @@ class FrozenLM:
         Returns:
             The new tokens' entries, on the model's device.
         """
-        num_layers = self.geometry.num_layers if num_layers is None else num_layers
-        if num_layers == 0 or input_ids.shape[1] == 0:
-            return self.empty_kv(len(input_ids))[:num_layers]
+        num_layers = self.geometry.num_layers if num_layers is None or self.is_sharded else num_layers
         ids, mask, positions = (tensor.to(self.device) for tensor in (input_ids, attention_mask, position_ids))
-        return Prefill(self.model, num_layers).run(ids, mask, positions, prefix)
+        prefill = Prefill(self.model, num_layers, to_end=self.is_sharded)
+        if num_layers == 0 or input_ids.shape[1] == 0:
+            if self.is_sharded:
+                one = ids.new_zeros(1, 1)
+                prefill.run(one, torch.ones_like(one), one)
+            return self.empty_kv(len(input_ids))[:num_layers]
+        return prefill.run(ids, mask, positions, prefix)
 
     def empty_kv(self, batch: int) -> LayerStack:
         """A cache over no tokens."""

@@ -1,7 +1,7 @@
 """Small training runs: models in a folder, batches, a module and a trainer."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ SMALL: dict[str, Any] = {"hidden_dim": 8, "intermediate_dim": 12, "dropout": 0.0
 
 def save_models(folder: Path) -> Path:
     """A receiver and a sharer of other sizes, as directories."""
-    for name, family, seed in (("receiver", "qwen3", 0), ("sharer", "llama", 1)):
+    for name, family, seed in (("receiver", "qwen3", 0), ("sharer", "llama", 1), ("other_sharer", "gemma3", 2)):
         model, tokenizer = tiny_pair(family, seed)
         model.save_pretrained(folder / name)
         tokenizer.save_pretrained(folder / name)
@@ -37,9 +37,13 @@ def module(
     lr: float = 0.01,
     plain: bool = False,
     loss_average: Any = "tokens",
+    settings: Mapping[str, Any] | None = None,
     **choices: Any,
 ) -> C2CModule:
-    """A module over the models of `save_models`; `plain` takes gradients as steps, so that they can be compared."""
+    """A module over the models of `save_models`, with further `settings` of its own and `choices` of its fuser.
+
+    `plain` takes gradients as steps, so that they can be compared.
+    """
 
     def optimizer(parameters: Any) -> Any:
         return SGD(parameters, lr=lr) if plain else AdamW(parameters, lr=lr, weight_decay=0.01)
@@ -52,6 +56,7 @@ def module(
         schedule=Schedule("constant_with_warmup", 0.0) if plain else Schedule("linear", 0.1),
         parameter_groups=ParameterGroups(gate_rate, decay_all),
         loss_average=loss_average,
+        **(settings or {}),
     )
 
 

@@ -4,12 +4,12 @@ from typing import cast
 
 from lightning import LightningModule, Trainer
 
-from c2c_lightning.model.c2c import C2CModel
+from c2c_lightning.training.trained import TrainedC2C
 
 
-def model_of(module: LightningModule) -> C2CModel:
+def model_of(module: LightningModule) -> TrainedC2C:
     """The fused model that a module trains."""
-    return cast(C2CModel, module.model)
+    return cast(TrainedC2C, module.model)
 
 
 def is_log_step(trainer: Trainer) -> bool:

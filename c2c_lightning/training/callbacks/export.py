@@ -7,6 +7,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from c2c_lightning.export.description import TrainingRecord
+from c2c_lightning.model.pretrained import save_pretrained
 from c2c_lightning.training.callbacks.access import is_trial, model_of
 
 logger = logging.getLogger(__name__)
@@ -20,12 +21,15 @@ class ExportFuser(Callback):
         self.output_dir = Path(output_dir)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write it, from one process."""
-        if not trainer.is_global_zero or is_trial(trainer):
+        """Write it, from one process; where it is sharded all of them put it together."""
+        if is_trial(trainer):
             return
         model = model_of(pl_module)
+        fuser = model.whole_fuser()
+        if not trainer.is_global_zero or fuser is None:
+            return
         model.training_record = training_record(trainer)
-        model.save_pretrained(self.output_dir)
+        save_pretrained(self.output_dir, fuser, model.receiver, model.sharers, model.training_record)
         logger.info("fuser written to %s", self.output_dir)
 
 

@@ -27,9 +27,11 @@ class GateMonitor(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Each layer's logits, keys and values, to every logger; as a table to W&B."""
-        if trainer.sanity_checking or not trainer.is_global_zero:
+        if trainer.sanity_checking:
             return
-        rows = gate_rows(model_of(pl_module).fuser.gate_logits())
+        rows = gate_rows(model_of(pl_module).fuser.gate_logits())  # in all processes: it may be sharded
+        if not trainer.is_global_zero:
+            return
         scalars = {f"gate/sharer_{n}/layer_{layer:02d}/{part}": value for n, layer, part, value in rows}
         for logger in trainer.loggers:
             logger.log_metrics(scalars, step=trainer.global_step)

@@ -37,7 +37,10 @@ class RunPicture(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw, from one process."""
-        if not trainer.is_global_zero or is_trial(trainer):
+        if is_trial(trainer):
+            return
+        logits = model_of(pl_module).fuser.gate_logits()  # in all processes: it may be sharded
+        if not trainer.is_global_zero:
             return
         try:
             from matplotlib.figure import Figure
@@ -53,7 +56,6 @@ class RunPicture(Callback):
             curve.plot(steps, alone, "--", label="val/loss_receiver")
         curve.set(xlabel="optimizer step", ylabel="loss (nats per token)", yscale="log")
         curve.legend()
-        logits = model_of(pl_module).fuser.gate_logits()
         for number, sharer in enumerate(logits):
             for part, values in zip(("keys", "values"), sharer, strict=True):
                 gates.plot(values.numpy(), "o-", label=f"sharer {number}, {part}")

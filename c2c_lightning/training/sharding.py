@@ -1,0 +1,145 @@
+"""FSDP2: the fuser, and by choice the frozen language models, in pieces over all processes."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.strategies import ModelParallelStrategy
+from torch import nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import Shard
+from torch.optim import Optimizer
+
+from c2c_lightning.errors import ConfigurationError
+from c2c_lightning.fuser.config import FuserConfig
+from c2c_lightning.model.frozen import FrozenLM
+from c2c_lightning.training.trained import TrainedC2C
+
+
+class FSDP2Strategy(ModelParallelStrategy):
+    """`ModelParallelStrategy` over all processes, with checkpoints that one process can read.
+
+    Weights and optimizer states are put together on the first process and written as one file, by the same checkpoint
+    plugin as elsewhere. Such a file, and one of an unsharded run, can be gone on from in any number of processes.
+    """
+
+    def __init__(self, save_distributed_checkpoint: bool = False, process_group_backend: str | None = None) -> None:
+        """Shard over all processes.
+
+        Args:
+            save_distributed_checkpoint: each process writes its own piece, into a folder. Only for fusers that no
+                process can hold: such a folder must be joined before it can be exported.
+            process_group_backend: default nccl on GPUs, gloo on CPUs.
+        """
+        super().__init__(
+            tensor_parallel_size=1,
+            save_distributed_checkpoint=save_distributed_checkpoint,
+            process_group_backend=process_group_backend,
+        )
+
+    def setup_environment(self) -> None:
+        """Make the processes one group; Lightning's own default shards over nodes only."""
+        self._data_parallel_size = self.num_nodes * self.num_processes
+        super().setup_environment()
+
+    def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
+        """Restore the model's and the optimizers' state from one file; every process reads it and keeps its piece.
+
+        Lightning takes the numbers of parameters in the optimizer's state for their order in the module, which they are
+        in its own sharded checkpoints only.
+        """
+        path = Path(self.broadcast(checkpoint_path))
+        if path.is_dir():
+            folder: dict[str, Any] = super().load_checkpoint(path, weights_only)
+            return folder
+        assert self.model is not None
+        checkpoint: dict[str, Any] = self.checkpoint_io.load_checkpoint(path, weights_only=weights_only)
+        options = StateDictOptions(full_state_dict=True)
+        set_model_state_dict(self.model, checkpoint.pop("state_dict"), options=options)
+        saved = checkpoint.get("optimizer_states", [])
+        for optimizer, state in zip(self.optimizers, saved, strict=False):
+            set_optimizer_state_dict(self.model, optimizer, named_state(state, self.model, optimizer), options=options)
+        return checkpoint
+
+
+def named_state(state: Mapping[str, Any], module: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
+    """An optimizer's saved state by names of parameters: numbers say only where in the optimizer's groups they stood.
+
+    Args:
+        state: as in a checkpoint.
+        module: what holds the parameters.
+        optimizer: with the same groups as the one that was saved.
+    """
+    names = {id(parameter): name for name, parameter in module.named_parameters()}
+    named: dict[Any, str] = {}
+    groups = []
+    for saved, group in zip(state["param_groups"], optimizer.param_groups, strict=True):
+        here = [names[id(parameter)] for parameter in group["params"]]
+        named |= dict(zip(saved["params"], here, strict=True))
+        groups.append({**saved, "params": here})
+    return {"state": {named[key]: value for key, value in state["state"].items()}, "param_groups": groups}
+
+
+def check_shardable(config: FuserConfig, is_sharded: bool) -> None:
+    """Refuse what sharded language models cannot do.
+
+    Args:
+        config: the fuser's choices.
+        is_sharded: whether the strategy shards at all.
+
+    Raises:
+        ConfigurationError: nothing would be sharded, or processes would make unequal numbers of passes and wait for
+            each other for ever.
+    """
+    if not is_sharded:
+        raise ConfigurationError(
+            "`shard_models` needs a strategy that shards: add `--config configs/trainer/fsdp2.yaml`, or set "
+            "`trainer.strategy: c2c_lightning.training.sharding.FSDP2Strategy`."
+        )
+    if config.span_order != "one_pass" or config.fusion_mode == "decode":
+        raise ConfigurationError(
+            "`shard_models` gathers the language models block by block in all processes together, so each must make "
+            f"as many passes; with span_order {config.span_order!r} and fusion_mode {config.fusion_mode!r} their "
+            "number depends on the rows. Set `model.fuser.span_order: one_pass` (the same numbers where a prompt has "
+            "one span) and fusion_mode `prefill` or `prompt`, or leave `shard_models` out: the fuser alone is sharded "
+            "with any choice."
+        )
+
+
+def shard(model: TrainedC2C, mesh: DeviceMesh) -> None:
+    """Shard the fuser; it is gathered as a whole for each batch.
+
+    Args:
+        model: the model, on its device.
+        mesh: the processes.
+    """
+    world = mesh.size()
+
+    def placement(parameter: nn.Parameter) -> Shard | None:
+        # Stacked weights have the layers first, often too few for all processes. Other dimensions must be even.
+        even = [dim for dim, size in enumerate(parameter.shape) if size % world == 0]
+        return Shard(even[0]) if even else None
+
+    fully_shard(model, mesh=mesh, reshard_after_forward=True, shard_placement_fn=placement)
+    register_fsdp_forward_method(model, "batch_loss")
+
+
+def shard_frozen(lm: FrozenLM, mesh: DeviceMesh, device: torch.device) -> None:
+    """Shard a language model block by block, and put the rest of it on the device.
+
+    Args:
+        lm: the model, which may still be on the CPU: blocks are moved one by one.
+        mesh: the processes.
+        device: where this process computes.
+    """
+    for block in lm.blocks:
+        fully_shard(block, mesh=mesh, reshard_after_forward=True)
+    lm.model.to(device)
+    lm.is_sharded = True
