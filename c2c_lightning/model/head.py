@@ -1,0 +1,80 @@
+"""The loss over a large vocabulary, without logits of the whole batch."""
+
+from typing import Any, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+#: Logits that exist at a time, in numbers: 256 MiB in float32.
+MAX_LOGITS = 2**26
+
+
+class OutputHead:
+    """What turns a model's last hidden states into logits; frozen."""
+
+    def __init__(self, linear: nn.Module, cap: float | None, vocab: int) -> None:
+        """Take a model's output embeddings, the cap on its logits (Gemma 2) and the size of its vocabulary."""
+        self.linear, self.cap, self.vocab = linear, cap, vocab
+
+    @classmethod
+    def of(cls, model: Any) -> Self | None:
+        """The head of a causal language model of transformers, or None for one that does more than is known here.
+
+        Found by trying: the hidden states of the model's body, put through it, must give the logits of the whole.
+        """
+        config = model.config.get_text_config()
+        linear = model.get_output_embeddings()
+        if linear is None:
+            return None
+        head = cls(linear, getattr(config, "final_logit_softcapping", None), config.vocab_size)
+        ids = torch.tensor([[1, 2]], device=next(model.parameters()).device)
+        with torch.no_grad():
+            body = model.base_model(input_ids=ids, use_cache=False)
+            whole = model(input_ids=ids, use_cache=False)
+        return head if torch.allclose(head.logits(body.last_hidden_state), whole.logits) else None
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(..., width) to (..., vocab)."""
+        logits: Tensor = self.linear(hidden)
+        return logits if self.cap is None else torch.tanh(logits / self.cap) * self.cap
+
+    def summed_loss(self, hidden: Tensor, targets: Tensor, max_logits: int = MAX_LOGITS) -> Tensor:
+        """Summed cross-entropy.
+
+        Args:
+            hidden: (tokens, width), last hidden states at supervised positions.
+            targets: (tokens,), the tokens to be predicted there.
+            max_logits: how many logits may exist at a time.
+        """
+        loss: Tensor = _ChunkedLoss.apply(hidden, targets, self, max(1, max_logits // self.vocab))  # type: ignore[no-untyped-call]
+        return loss
+
+
+def summed_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Summed cross-entropy in a type in which a loss over a large vocabulary does not lose its digits."""
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return F.cross_entropy(logits, targets, reduction="sum")
+
+
+class _ChunkedLoss(torch.autograd.Function):
+    """Loss and gradient chunk by chunk, in one visit: what is kept is (tokens, width), never (tokens, vocab)."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, targets: Tensor, head: OutputHead, step: int) -> Tensor:
+        total = hidden.new_zeros((), dtype=torch.promote_types(hidden.dtype, torch.float32))
+        grads: list[Tensor] = []
+        for part, wanted in zip(hidden.detach().split(step), targets.split(step), strict=True):
+            with torch.set_grad_enabled(ctx.needs_input_grad[0]):
+                part.requires_grad_(ctx.needs_input_grad[0])
+                loss = summed_loss(head.logits(part), wanted)
+            total += loss.detach()
+            if loss.requires_grad:
+                grads.extend(torch.autograd.grad(loss, part))
+        ctx.save_for_backward(*([torch.cat(grads)] if grads else []))
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None, None, None]:
+        (grad,) = ctx.saved_tensors
+        return grad * grads[0], None, None, None
