@@ -8,8 +8,8 @@ from c2c_lightning.errors import AlignmentError
 
 logger = logging.getLogger(__name__)
 
-Strategy = Literal["identity", "first", "longest", "span"]
-TokenAlignment = Literal["auto", "identity", "first", "longest", "span"]
+Strategy = Literal["identity", "first", "longest", "span", "span_template"]
+TokenAlignment = Literal["auto", "identity", "first", "longest", "span", "span_template"]
 
 
 def choose_strategy(receiver: Any, sharer: Any, token_alignment: TokenAlignment) -> Strategy:
@@ -30,8 +30,8 @@ def choose_strategy(receiver: Any, sharer: Any, token_alignment: TokenAlignment)
     if token_alignment not in get_args(TokenAlignment):
         known = ", ".join(get_args(TokenAlignment))
         raise AlignmentError(f"token_alignment is {token_alignment!r}, but must be one of {known}.")
-    if token_alignment == "span":
-        return "span"
+    if token_alignment == "span" or token_alignment == "span_template":
+        return token_alignment
     agree = same_tokens(receiver, sharer)
     if token_alignment == "auto":
         return "identity" if agree else "longest"

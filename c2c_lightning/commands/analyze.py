@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Literal
 
 from jsonargparse import ArgumentError, ArgumentParser
 from rich.console import Console
 
+from c2c_lightning.alignment.strategy import TokenAlignment
 from c2c_lightning.analysis.alignment import alignment_report
 from c2c_lightning.data.conversation import Conversation
 from c2c_lightning.data.encode import Encoder
@@ -36,8 +36,7 @@ def analyze_alignment(args: Sequence[str]) -> None:
     parser.add_argument("--config", action="config", help="YAML file with the options below")
     parser.add_argument("--receiver", type=LMSpec, required=True, help="the receiver; only its tokenizer is loaded")
     parser.add_argument("--sharers", type=list[LMSpec], required=True, help="the sharers; likewise")
-    strategies = Literal["auto", "identity", "first", "longest", "span"]
-    parser.add_argument("--token_alignment", type=strategies, default="auto", help="the strategy to measure")
+    parser.add_argument("--token_alignment", type=TokenAlignment, default="auto", help="the strategy to measure")
     parser.add_argument("--source", type=Source, required=True, help="conversations, as in `lightning fit`")
     parser.add_argument("--max_rows", type=int, default=2000, help="how many conversations to measure")
     parser.add_argument("--output_dir", type=str, default="runs/alignment", help="alignment.json and alignment.html")

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from c2c_lightning.alignment.chat import ChatReader, TokenizedChat
 from c2c_lightning.alignment.sections import SharerChat, Slots, fill, lay_out
-from c2c_lightning.alignment.shared import shared_runs, shared_texts
-from c2c_lightning.alignment.spans import align_spans
+from c2c_lightning.alignment.shared import shared_texts
 from c2c_lightning.alignment.strategy import Strategy
+from c2c_lightning.alignment.stretches import OWN_TOKENS, align_messages
 from c2c_lightning.alignment.tokens import pad_id
 from c2c_lightning.data.conversation import Conversation
 
@@ -101,11 +101,12 @@ def assemble(
 
 
 def _encode_sharer(messages: Conversation, chat: TokenizedChat, sharer: Reading) -> SharerEncoding:
-    """`identity` or `span`: the sharer's tokens stand for themselves."""
+    """`identity`, `span` or `span_template`: the sharer's tokens stand for themselves."""
     if sharer.strategy == "identity" and sharer.told == messages:
         return SharerEncoding(list(chat.ids), _spare_last(list(range(len(chat.ids)))))
-    runs = shared_runs(chat, sharer.chat, shared_texts(messages, sharer.told))
-    return SharerEncoding(list(sharer.chat.ids), _spare_last(align_spans(chat.offsets, sharer.chat.offsets, runs)))
+    align = OWN_TOKENS.get(sharer.strategy, align_messages)
+    index = align(chat, sharer.chat, shared_texts(messages, sharer.told))
+    return SharerEncoding(list(sharer.chat.ids), _spare_last(index))
 
 
 def _in_slots(plain: SharerEncoding, receiver: Slots) -> SharerEncoding:

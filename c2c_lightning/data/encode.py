@@ -5,6 +5,7 @@ Strategies, one per sharer (paper A.1.2 for `first` and `longest`):
 - `identity`: the sharer reads the receiver's own ids; every prompt token but the last is fused.
 - `first`, `longest`: as released, receiver and sharer in one row of slots, see `alignment/sections.py`.
 - `span`: the sharer reads its own tokens, see `alignment/spans.py`.
+- `span_template`: so, and template tokens are fused too, see `alignment/stretches.py`.
 """
 
 import hashlib

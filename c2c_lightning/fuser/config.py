@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from c2c_lightning.alignment.layers import LayerAlignment
+from c2c_lightning.alignment.strategy import TokenAlignment
 from c2c_lightning.errors import FuserConfigError
 from c2c_lightning.fuser.complex_config import ComplexConfig
 
@@ -35,7 +36,7 @@ class FuserConfig:
         layer_map: for each sharer an explicit map, one sharer layer per receiver layer, -1 where nothing is fused;
             overrides `layer_alignment`.
         token_alignment: `auto` (identity when the tokenizers agree, else `longest`), `identity`, `first`, `longest`,
-            or `span`.
+            `span`, or `span_template` (template tokens are fused too).
         sharer_order: `sequential` (each sharer fuses into the result of the former) or `parallel` (residuals from the
             clean receiver are summed).
         span_order: `sectioned` (what follows a span is computed on its fused entries) or `one_pass`.
@@ -57,7 +58,7 @@ class FuserConfig:
     temperature_schedule: Literal["geometric", "linear"] = "geometric"
     layer_alignment: LayerAlignment = "terminal"
     layer_map: list[list[int]] | None = None
-    token_alignment: Literal["auto", "identity", "first", "longest", "span"] = "auto"
+    token_alignment: TokenAlignment = "auto"
     sharer_order: Literal["sequential", "parallel"] = "sequential"
     span_order: Literal["sectioned", "one_pass"] = "sectioned"
     fusion_mode: Literal["prefill", "prompt", "decode"] = "prefill"

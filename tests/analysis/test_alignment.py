@@ -44,6 +44,14 @@ def test_identity_fuses_the_template_too() -> None:
     assert counts.damaged_messages == 0
 
 
+def test_template_tokens_by_option() -> None:
+    (own,), (sharer,) = report("span", "gemma").sharers, report("span_template", "gemma").sharers
+    assert sharer.strategy == "span_template"
+    assert sharer.counts.fused_tokens == sharer.counts.receiver_tokens - sharer.counts.conversations
+    assert sharer.counts.fused_message_tokens == own.counts.fused_message_tokens
+    assert sharer.counts.damaged_messages == 0
+
+
 def test_private_context_counts_what_is_shared() -> None:
     encoder = Encoder(TokenizerSpec(tokenizer_of("chatml")), [TokenizerSpec(tokenizer_of("gemma"))], "span")
     told = [{"role": "user", "content": "The capital of Arlen is Velmora. " + CHATS[0][0]["content"]}]

@@ -87,10 +87,21 @@ def test_span_reads_each_models_own_tokens() -> None:
     assert prompt.sharers[0].position_ids is None
 
 
+def test_template_tokens_are_fused_by_option() -> None:
+    prompt = encoder("chatml", "gemma", alignment="span_template").encode(QUESTION)
+    own, index = encoder("chatml", "gemma", alignment="span").encode(QUESTION), prompt.sharers[0].source_index
+
+    assert (prompt.receiver_ids, prompt.sharers[0].input_ids) == (own.receiver_ids, own.sharers[0].input_ids)
+    assert index[-1] == -1
+    assert min(index[:-1]) >= 0
+    pairs = zip(index, own.sharers[0].source_index, strict=True)
+    assert {new == old for new, old in pairs if old >= 0} == {True}
+
+
 def test_the_last_prompt_token_is_never_fused() -> None:
     # A template whose prompt ends with the message itself.
     bare = PromptTemplate("bare", "{% for m in messages %}{{ m['content'] }}{% endfor %}")
-    for alignment in ("identity", "first", "longest", "span"):
+    for alignment in ("identity", "first", "longest", "span", "span_template"):
         specs = TokenizerSpec(tiny_tokenizer("plain"), bare), [TokenizerSpec(tiny_tokenizer("plain"), bare)]
         prompt = Encoder(*specs, alignment).encode([{"role": "user", "content": "the correct answer"}])
         assert prompt.sharers[0].source_index == [*range(len(prompt.receiver_ids) - 1), -1]
@@ -239,7 +250,7 @@ def test_a_sharer_that_is_told_something_else_altogether_shares_nothing() -> Non
 @given(
     chats=st.lists(conversations(max_messages=3), min_size=1, max_size=4),
     names=st.tuples(*[st.sampled_from(sorted(STYLES))] * 2),
-    alignment=st.sampled_from(["auto", "first", "longest", "span"]),
+    alignment=st.sampled_from(["auto", "first", "longest", "span", "span_template"]),
 )
 def test_many_are_encoded_as_one(chats: list[Conversation], names: tuple[str, str], alignment: TokenAlignment) -> None:
     one = encoder(*names, alignment=alignment)
@@ -309,6 +320,7 @@ def test_an_encoder_travels_to_workers() -> None:
 def test_the_fingerprint_tells_what_would_give_other_tokens() -> None:
     variants = [
         encoder("chatml", "gemma", alignment="span"),
+        encoder("chatml", "gemma", alignment="span_template"),
         encoder("chatml", "gemma", alignment="first"),
         encoder("gemma", "chatml", alignment="span"),
         encoder("chatml", "phi", alignment="span"),

@@ -32,7 +32,7 @@ def controls(model: C2CModel, questions: Any) -> list[C2CResponder]:
     ]
 
 
-@pytest.mark.parametrize("alignment", ["span", "identity"])
+@pytest.mark.parametrize("alignment", ["span", "span_template", "identity"])
 def test_closed_gates_are_the_receiver_token_for_token(alignment: str, questions: Any) -> None:
     model = fused_pair(alignment)
     receiver = ReceiverOnly(model.receiver)

@@ -1,5 +1,8 @@
 """Two tokenizers, every token alignment: messages of unequal lengths, alone and in a padded batch."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -22,7 +25,7 @@ CHATS = [
 ]
 GREEDY = {"max_new_tokens": 5, "do_sample": False, "eos_token_id": None}
 
-every_alignment = pytest.mark.parametrize("alignment", ["first", "longest", "span"])
+every_alignment = pytest.mark.parametrize("alignment", ["first", "longest", "span", "span_template"])
 every_order = pytest.mark.parametrize("span_order", ["sectioned", "one_pass"])
 every_pair = pytest.mark.parametrize(("receiver", "sharer"), [("qwen3", "llama"), ("gemma3", "qwen2")])
 
@@ -49,6 +52,30 @@ def test_alone_is_as_in_a_padded_batch(receiver: str, sharer: str, span_order: s
     for row, chat in enumerate(CHATS):
         single = model.generate(batch(encoder, [chat]), **GREEDY)[0]
         assert torch.equal(together[row, -len(single) :], single)
+
+
+@pytest.mark.parametrize("mode", ["prefill", "prompt", "decode"])
+def test_template_tokens_are_one_span_in_every_mode(mode: str) -> None:
+    """Alone as in a padded batch, teacher-forced as step by step."""
+    model, encoder = build("qwen3", "llama", "sectioned", "span_template")
+    model.fuser.config = replace(model.fuser.config, fusion_mode=mode)
+    prompt = batch(encoder, CHATS)
+    assert all(len(batch(encoder, [chat]).fusion_rounds) == 1 for chat in CHATS)
+    new = model.generate(prompt, **GREEDY)[:, prompt.num_receiver_tokens :]
+    for row, chat in enumerate(CHATS):
+        single = batch(encoder, [chat])
+        assert torch.equal(model.generate(single, **GREEDY)[0, single.num_receiver_tokens :], new[row])
+    with torch.no_grad():
+        forced = model(prompt, new).logits[:, :-1].argmax(-1)
+    assert torch.equal(forced, new)
+
+
+def test_the_alignment_is_saved_and_loaded(tmp_path: Path) -> None:
+    model, _ = build("qwen3", "llama", "sectioned", "span_template")
+    loaded = C2CModel.from_pretrained(model.save_pretrained(tmp_path), model.receiver, model.sharers)
+    index = loaded.encode(CHATS).sharers[0].index
+    assert torch.equal(index, model.encode(CHATS).sharers[0].index)
+    assert int((index >= 0).sum()) == int(loaded.encode(CHATS).receiver.mask.sum()) - len(CHATS)
 
 
 @every_pair
