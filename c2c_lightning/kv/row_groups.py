@@ -1,6 +1,6 @@
 """Rows of like length, so that a ragged batch is run with little padding."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -41,6 +41,29 @@ def left_padded_lengths(mask: Tensor) -> list[int]:
     columns = torch.arange(mask.shape[1], 0, -1, device=mask.device)
     lengths: list[int] = (columns * mask.bool()).amax(1).tolist()
     return lengths
+
+
+def run_by_length(
+    run: Callable[[Tensor, Tensor, Tensor], LayerStack], input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor
+) -> LayerStack:
+    """What `run` gives for a left-padded batch, in as many passes as are worth it.
+
+    Args:
+        run: a prefill of ids, mask and positions.
+        input_ids: (batch, tokens).
+        attention_mask: (batch, tokens).
+        position_ids: (batch, tokens).
+    """
+    batch, tokens = input_ids.shape
+    lengths = left_padded_lengths(attention_mask)
+    groups = row_groups(lengths)
+    if len(groups) < 2:
+        return run(input_ids, attention_mask, position_ids)
+    parts = []
+    for rows in groups:
+        begin, pick = tokens - lengths[rows[-1]], torch.tensor(rows, device=input_ids.device)
+        parts.append(run(input_ids[pick, begin:], attention_mask[pick, begin:], position_ids[pick, begin:]))
+    return spread(groups, parts, batch, tokens)
 
 
 def spread(groups: Sequence[Sequence[int]], parts: Sequence[LayerStack], batch: int, tokens: int) -> LayerStack:

@@ -18,6 +18,7 @@ from c2c_lightning.errors import ModelLoadError, PromptError, UnsupportedModelEr
 from c2c_lightning.kv.cache import Prefill
 from c2c_lightning.kv.geometry import KVGeometry, probe_geometry, refuse_unfusable
 from c2c_lightning.kv.layer import LayerKV, LayerStack
+from c2c_lightning.kv.row_groups import run_by_length
 
 logger = logging.getLogger(__name__)
 
@@ -144,6 +145,9 @@ class FrozenLM:
                 one = ids.new_zeros(1, 1)
                 prefill.run(one, torch.ones_like(one), one)
             return self.empty_kv(len(input_ids))[:num_layers]
+        # On a CPU a look at the mask costs nothing and padding costs its tokens; on a GPU it is the other way round.
+        if prefix is None and mask.device.type == "cpu" and not self.is_sharded:
+            return run_by_length(prefill.run, ids, mask, positions)
         return prefill.run(ids, mask, positions, prefix)
 
     def empty_kv(self, batch: int) -> LayerStack:
