@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from c2c_lightning.alignment.stretches import OWN_TOKENS
 from c2c_lightning.errors import FuserFormatError
 from c2c_lightning.export.description import FuserDescription
 from c2c_lightning.export.format import (
@@ -111,7 +112,7 @@ def _check_expressible(description: FuserDescription) -> None:
     config = description.config
     shapes = [layer for model in (description.receiver, *description.sharers) for layer in model.geometry.layers]
     reasons = {
-        f"token_alignment {config.token_alignment}": config.token_alignment == "span",
+        f"token_alignment {config.token_alignment}": config.token_alignment in OWN_TOKENS,
         f"fusion_mode {config.fusion_mode}": config.fusion_mode == "prompt",
         "keys and values of different width": any(layer.key_dim != layer.value_dim for layer in shapes),
     }
@@ -143,7 +144,8 @@ def _layer_states(fuser: Fuser, number: int) -> Iterator[tuple[int, int, LayerGr
             continue
         stacked = group.state_dict()
         for index, (layer, source) in enumerate(zip(group.receiver_layers, group.sharer_layers, strict=True)):
-            yield layer, source, group, {released_name(n): unstack_layer(n, t, index) for n, t in stacked.items()}
+            state = {released_name(n, fuser.config): unstack_layer(n, t, index) for n, t in stacked.items()}
+            yield layer, source, group, state
 
 
 def _model_settings(description: FuserDescription, number: int) -> dict[str, Any]:
@@ -183,7 +185,7 @@ def _gather(description: FuserDescription, parts: Sequence[ReleasedSharer]) -> d
     tensors: dict[str, Tensor] = {}
     for number, prefix, group in groups_of(fuser):
         projectors = [parts[number].projectors[layer] for layer in group.receiver_layers]
-        names = {name: released_name(name) for name in group.state_dict()}
+        names = {name: released_name(name, description.config) for name in group.state_dict()}
         for projector in projectors:
             _check_names(projector, set(names.values()))
         for name, theirs in names.items():

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from c2c_lightning.errors import FuserFormatError
+from c2c_lightning.export.released_complex import CLASS_NAME as COMPLEX
+from c2c_lightning.export.released_complex import complex_config, complex_init_args, complex_name
 from c2c_lightning.fuser.config import FuserConfig, FuserKind
 from c2c_lightning.kv.geometry import LayerGeometry
 
@@ -72,7 +74,8 @@ class Projector:
             known |= {*_ABLATION}
         elif self.class_name != "C2CProjector":
             raise FuserFormatError(
-                f"{self.where} is a {self.class_name}; only C2CProjector and AblationProjector can be converted."
+                f"{self.where} is a {self.class_name}; only C2CProjector, AblationProjector and {COMPLEX} can be "
+                "converted."
             )
         if unknown := sorted(self.init_args.keys() - known):
             raise FuserFormatError(
@@ -92,7 +95,14 @@ class Projector:
         return _ABLATION_PARTS[parts]
 
     def config(self) -> FuserConfig:
-        """The choices that made it; what it leaves out has the authors' defaults, which are ours."""
+        """The choices that made it; what it leaves out has the authors' defaults.
+
+        Raises:
+            FuserFormatError: a class that is not known, or arguments that cannot be converted.
+        """
+        if self.class_name == COMPLEX:
+            choices = {name: value for name, value in self.init_args.items() if name not in (*_SHAPE, "dtype")}
+            return complex_config(choices, self.where)
         given = {name: self.init_args[name] for name in (*_SIZES, *_TEMPERATURES) if name in self.init_args}
         return FuserConfig(kind=self.kind, **given)
 
@@ -114,22 +124,31 @@ def projector_json(
         sharer: shapes of the sharer layer.
         dtype: type of the weights.
     """
-    init_args: dict[str, Any] = {
+    shape = {
         "source_dim": sharer.key_dim,
         "target_dim": receiver.key_dim,
         "source_num_heads": sharer.kv_heads,
         "target_num_heads": receiver.kv_heads,
-        **{name: getattr(config, name) for name in (*_SIZES, *_TEMPERATURES)},
-        "dtype": {"__type__": "torch.dtype", "value": str(dtype).removeprefix("torch.")},
     }
+    described = {"dtype": {"__type__": "torch.dtype", "value": str(dtype).removeprefix("torch.")}}
+    if config.kind == "c2c_c":
+        return {"class": COMPLEX, "init_args": {**shape, **complex_init_args(config), **described}}
+    init_args = {**shape, **{name: getattr(config, name) for name in (*_SIZES, *_TEMPERATURES)}, **described}
     if config.kind == "c2c":
         return {"class": "C2CProjector", "init_args": init_args}
     level = next(level for level, kind in _ABLATION_LEVELS.items() if kind == config.kind)
     return {"class": "AblationProjector", "init_args": {**init_args, "ablation_level": level}}
 
 
-def released_name(name: str) -> str:
-    """The authors' name of a tensor of a `LayerGroup`, such as `keys.features.input.weight`."""
+def released_name(name: str, config: FuserConfig | None = None) -> str:
+    """The authors' name of a tensor of a `LayerGroup`, such as `keys.features.input.weight`.
+
+    Args:
+        name: ours.
+        config: the fuser's choices, on which the names of `c2c_c` depend; may be left out for the other kinds.
+    """
+    if config is not None and config.kind == "c2c_c":
+        return complex_name(name, config)
     side, rest = name.split(".", 1)
     if rest == "gate.temperature":
         return "gate_temperature"

@@ -157,8 +157,8 @@ def edit_json(path: Path, **changes: Any) -> None:
 
 def test_unknown_class(tmp_path: Path) -> None:
     source = write_released(tmp_path / "theirs")
-    edit_json(source / "final" / "projector_1.json", **{"class": "AllInOneProjector"})
-    with pytest.raises(FuserFormatError, match=r"projector_1\.pt is a AllInOneProjector"):
+    edit_json(source / "final" / "projector_1.json", **{"class": "TrivialProjector"})
+    with pytest.raises(FuserFormatError, match=r"projector_1\.pt is a TrivialProjector"):
         convert_released(source, tmp_path / "ours")
     assert not (tmp_path / "ours").exists()
 
@@ -269,6 +269,13 @@ def test_what_they_cannot_express(tmp_path: Path) -> None:
     with pytest.raises(FuserFormatError, match="token_alignment span and fusion_mode prompt"):
         to_released(tmp_path / "ours", tmp_path / "back")
     assert not (tmp_path / "back").exists()
+
+
+def test_template_tokens_that_they_do_not_fuse(tmp_path: Path) -> None:
+    convert_released(write_released(tmp_path / "theirs"), tmp_path / "ours")
+    edit_json(tmp_path / "ours" / "fuser_config.json", fuser={"token_alignment": "span_template"})
+    with pytest.raises(FuserFormatError, match="token_alignment span_template"):
+        to_released(tmp_path / "ours", tmp_path / "back")
 
 
 def test_taken_output_is_left_alone(tmp_path: Path) -> None:

@@ -185,7 +185,7 @@ def released_gradients(model: C2CModel) -> dict[str, Tensor]:
         for name, parameter in group.named_parameters():
             gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
             for index, layer in enumerate(group.receiver_layers):
-                gradients[f"{layer}.{released_name(name)}"] = unstack_layer(name, gradient, index)
+                gradients[f"{layer}.{released_name(name, model.fuser.config)}"] = unstack_layer(name, gradient, index)
     return gradients
 
 
