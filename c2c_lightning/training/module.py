@@ -20,6 +20,7 @@ from c2c_lightning.data.batch import TrainingBatch
 from c2c_lightning.data.encode import Encoder
 from c2c_lightning.export.description import FuserDescription, parse_config
 from c2c_lightning.fuser.config import FuserConfig
+from c2c_lightning.fuser.fuser import Fuser
 from c2c_lightning.model.frozen import FrozenLM, LMSpec, load_frozen, load_tokenizer, tokenizer_spec
 from c2c_lightning.model.pretrained import reference
 from c2c_lightning.training.callbacks.gates import GateMonitor
@@ -68,8 +69,8 @@ class C2CModule(LightningModule):
             optimizer: makes the optimizer, given parameter groups.
             schedule: learning rate over the run.
             parameter_groups: rate of the gates, and what weight decay reaches.
-            loss_average: over all supervised tokens of the optimizer step, or the mean of the batches' means, which
-                weighs tokens of short batches more (as released).
+            loss_average: over all supervised tokens of the optimizer step (or of the validation rows), or the mean of
+                the batches' means, which weighs tokens of short batches more (as released).
             compile_fuser: compile the fuser with inductor, or with another backend of `torch.compile` by its name.
             activation_checkpointing: compute the receiver's response pass again on the way back instead of keeping it:
                 less memory, more time.
@@ -103,6 +104,8 @@ class C2CModule(LightningModule):
             return
         receiver, sharers = self._load_models()
         self.model = TrainedC2C(receiver, sharers, self.fuser_config)
+        if self.fuser_config.gate_noise == "none":
+            _freeze_gates(self.model.fuser)
         self.model.activation_checkpointing = self.activation_checkpointing
         if self.compile_fuser:
             compile_fuser(self.model.fuser, "inductor" if self.compile_fuser is True else self.compile_fuser)
@@ -194,9 +197,10 @@ class C2CModule(LightningModule):
     def validation_step(self, batch: TrainingBatch, batch_idx: int) -> None:
         """Loss with fusion and, on the same tokens, of the receiver alone."""
         tokens = batch.response_mask.sum()
-        self.val_loss.update(self.model.batch_loss(batch) / tokens, tokens)
+        weight = tokens if self.loss_average == "tokens" else 1
+        self.val_loss.update(self.model.batch_loss(batch) / tokens, weight)
         if self._receiver_loss is None:
-            self.val_loss_receiver.update(self.model.batch_loss(batch, active_sharers=()) / tokens, tokens)
+            self.val_loss_receiver.update(self.model.batch_loss(batch, active_sharers=()) / tokens, weight)
 
     def on_validation_epoch_end(self) -> None:
         """Log both losses; the receiver never changes, so in one run its loss is computed once."""
@@ -213,6 +217,13 @@ class C2CModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what `lightning export` needs, so that it loads no language model."""
         checkpoint["c2c"] = self.describe().to_json()
+
+
+def _freeze_gates(fuser: Fuser) -> None:
+    """Hard gates get no gradient; a zero in its place would let weight decay move them."""
+    for _, _, *gates in fuser.gates():
+        for gate in gates:
+            gate.requires_grad_(False)
 
 
 def choices_of(saved: Mapping[str, Any]) -> dict[str, Any]:

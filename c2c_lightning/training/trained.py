@@ -45,9 +45,9 @@ class TrainedC2C(C2CModel):
     def _anchor(self, prompt: PromptBatch) -> Tensor:
         """Zero, with a gradient to what may have no part in the loss; DDP waits for the gradient of every parameter.
 
-        Those are the gates without noise, which do not learn, and all weights of a sharer that no row reads.
+        Those are all weights of a sharer that no row reads.
         """
-        parameters = [gate.logit for _, _, *gates in self.fuser.gates() for gate in gates]
+        parameters: list[Tensor] = []
         for number, sharer in enumerate(self.fuser.sharers):
             if not any(len(fusion.reads[number]) for fusion in prompt.fusion_rounds):
                 parameters.extend(sharer.parameters())
