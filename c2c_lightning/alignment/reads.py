@@ -38,6 +38,10 @@ class Read:
         """Several reads as one."""
         return cls(*(torch.cat([getattr(read, part) for read in reads]) for part in ("row", "token", "source")))
 
+    def where(self, keep: Tensor) -> "Read":
+        """Some of the fused tokens; `keep` is (fused,)."""
+        return Read(self.row[keep], self.token[keep], self.source[keep])
+
     def place_in_row(self, batch: int) -> Tensor:
         """How many tokens each fused token is after its row's first one, (fused,).
 
@@ -65,6 +69,17 @@ class FusionRound:
     begin: int
     end: int
     reads: tuple[Read, ...]
+
+    @classmethod
+    def of(cls, end: int, reads: Sequence[Read]) -> "FusionRound":
+        """The round of some reads; it begins with the first token that is fused."""
+        return cls(min((int(read.token.min()) for read in reads if len(read)), default=end), end, tuple(reads))
+
+    def split(self, column: int) -> "tuple[FusionRound, FusionRound]":
+        """What is fused before a column, and what from there on."""
+        before = [read.where(read.token < column) for read in self.reads]
+        rest = [read.where(read.token >= column) for read in self.reads]
+        return FusionRound.of(self.end, before), FusionRound.of(self.end, rest)
 
     def to(self, device: torch.device | str) -> "FusionRound":
         """The same round with its indices on another device."""

@@ -193,6 +193,14 @@ class PromptBatch:
         sharers = tuple(replace(s, source_index=_share_of(s.index, share, side)) for s in self.sharers)
         return PromptBatch(self.receiver, sharers)
 
+    def without(self, columns: Sequence[int]) -> "PromptBatch":
+        """The same prompts with the receiver's tokens in some columns not fused: a span ends before each of them."""
+        kept = torch.ones_like(self.receiver.input_ids, dtype=torch.bool)
+        kept[:, list(columns)] = False
+        return PromptBatch(
+            self.receiver, tuple(replace(s, source_index=s.index.masked_fill(~kept, -1)) for s in self.sharers)
+        )
+
     @cached_property
     def fusion_rounds(self) -> tuple[FusionRound, ...]:
         """The fused tokens, span by span; made once, where the batch is made, so that a training step never waits.
@@ -214,7 +222,7 @@ class PromptBatch:
         for number, sharer in enumerate(self.sharers):
             row, token = reads[..., number].nonzero(as_tuple=True)
             picks.append(Read(row, token, sharer.index[row, token]))
-        return FusionRound(min(int(pick.token.min()) for pick in picks if len(pick)), end, tuple(picks))
+        return FusionRound.of(end, picks)
 
     @cached_property
     def num_read_tokens(self) -> tuple[int, ...]:
@@ -226,12 +234,17 @@ class PromptBatch:
 
     @cached_property
     def whole_round(self) -> tuple[FusionRound, ...]:
-        """All spans as one round, for fusing them from one clean prefill."""
+        """All spans of a row at once, for fusing them from one clean prefill; a round holds the rows that end alike."""
         rounds = self.fusion_rounds
         if len(rounds) < 2:
             return rounds
-        reads = tuple(Read.join([r.reads[n] for r in rounds]) for n in range(len(self.sharers)))
-        return (FusionRound(min(r.begin for r in rounds), rounds[-1].end, reads),)
+        row_end = self.receiver.input_ids.new_zeros(len(self))
+        for fusion in rounds:
+            for read in fusion.reads:
+                row_end[read.row] = fusion.end
+        reads = [Read.join([fusion.reads[n] for fusion in rounds]) for n in range(len(self.sharers))]
+        ends = sorted(set(row_end.tolist()) - {0})
+        return tuple(FusionRound.of(end, [read.where(row_end[read.row] == end) for read in reads]) for end in ends)
 
 
 def _share_of(index: Tensor, share: float, side: str) -> Tensor:

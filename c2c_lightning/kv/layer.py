@@ -1,5 +1,6 @@
 """Keys and values of one layer."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -32,6 +33,8 @@ class LayerKV:
         """These entries followed by newer ones."""
         if self.num_tokens == 0:
             return new
+        if new.num_tokens == 0:
+            return self
         return LayerKV(torch.cat([self.keys, new.keys], 2), torch.cat([self.values, new.values], 2))
 
     def to(self, device: torch.device) -> "LayerKV":
@@ -41,3 +44,6 @@ class LayerKV:
 
 LayerStack = list[LayerKV]
 """One `LayerKV` for each layer of a model, first layer first."""
+
+SharerKV = Sequence[LayerStack | None]
+"""The cache of each sharer, None for one that is left out."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,12 +16,16 @@ from c2c_lightning.errors import PairMismatchError
 from c2c_lightning.export.description import TrainingRecord
 from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.fuser.fuser import Fuser
-from c2c_lightning.kv.layer import LayerStack
+from c2c_lightning.kv.layer import LayerStack, SharerKV
 from c2c_lightning.model.conversing import Conversing
 from c2c_lightning.model.frozen import FrozenLM
+from c2c_lightning.model.fused_prompt import FusedPrompt
 from c2c_lightning.model.generation import generate
-from c2c_lightning.model.modes import MODES, FusionMode, SharerKV
+from c2c_lightning.model.modes import MODES, FusionMode
+from c2c_lightning.model.overlap import Beside
+from c2c_lightning.model.prefix import KnownPart, joined
 from c2c_lightning.model.pretrained import DType, ModelLike, load_pretrained, save_pretrained
+from c2c_lightning.model.reading import read_prompt
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,19 @@ class C2CModel(Conversing, nn.Module):
             prompt: the prompts.
             active_sharers: numbers of the sharers to run, default all.
         """
+        started = self.start_sharers(prompt, active_sharers)
+        return [None if prefill is None else prefill.result() for prefill in started]
+
+    def start_sharers(
+        self, prompt: PromptBatch, active_sharers: Sequence[int] | None = None, known: KnownPart | None = None
+    ) -> list[Beside | None]:
+        """`prefill_sharers`, not waited for: the receiver's prefill may run beside them.
+
+        Args:
+            prompt: the prompts.
+            active_sharers: numbers of the sharers to run, default all.
+            known: what of the prompts was read before.
+        """
         if len(prompt.sharers) != len(self.sharers):
             raise PairMismatchError(f"the prompt has tokens for {len(prompt.sharers)} sharers, of {len(self.sharers)}.")
         active = range(len(self.sharers)) if active_sharers is None else active_sharers
@@ -78,17 +96,23 @@ class C2CModel(Conversing, nn.Module):
             raise PairMismatchError(
                 f"active_sharers is {list(active)}, but the sharers are 0 to {len(self.sharers) - 1}."
             )
-        return [self._prefill_sharer(prompt, n) if n in active else None for n in range(len(self.sharers))]
+        started: list[Beside | None] = []
+        for n, sharer in enumerate(self.sharers):
+            prefix = None if known is None else known.sharer_kv[n]
+            work = partial(self._prefill_sharer, prompt, n, prefix)
+            started.append(Beside(sharer.device, work) if n in active else None)
+        return started
 
     @torch.no_grad()
-    def _prefill_sharer(self, prompt: PromptBatch, number: int) -> LayerStack:
-        tokens = prompt.sharers[number]
+    def _prefill_sharer(self, prompt: PromptBatch, number: int, known: LayerStack | None) -> LayerStack:
+        tokens, sharer = prompt.sharers[number], self.sharers[number]
+        begin = known[0].num_tokens if known else 0
         end = tokens.input_ids.shape[1] if self.mode.reads_whole_prompt else prompt.num_read_tokens[number]
-        sharer = self.sharers[number]
         sharer.check_length(end)
         num_layers = self.fuser.sharers[number].num_sharer_layers
-        ids, mask, positions = tokens.input_ids[:, :end], tokens.mask[:, :end], tokens.positions[:, :end]
-        return sharer.prefill(ids, mask, positions, num_layers=num_layers)
+        ids, mask, positions = tokens.input_ids[:, begin:end], tokens.mask[:, :end], tokens.positions[:, begin:end]
+        new = sharer.prefill(ids, mask, positions, known if begin else None, num_layers)
+        return joined(known, new) if known and begin else new
 
     def prefill_receiver(self, prompt: PromptBatch, prefix: LayerStack, end: int) -> LayerStack:
         """The receiver's cache over its first `end` prompt tokens, going on from `prefix`.
@@ -99,33 +123,45 @@ class C2CModel(Conversing, nn.Module):
         with torch.set_grad_enabled(torch.is_grad_enabled() and prefix[0].keys.requires_grad):
             ids, mask, positions = tokens.input_ids[:, begin:end], tokens.mask[:, :end], tokens.positions[:, begin:end]
             new = self.receiver.prefill(ids, mask, positions, prefix if begin else None)
-        return [old.append(layer) for old, layer in zip(prefix, new, strict=True)]
+        return joined(prefix, new)
 
     def fuse_spans(self, prompt: PromptBatch, sharer_kv: SharerKV) -> LayerStack:
         """The receiver's fused cache up to the end of the last fusion span (Eq. 3)."""
         receiver_kv = self.receiver.empty_kv(len(prompt))
-        for fusion in prompt.whole_round if self.fuser.config.span_order == "one_pass" else prompt.fusion_rounds:
+        for fusion in self.mode.rounds(prompt, self.fuser.config):
             receiver_kv = self.prefill_receiver(prompt, receiver_kv, fusion.end)
             receiver_kv = self.fuser(receiver_kv, sharer_kv, fusion)
         return receiver_kv
 
-    def fuse(
-        self, prompt: PromptBatch, active_sharers: Sequence[int] | None = None, sharer_kv: SharerKV | None = None
-    ) -> Cache:
-        """The fused cache over all prompt tokens but the last.
+    @torch.no_grad()
+    def read(
+        self,
+        prompt: PromptBatch,
+        active_sharers: Sequence[int] | None = None,
+        sharer_kv: SharerKV | None = None,
+        prefix: FusedPrompt | None = None,
+    ) -> FusedPrompt:
+        """Read prompts, without gradients, to be kept as the `prefix` of others: a long document, a growing chat.
 
         Args:
             prompt: the prompts, left padded.
             active_sharers: numbers of the sharers that take part, default all.
             sharer_kv: caches to use instead of running the sharers, as from `prefill_sharers`.
-
-        Returns:
-            A cache that `generate` goes on from.
+            prefix: one prompt that was read before. Only what a prompt does not share with it is run; the result is
+                that of reading the whole, whatever they share.
         """
-        prompt = self._placed(prompt)
-        if sharer_kv is None:
-            sharer_kv = self.prefill_sharers(prompt, active_sharers)
-        return self.mode.generation_cache(self, prompt, sharer_kv)
+        return read_prompt(self, self._placed(prompt), active_sharers, sharer_kv, prefix)
+
+    def fuse(
+        self,
+        prompt: PromptBatch,
+        active_sharers: Sequence[int] | None = None,
+        sharer_kv: SharerKV | None = None,
+        prefix: FusedPrompt | None = None,
+    ) -> Cache:
+        """The fused cache over all prompt tokens but the last, for `generate` to go on from; arguments as in `read`."""
+        read = read_prompt(self, self._placed(prompt), active_sharers, sharer_kv, prefix)
+        return self.mode.generation_cache(self, read)
 
     def forward(
         self,
@@ -232,21 +268,16 @@ class C2CModel(Conversing, nn.Module):
         prompt: PromptBatch,
         active_sharers: Sequence[int] | None = None,
         sharer_kv: SharerKV | None = None,
+        prefix: FusedPrompt | None = None,
         **generate_kwargs: Any,
     ) -> Any:
-        """Transformers' own `generate` on the fused cache.
-
-        Args:
-            prompt: the prompts, left padded.
-            active_sharers: numbers of the sharers that take part, default all.
-            sharer_kv: caches to use instead of running the sharers.
-            generate_kwargs: everything that transformers' `generate` takes.
+        """Transformers' own `generate` on the fused cache; the arguments of `read`, and all that `generate` takes.
 
         Returns:
             (batch, prompt + new) ids, or what `return_dict_in_generate` asks for.
         """
         prompt = self._placed(prompt)
-        cache = self.fuse(prompt, active_sharers, sharer_kv)
+        cache = self.fuse(prompt, active_sharers, sharer_kv, prefix)
         return generate(self.receiver, prompt, cache, **generate_kwargs)
 
     def _placed(self, prompt: PromptBatch) -> PromptBatch:

@@ -1,6 +1,5 @@
 """Fusion of response tokens: clean passes beside the answering one."""
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,13 +12,12 @@ from c2c_lightning.alignment.tokens import retokenize
 from c2c_lightning.data.batch import PromptBatch, SharerTokens, TokenBatch
 from c2c_lightning.errors import GenerationError
 from c2c_lightning.kv.cache import EditedLayer
-from c2c_lightning.kv.layer import LayerKV, LayerStack
+from c2c_lightning.kv.layer import LayerKV, LayerStack, SharerKV
 from c2c_lightning.model.frozen import FrozenLM
+from c2c_lightning.model.fused_prompt import FusedPrompt
 
 if TYPE_CHECKING:
     from c2c_lightning.model.c2c import C2CModel
-
-SharerKV = Sequence[LayerStack | None]
 
 
 def sharer_ids(receiver: FrozenLM, sharer: FrozenLM, ids: Tensor) -> Tensor:
@@ -97,20 +95,14 @@ class DecodeCache(Cache):
         sharer_kv: the sharers' entries.
     """
 
-    def __init__(self, model: "C2CModel", prompt: PromptBatch, sharer_kv: SharerKV) -> None:
-        """Begin with all prompt tokens but the last; `sharer_kv` covers each sharer's whole prompt."""
-        self.model = model
-        end = prompt.num_receiver_tokens - 1
-        self.clean = model.prefill_receiver(prompt, model.receiver.empty_kv(len(prompt)), end)
-        self.sharer_kv = list(sharer_kv)
-        self.masks = [tokens.mask for tokens in prompt.sharers]
-        self.positions = [tokens.positions[:, -1:] for tokens in prompt.sharers]
+    def __init__(self, model: "C2CModel", read: FusedPrompt) -> None:
+        """Begin with all prompt tokens but the last; the sharers have read each its whole prompt."""
+        self.model, self.clean, self.sharer_kv = model, read.plain, list(read.sharer_kv)
+        self.masks = [tokens.mask for tokens in read.prompt.sharers]
+        self.positions = [tokens.positions[:, -1:] for tokens in read.prompt.sharers]
         self.is_first = True
         self.pending: LayerStack | None = None
-        fused = self.clean
-        for fusion in prompt.whole_round:
-            fused = model.fuser(fused, sharer_kv, fusion)
-        super().__init__(layers=[EditedLayer(layer, n, self._replay) for n, layer in enumerate(fused)])
+        super().__init__(layers=[EditedLayer(layer, n, self._replay) for n, layer in enumerate(read.fused)])
 
     @torch.no_grad()
     def extend(self, input_ids: Tensor, attention_mask: Tensor | None, position_ids: Tensor) -> None:

@@ -1,21 +1,22 @@
 """What is fused, and in which pass: one class for each fusion mode."""
 
-from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from torch import Tensor
 from transformers.cache_utils import Cache
 
+from c2c_lightning.alignment.reads import FusionRound
 from c2c_lightning.data.batch import PromptBatch
+from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.kv.cache import dynamic_cache, edited_prefix_cache, prefix_cache
-from c2c_lightning.kv.layer import LayerKV, LayerStack
+from c2c_lightning.kv.layer import LayerKV, LayerStack, SharerKV
 from c2c_lightning.model.decoding import DecodeCache, fuse_whole_text
+from c2c_lightning.model.fused_prompt import FusedPrompt
 from c2c_lightning.model.prompting import LastTokenCache
 
 if TYPE_CHECKING:
     from c2c_lightning.model.c2c import C2CModel
-
-SharerKV = Sequence[LayerStack | None]
 
 
 @runtime_checkable
@@ -25,7 +26,11 @@ class FusionMode(Protocol):
     reads_whole_prompt: bool
     """Whether sharers run over their last prompt token too."""
 
-    def generation_cache(self, model: "C2CModel", prompt: PromptBatch, sharer_kv: SharerKV) -> Cache:
+    def rounds(self, prompt: PromptBatch, config: FuserConfig) -> tuple[FusionRound, ...]:
+        """What is fused together, in order, and up to where the receiver reads before."""
+        ...
+
+    def generation_cache(self, model: "C2CModel", read: FusedPrompt) -> Cache:
         """The cache over all prompt tokens but the last, for `generate`."""
         ...
 
@@ -49,9 +54,13 @@ class PrefillFusion:
 
     reads_whole_prompt = False
 
-    def generation_cache(self, model: "C2CModel", prompt: PromptBatch, sharer_kv: SharerKV) -> Cache:
+    def rounds(self, prompt: PromptBatch, config: FuserConfig) -> tuple[FusionRound, ...]:
+        """As `FusionMode.rounds`, by the configured order of spans."""
+        return prompt.whole_round if config.span_order == "one_pass" else prompt.fusion_rounds
+
+    def generation_cache(self, model: "C2CModel", read: FusedPrompt) -> Cache:
         """As `FusionMode.generation_cache`."""
-        return dynamic_cache(_fused_prompt(model, prompt, sharer_kv))
+        return dynamic_cache(read.fused)
 
     def response_cache(
         self, model: "C2CModel", prompt: PromptBatch, sharer_kv: SharerKV, ids: Tensor, mask: Tensor
@@ -61,7 +70,7 @@ class PrefillFusion:
         return receiver_kv[0].num_tokens, prefix_cache(receiver_kv)
 
 
-class PromptFusion:
+class PromptFusion(PrefillFusion):
     """The last prompt token too, in the pass that reads it.
 
     A sharer that looks a fact up only at the end of the prompt has nothing to give before that token.
@@ -69,9 +78,9 @@ class PromptFusion:
 
     reads_whole_prompt = True
 
-    def generation_cache(self, model: "C2CModel", prompt: PromptBatch, sharer_kv: SharerKV) -> Cache:
+    def generation_cache(self, model: "C2CModel", read: FusedPrompt) -> Cache:
         """As `FusionMode.generation_cache`: the cache fuses the first token that it is given."""
-        return LastTokenCache(model.fuser, _fused_prompt(model, prompt, sharer_kv), last_tokens(sharer_kv))
+        return LastTokenCache(model.fuser, read.fused, last_tokens(read.sharer_kv))
 
     def response_cache(
         self, model: "C2CModel", prompt: PromptBatch, sharer_kv: SharerKV, ids: Tensor, mask: Tensor
@@ -97,9 +106,13 @@ class DecodeFusion:
 
     reads_whole_prompt = True
 
-    def generation_cache(self, model: "C2CModel", prompt: PromptBatch, sharer_kv: SharerKV) -> Cache:
+    def rounds(self, prompt: PromptBatch, config: FuserConfig) -> tuple[FusionRound, ...]:
+        """As `FusionMode.rounds`: nothing is read on fused entries."""
+        return tuple(replace(fusion, end=prompt.num_receiver_tokens - 1) for fusion in prompt.whole_round)
+
+    def generation_cache(self, model: "C2CModel", read: FusedPrompt) -> Cache:
         """As `FusionMode.generation_cache`: the cache runs the clean models beside the answer."""
-        return DecodeCache(model, prompt, sharer_kv)
+        return DecodeCache(model, read)
 
     def response_cache(
         self, model: "C2CModel", prompt: PromptBatch, sharer_kv: SharerKV, ids: Tensor, mask: Tensor
@@ -119,7 +132,3 @@ MODES: dict[str, FusionMode] = {"prefill": PrefillFusion(), "prompt": PromptFusi
 def last_tokens(sharer_kv: SharerKV) -> list[LayerStack | None]:
     """Each sharer's entries of its last prompt token."""
     return [None if kv is None else [layer.tokens(-1) for layer in kv] for kv in sharer_kv]
-
-
-def _fused_prompt(model: "C2CModel", prompt: PromptBatch, sharer_kv: SharerKV) -> LayerStack:
-    return model.prefill_receiver(prompt, model.fuse_spans(prompt, sharer_kv), prompt.num_receiver_tokens - 1)
