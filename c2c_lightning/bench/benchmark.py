@@ -52,3 +52,9 @@ class Benchmark(Protocol):
     def run(self, bench: Bench) -> Result:
         """Measure it."""
         ...
+
+
+def smallest_vocabulary(model: C2CModel) -> int:
+    """How many tokens all models of a pair know."""
+    configs = [lm.model.config.get_text_config() for lm in (model.receiver, *model.sharers)]
+    return min(int(config.vocab_size) for config in configs)

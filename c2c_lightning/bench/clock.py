@@ -41,8 +41,13 @@ class Times:
         cpu, wall = time.process_time(), wall_clock()
         work()
         # In this order: the wall clock waits for the GPU.
-        self.wall.append(wall_clock() - wall)
-        self.cpu.append(time.process_time() - cpu)
+        wall = wall_clock() - wall
+        self.add(wall, time.process_time() - cpu)
+
+    def add(self, wall: float, cpu: float) -> None:
+        """Take one more round that was timed elsewhere, in seconds."""
+        self.wall.append(wall)
+        self.cpu.append(cpu)
 
     def in_rounds(self, rounds: int) -> "Times":
         """Sums of what was measured within each of `rounds` rounds of equal length."""

@@ -14,8 +14,13 @@ from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.model.c2c import C2CModel
 from c2c_lightning.model.frozen import FrozenLM, LMSpec, load_frozen
 
-# Messages follow each other; the end of the prompt is one more word.
-_TEMPLATE = "{% for m in messages %}{{ m['content'] }} {% endfor %}{% if add_generation_prompt %}1 {% endif %}"
+# Words with a meaning: 0 pads, 1 and 2 begin an assistant's and another's message, 3 ends one.
+_TEMPLATE = (
+    "{% for m in messages %}{{ '1 ' if m['role'] == 'assistant' else '2 ' }}{{ m['content'] }} 3 {% endfor %}"
+    "{% if add_generation_prompt %}1 {% endif %}"
+)
+FIRST_WORD = 4
+"""Words below it have a meaning of their own in a random pair."""
 
 
 @runtime_checkable

@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-import torch
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW
 
-from c2c_lightning.bench.benchmark import Bench, Result
+from c2c_lightning.bench.benchmark import Bench, Result, smallest_vocabulary
 from c2c_lightning.bench.clock import Times, median_ratio
 from c2c_lightning.bench.flops import samples_of, training_step
 from c2c_lightning.bench.machine import MatrixProduct
@@ -72,7 +71,7 @@ class TrainStep:
     def run(self, bench: Bench) -> Result:
         """Measure memory in the first pass over the batches, from the optimizer's making on; time in later ones."""
         model = bench.build()
-        batches = self._batches(model, bench.device)
+        batches = [b.to(bench.device) for b in self.workload.batches(smallest_vocabulary(model), len(model.sharers))]
         samples = [sample for batch in batches for sample in samples_of(batch.to("cpu"))]
         needed = training_step(PairShape.of(model), samples)
         memory = peak_bytes(lambda: Trainer(model).steps(batches), bench.device)
@@ -93,10 +92,6 @@ class TrainStep:
             "peak_mib_above_models": memory / 2**20,
             "time": steps.to_dict(),
         }
-
-    def _batches(self, model: C2CModel, device: torch.device) -> list[TrainingBatch]:
-        vocab = min(lm.model.config.get_text_config().vocab_size for lm in (model.receiver, *model.sharers))
-        return [batch.to(device) for batch in self.workload.batches(vocab, len(model.sharers))]
 
     def _time(self, trainer: Trainer, batches: Sequence[TrainingBatch], bench: Bench) -> tuple[Times, Times, int]:
         """Times of all steps and of all products of each round, and the products' operations a round, in FLOP."""

@@ -6,12 +6,11 @@ from typing import Literal
 
 import numpy as np
 
+from c2c_lightning.bench.pair import FIRST_WORD
 from c2c_lightning.data.batch import TrainingBatch
 from c2c_lightning.data.buckets import BatchLimits, Lengths, cut_batches
 from c2c_lightning.data.collate import collate_examples
 from c2c_lightning.data.encode import EncodedExample, EncodedPrompt, SharerEncoding
-
-_FIRST_WORD = 2  # 0 pads, 1 ends a prompt
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ def random_example(
     random: np.random.Generator, prompt: int, response: int, vocab_size: int, num_sharers: int = 1
 ) -> EncodedExample:
     """An example of given lengths; every prompt token but the last is fused."""
-    ids = random.integers(_FIRST_WORD, vocab_size, prompt + response).tolist()
+    ids = random.integers(FIRST_WORD, vocab_size, prompt + response).tolist()
     source = [*range(prompt - 1), -1]
     sharers = tuple(SharerEncoding(ids[:prompt], source) for _ in range(num_sharers))
     return EncodedExample(EncodedPrompt(ids[:prompt], sharers), ids[prompt:])
