@@ -108,7 +108,7 @@ class Bench:
         processes = self._start(case, folder, dying)
         wait([process.sentinel for process in processes], _PATIENCE)
         was_killed = processes[0].exitcode == -signal.SIGKILL
-        end(processes, must_be_well=not was_killed)
+        end(processes, None if was_killed else folder)
         return was_killed
 
     def _kill_at_any_moment(self, case: Case, folder: Path, seconds: float) -> bool:
@@ -122,14 +122,14 @@ class Bench:
         if was_running and len(processes) > 1:
             os.killpg(self.chance.choice(processes).pid or 0, signal.SIGKILL)
             time.sleep(self.chance.uniform(0, 0.2))
-        end(processes, must_be_well=not was_running)
+        end(processes, None if was_running else folder)
         return was_running
 
     def _finish(self, case: Case, folder: Path) -> None:
         processes = self._start(case, folder)
         for process in processes:
             process.join()
-        end(processes, must_be_well=True)
+        end(processes, folder)
 
     def _start(self, case: Case, folder: Path, dying: Dying | None = None) -> list[BaseProcess]:
         folder.mkdir(parents=True, exist_ok=True)
@@ -165,8 +165,12 @@ def train(arguments: Sequence[str], rank: int, devices: int, port: int, folder: 
     lightning(arguments)
 
 
-def end(processes: Sequence[BaseProcess], must_be_well: bool = False) -> None:
+def end(processes: Sequence[BaseProcess], must_be_well_in: Path | None = None) -> None:
     """Kill what is left of a run, workers too.
+
+    Args:
+        processes: the run.
+        must_be_well_in: the folder of a run that nobody has killed before.
 
     Raises:
         RuntimeError: when a process failed that must not.
@@ -176,8 +180,10 @@ def end(processes: Sequence[BaseProcess], must_be_well: bool = False) -> None:
         with suppress(ProcessLookupError):  # dead already
             os.killpg(process.pid or 0, signal.SIGKILL)
         process.join()
-    if must_be_well and any(codes):
-        raise RuntimeError(f"A run that nobody killed ended with exit codes {codes}; see log-*.txt in its folder.")
+    if must_be_well_in is not None and any(codes):
+        rank = next(rank for rank, code in enumerate(codes) if code)
+        said = (must_be_well_in / f"log-{rank}.txt").read_text().splitlines()[-20:]
+        raise RuntimeError("\n".join([f"A run that nobody killed ended with exit codes {codes}:", *said]))
 
 
 def free_port() -> int:

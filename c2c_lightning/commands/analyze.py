@@ -4,52 +4,97 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
-from jsonargparse import ArgumentError, ArgumentParser
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from rich.console import Console
 
 from c2c_lightning.alignment.strategy import TokenAlignment
 from c2c_lightning.analysis.alignment import alignment_report
+from c2c_lightning.analysis.padding import padding_report
+from c2c_lightning.data.buckets import BatchLimits
 from c2c_lightning.data.conversation import Conversation
 from c2c_lightning.data.encode import Encoder
+from c2c_lightning.data.prepare import Settings, prepare
 from c2c_lightning.data.rows import ReadRow, RowEncoder
 from c2c_lightning.data.sources import Source
+from c2c_lightning.data.tokens import cache_folder, usable_processes
 from c2c_lightning.model.frozen import LMSpec, load_tokenizer, tokenizer_spec
-
-ANALYSES = ("alignment",)
 
 
 def run_analyze(args: Sequence[str]) -> None:
     """Pick the analysis that the second word names."""
+    usage = f"lightning analyze {'|'.join(ANALYSES)} --config FILE"
     if list(args[1:2]) in (["-h"], ["--help"]):
-        Console().print(f"usage: lightning analyze {'|'.join(ANALYSES)} --config FILE [--help]", markup=False)
+        Console().print(f"usage: {usage} [--help]", markup=False)
         raise SystemExit(0)
     if len(args) < 2 or args[1] not in ANALYSES:
-        raise ArgumentError(None, f"say what to analyze: lightning analyze {'|'.join(ANALYSES)} --config FILE")
-    analyze_alignment(args[2:])
+        raise ArgumentError(None, f"say what to analyze: {usage}")
+    ANALYSES[args[1]](args[2:])
 
 
 def analyze_alignment(args: Sequence[str]) -> None:
     """Coverage of a token alignment over a data set, and a picture of one conversation."""
-    parser = ArgumentParser(
-        prog="lightning analyze alignment", description=analyze_alignment.__doc__, exit_on_error=False
-    )
-    parser.add_argument("--config", action="config", help="YAML file with the options below")
-    parser.add_argument("--receiver", type=LMSpec, required=True, help="the receiver; only its tokenizer is loaded")
-    parser.add_argument("--sharers", type=list[LMSpec], required=True, help="the sharers; likewise")
-    parser.add_argument("--token_alignment", type=TokenAlignment, default="auto", help="the strategy to measure")
-    parser.add_argument("--source", type=Source, required=True, help="conversations, as in `lightning fit`")
+    parser = _parser("alignment", analyze_alignment.__doc__)
     parser.add_argument("--max_rows", type=int, default=2000, help="how many conversations to measure")
-    parser.add_argument("--output_dir", type=str, default="runs/alignment", help="alignment.json and alignment.html")
     options = parser.instantiate_classes(parser.parse_args(list(args)))
-    readings = [tokenizer_spec(spec, load_tokenizer(spec)) for spec in (options.receiver, *options.sharers)]
-    encoder = Encoder(readings[0], readings[1:], options.token_alignment)
+    encoder = _encoder(options)
     pairs = list(islice(prompts_of(options.source, encoder), options.max_rows))
     report = alignment_report(encoder, [own for own, _ in pairs], [theirs for _, theirs in pairs])
-    folder = Path(options.output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = _folder(options)
     report.save(folder / "alignment.json")
     report.to_html(folder / "alignment.html")
     Console().print(report.to_text(), markup=False, highlight=False)
+
+
+def analyze_padding(args: Sequence[str]) -> None:
+    """How much of the tokens in batches is padding: in random order, as released, and by length."""
+    parser = _parser("padding", analyze_padding.__doc__)
+    parser.add_argument("--max_rows", type=int, help="read only the first rows")
+    parser.add_argument(
+        "--max_length", type=int, default=2048, help="tokens of the longer model; longer rows are left out"
+    )
+    parser.add_argument("--batch_size", type=int, default=4, help="rows of a batch")
+    parser.add_argument("--max_tokens_per_batch", type=int, help="measure batches of so many tokens too")
+    options = parser.instantiate_classes(parser.parse_args(list(args)))
+    settings = Settings(
+        _encoder(options),
+        cache_folder(),
+        BatchLimits(options.batch_size),
+        max_length=options.max_length,
+        max_rows=options.max_rows,
+        max_bad_share=1.0,
+        num_proc=usable_processes(),
+    )
+    prepared = prepare([options.source], "train", settings)
+    lengths = prepared.table.lengths.take(prepared.rows)
+    report = padding_report(lengths, options.batch_size, options.max_tokens_per_batch)
+    report.save(_folder(options) / "padding.json")
+    Console().print(report.to_text(), markup=False, highlight=False)
+
+
+ANALYSES = {"alignment": analyze_alignment, "padding": analyze_padding}
+
+
+def _parser(name: str, about: str | None) -> ArgumentParser:
+    """The options of all analyses of tokenizers and data."""
+    parser = ArgumentParser(prog=f"lightning analyze {name}", description=about, exit_on_error=False)
+    parser.add_argument("--config", action="config", help="YAML file with the options below")
+    parser.add_argument("--receiver", type=LMSpec, required=True, help="the receiver; only its tokenizer is loaded")
+    parser.add_argument("--sharers", type=list[LMSpec], required=True, help="the sharers; likewise")
+    parser.add_argument("--token_alignment", type=TokenAlignment, default="auto", help="how the tokens are aligned")
+    parser.add_argument("--source", type=Source, required=True, help="conversations, as in `lightning fit`")
+    parser.add_argument("--output_dir", type=str, default=f"runs/{name}", help="where the numbers go")
+    return parser
+
+
+def _encoder(options: Namespace) -> Encoder:
+    readings = [tokenizer_spec(spec, load_tokenizer(spec)) for spec in (options.receiver, *options.sharers)]
+    return Encoder(readings[0], readings[1:], options.token_alignment)
+
+
+def _folder(options: Namespace) -> Path:
+    folder = Path(options.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def prompts_of(source: Source, encoder: Encoder) -> Iterator[tuple[Conversation, Conversation | None]]:

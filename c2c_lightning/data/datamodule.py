@@ -2,11 +2,8 @@
 
 import logging
 import math
-import os
-from pathlib import Path
 from typing import Any
 
-import datasets
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Timer
@@ -22,6 +19,7 @@ from c2c_lightning.data.prepare import Settings, sources_of
 from c2c_lightning.data.report import DataReport
 from c2c_lightning.data.sources import Mixture, Source
 from c2c_lightning.data.stream_feed import StreamFeed, is_stream
+from c2c_lightning.data.tokens import cache_folder, usable_processes
 from c2c_lightning.errors import ConfigurationError, DataError
 
 logger = logging.getLogger(__name__)
@@ -199,7 +197,7 @@ class InstructionDataModule(L.LightningDataModule):
                 "A stream has no epochs: set `trainer.val_check_interval` to a number of batches to validate."
             )
 
-    def _check_validation_comes(self, batches: float) -> None:
+    def _check_validation_comes(self, batches: int | float) -> None:
         trainer = self.trainer
         if trainer is None or trainer.check_val_every_n_epoch is None or not trainer.limit_val_batches:
             return
@@ -238,17 +236,16 @@ class InstructionDataModule(L.LightningDataModule):
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
     def _settings(self) -> Settings:
-        default = Path(datasets.config.HF_DATASETS_CACHE) / "c2c_lightning"
         return Settings(
             encoder=self.encoder,
-            cache_dir=default if self.cache_dir is None else Path(self.cache_dir),
+            cache_dir=cache_folder(self.cache_dir),
             limits=BatchLimits(self.batch_size, self.max_tokens_per_batch),
             max_length=self.max_length,
             max_rows=self.max_rows,
             max_validation_rows=self.max_validation_rows,
             validation_share=self.validation_share,
             max_bad_share=self.max_bad_share,
-            num_proc=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+            num_proc=usable_processes(),
             num_workers=self.num_workers,
             pin_memory=torch.cuda.is_available(),
             seed=self.seed,

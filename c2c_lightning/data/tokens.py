@@ -49,6 +49,16 @@ FEATURES = datasets.Features(
 """Columns; `prompt_lengths` counts the receiver's tokens, then each sharer's. Rejected rows have no tokens."""
 
 
+def cache_folder(given: str | None = None) -> Path:
+    """Where encoded tables are kept: the folder that was given, or one in the cache of `datasets`."""
+    return Path(datasets.config.HF_DATASETS_CACHE) / "c2c_lightning" if given is None else Path(given)
+
+
+def usable_processes() -> int:
+    """How many processes may encode at once: the CPUs that this one may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def encoded_table(
     source: Source, encoder: Encoder, cache_dir: Path, max_rows: int | None = None, num_proc: int = 1
 ) -> datasets.Dataset:

@@ -1,13 +1,138 @@
-"""What the data module refuses before anything is read."""
+"""The data module: what it refuses, its cache, its split, and what it says of a run that goes on otherwise."""
 
+import json
+from pathlib import Path
+from typing import Any
+
+import lightning as L
 import pytest
 
 from c2c_lightning.data.datamodule import InstructionDataModule
+from c2c_lightning.data.rows import RowEncoder
 from c2c_lightning.data.sources import Messages
-from c2c_lightning.errors import DataError
+from c2c_lightning.errors import ConfigurationError, DataError
+from tests.data.encoders import shared_encoder
+from tests.data.rows import write_chat
+
+
+def data_module(folder: Path, path: str, **settings: Any) -> InstructionDataModule:
+    defaults: dict[str, Any] = {"encoder": shared_encoder(), "cache_dir": str(folder / "cache"), "batch_size": 4}
+    return InstructionDataModule(Messages(path), **{**defaults, **settings})
 
 
 @pytest.mark.parametrize("name", ["batch_size", "max_tokens_per_batch"])
 def test_empty_batches_are_refused(name: str) -> None:
     with pytest.raises(DataError, match=f"`{name}` must be at least 1, but is 0"):
         InstructionDataModule(Messages("embedded:facts/train_chat"), **{name: 0})
+
+
+def test_a_second_start_encodes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_chat(tmp_path / "a.jsonl", 30)
+    first = data_module(tmp_path, path)
+    first.prepare()
+
+    def never(*_: Any) -> None:
+        raise AssertionError("a row was encoded again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RowEncoder, "__call__", never)
+        second = data_module(tmp_path, path)
+        second.prepare()
+        assert second.report.to_dict() == first.report.to_dict()
+        # Another file is another table.
+        other = data_module(tmp_path, write_chat(tmp_path / "b.jsonl", 3))
+        with pytest.raises(AssertionError, match="encoded again"):
+            other.prepare()
+
+
+def asked(loader: Any) -> set[str]:
+    """What the batches ask; tokens tell questions apart."""
+    return {
+        str([token for token in row.tolist() if token]) for batch in loader for row in batch.prompt.receiver.input_ids
+    }
+
+
+def test_the_split_never_puts_a_question_on_both_sides(tmp_path: Path) -> None:
+    questions = [f"What is {number} and {number % 7}?" for number in range(60)]
+    rows = [
+        {"messages": [{"role": "user", "content": words}, {"role": "assistant", "content": f"{copy}"}]}
+        for copy, change in enumerate((str, str.upper, "  {}".format))
+        for words in map(change, questions)
+    ]
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = data_module(tmp_path, str(path), validation_share=0.2)
+    data.prepare()
+    report = data.report
+    assert report.validation_rows == report.sources[0].held_out > 0
+    # All three ways to write a question go together.
+    assert report.validation_rows % 3 == 0
+    assert report.train_rows == 180 - report.validation_rows
+    assert not asked(data.train_dataloader()) & asked(data.val_dataloader())
+
+
+def test_questions_of_the_validation_data_are_not_trained_on(tmp_path: Path) -> None:
+    path = write_chat(tmp_path / "a.jsonl", 30)
+    held_out = tmp_path / "held_out.jsonl"
+    held_out.write_text("".join(Path(path).read_text().splitlines(keepends=True)[:10]))
+    data = data_module(tmp_path, path, validation=Messages(str(held_out)))
+    data.prepare()
+    assert data.report.sources[0].dropped["question is in the validation data"] == 10
+    assert not asked(data.train_dataloader()) & asked(data.val_dataloader())
+
+
+class Fit(L.LightningModule):
+    """Trains nothing."""
+
+    def training_step(self, *_: Any) -> None:
+        return None
+
+    def validation_step(self, *_: Any) -> None:
+        return None
+
+    def configure_optimizers(self) -> None:
+        return None
+
+
+def fit(folder: Path, data: InstructionDataModule, **settings: Any) -> L.Trainer:
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    trainer = L.Trainer(accelerator="cpu", default_root_dir=folder, **quiet, **settings)
+    trainer.fit(Fit(), datamodule=data)
+    return trainer
+
+
+def test_an_interval_longer_than_an_epoch_is_one_message(tmp_path: Path) -> None:
+    path = write_chat(tmp_path / "a.jsonl", 30)
+    with pytest.raises(ConfigurationError, match=r"`trainer.val_check_interval` is 100 batches, but an epoch .* has 7"):
+        fit(tmp_path, data_module(tmp_path, path, validation_share=0.1), max_steps=4, val_check_interval=100)
+    with pytest.raises(ConfigurationError, match="is 5 batches, but an epoch of this run has 2"):
+        fit(tmp_path, data_module(tmp_path, path), max_steps=4, val_check_interval=5, limit_train_batches=2)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"check_val_every_n_epoch": None}, {"limit_val_batches": 0}, {"val_check_interval": 0.5}]
+)
+def test_intervals_that_are_fine(settings: dict[str, Any], tmp_path: Path) -> None:
+    path = write_chat(tmp_path / "a.jsonl", 30)
+    fit(tmp_path, data_module(tmp_path, path), **{"max_epochs": 1, "val_check_interval": 100, **settings})
+
+
+def test_another_number_of_processes_is_told_what_it_cannot_keep(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = data_module(tmp_path, write_chat(tmp_path / "a.jsonl", 30), validation_share=0.0)
+    data.prepare()
+    feed = data._feed
+    assert feed is not None
+    caplog.clear()
+    state = feed.train_loader(0, 1).state(0, 100)
+    feed.train_loader(0, 1).resume([state])
+    assert not caplog.text
+    feed.train_loader(0, 2).resume([{**state, "runs": [[1, 3]], "batches": 3}])
+    assert "written by 1 processes, this run has 2. Each row still comes once" in caplog.text
+    assert "random numbers differ" in caplog.text

@@ -1,0 +1,39 @@
+"""`lightning analyze` over the embedded pair."""
+
+import json
+from pathlib import Path
+
+import datasets
+import pytest
+
+from c2c_lightning.cli import main
+
+CONFIG = str(Path(__file__).parents[2] / "configs" / "analyze" / "quickstart_alignment.yaml")
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+
+def test_alignment(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["analyze", "alignment", "--config", CONFIG, "--max_rows", "20", "--output_dir", str(tmp_path / "run")])
+    assert "100.0%" in capsys.readouterr().out
+    assert (tmp_path / "run" / "alignment.html").exists()
+    assert json.loads((tmp_path / "run" / "alignment.json").read_text())["sharers"][0]["conversations"] == 20
+
+
+def test_padding(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--max_rows", "60", "--max_tokens_per_batch", "500", "--output_dir", str(tmp_path / "run")]
+    main(["analyze", "padding", "--config", CONFIG, *options])
+    assert "60 rows" in capsys.readouterr().out
+    released, by_rows, by_tokens = json.loads((tmp_path / "run" / "padding.json").read_text())["ways"]
+    assert released["share"] > by_rows["share"] > 0
+    assert by_tokens["padded_tokens"] <= 500 * by_tokens["batches"]
+
+
+@pytest.mark.parametrize("words", [[], ["frob"]])
+def test_what_to_analyze_must_be_said(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["analyze", *words])
+    assert "alignment|padding" in capsys.readouterr().err
