@@ -2,16 +2,18 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from c2c_lightning.baselines.clock import PhaseClock
-from c2c_lightning.baselines.likelihood import OptionEncoder, OptionScores, score_options
+from c2c_lightning.baselines.likelihood import OptionEncoder, OptionScores, score_fused_options, score_options
 from c2c_lightning.baselines.single import timed_scores, to_answers
 from c2c_lightning.baselines.text_to_text import TextToText, with_message
-from c2c_lightning.baselines.views import ViewOf, plain_view
+from c2c_lightning.baselines.views import View, ViewOf, plain_view
 from c2c_lightning.data.batch import PromptBatch
 from c2c_lightning.data.conversation import Conversation
 from c2c_lightning.kv.cache import cache_entries
@@ -72,7 +74,9 @@ class C2CResponder:
             kv = self.sharer_kv(prompt, conversations)
         with clock.phase("decode"), timed_fusion(self.model, clock):
             ids: Tensor = self.model.generate(prompt, sharer_kv=kv, **generate_kwargs)
-        return to_answers(self.model.receiver, prompt, ids, clock, generate_kwargs)
+        answers = to_answers(self.model.receiver, prompt, ids, clock, generate_kwargs)
+        read = _tokens_read(prompt, kv)
+        return [replace(answer, sharer_tokens=count) for answer, count in zip(answers, read, strict=True)]
 
     @torch.no_grad()
     def score(self, conversations: Sequence[Conversation], options: Sequence[Sequence[str]]) -> list[OptionScores]:
@@ -86,16 +90,29 @@ class C2CResponder:
         with clock.phase("prefill_sharer"):
             sharer_kv = self.sharer_kv(prompt, conversations)
         with clock.phase("decode"), timed_fusion(self.model, clock):
-            kv = cache_entries(self.model.fuse(prompt, sharer_kv=sharer_kv))
             ids = [self.options.encode(c, texts) for c, texts in zip(conversations, options, strict=True)]
-            scores = score_options(self.model.receiver, prompt.receiver, kv, ids)
-        return timed_scores(scores, prompt, clock)
+            if self.model.mode.reads_whole_prompt:
+                scores = score_fused_options(self.model, prompt, sharer_kv, ids)
+            else:
+                kv = cache_entries(self.model.fuse(prompt, sharer_kv=sharer_kv))
+                scores = score_options(self.model.receiver, prompt.receiver, kv, ids)
+        read = _tokens_read(prompt, sharer_kv)
+        scores = timed_scores(scores, prompt, clock)
+        return [replace(score, sharer_tokens=count) for score, count in zip(scores, read, strict=True)]
 
     def _start(self, conversations: Sequence[Conversation]) -> tuple[PhaseClock, PromptBatch]:
         device = self.model.receiver.device
         prompt = self.encode(conversations).to(device)
         self.model.receiver.check_length(prompt.num_receiver_tokens)
         return PhaseClock(device, self.measure_latency), prompt
+
+
+def _tokens_read(prompt: PromptBatch, sharer_kv: Sequence[LayerStack | None]) -> list[int]:
+    """How many tokens all sharers that take part have in front of them, for each prompt."""
+    pairs = zip(prompt.sharers, sharer_kv, strict=True)
+    masks = [sharer.mask.sum(1) for sharer, kv in pairs if kv is not None]
+    counts: list[int] = torch.stack(masks).sum(0).tolist() if masks else [0] * len(prompt)
+    return counts
 
 
 @contextmanager
@@ -144,6 +161,9 @@ class SomeSharers(C2CResponder):
 class TextAndCache:
     """T-C2C: the sharer writes a message, and its cache over the three turns is fused too (paper, table 15).
 
+    The receiver reads request, message and question; the sharer reads the same turns over what it is shown (with
+    private context it sees more), and what both read is fused.
+
     Attributes:
         name: how it is called in reports.
     """
@@ -152,7 +172,7 @@ class TextAndCache:
         """Take the two ways to communicate.
 
         Args:
-            c2c: answers on the fused cache; its view must show sharers what the receiver sees.
+            c2c: answers on the fused cache.
             t2t: writes the message and lays out the turns.
             name: how to call it in reports.
         """
@@ -166,7 +186,24 @@ class TextAndCache:
             **generate_kwargs: for both models; `max_new_tokens` is the answer's.
         """
         messages = self.t2t.messages(conversations, **generate_kwargs)
-        pairs = zip(conversations, messages, strict=True)
-        turns = [self.t2t.turns(conversation, message.text.strip()) for conversation, message in pairs]
-        answers = self.c2c.respond(turns, **generate_kwargs)
+        turns, c2c = self._told(conversations, messages)
+        answers = c2c.respond(turns, **generate_kwargs)
         return [with_message(answer, message) for answer, message in zip(answers, messages, strict=True)]
+
+    def score(self, conversations: Sequence[Conversation], options: Sequence[Sequence[str]]) -> list[OptionScores]:
+        """Log-probability of each option after the turns, on the fused cache."""
+        messages = self.t2t.messages(conversations, do_sample=False)
+        turns, c2c = self._told(conversations, messages)
+        scores = c2c.score(turns, options)
+        return [with_message(score, message) for score, message in zip(scores, messages, strict=True)]
+
+    def _told(
+        self, conversations: Sequence[Conversation], messages: Sequence[Answer]
+    ) -> tuple[list[Conversation], C2CResponder]:
+        """The receiver's turns, and a responder whose sharers are shown theirs."""
+        pairs = list(zip(conversations, [message.text for message in messages], strict=True))
+        turns = [self.t2t.turns(*pair) for pair in pairs]
+        shown = {id(mine): self.t2t.sharer_turns(*pair) for mine, pair in zip(turns, pairs, strict=True)}
+        c2c = copy(self.c2c)
+        c2c.view = lambda conversation: View("", shown[id(conversation)], "")
+        return turns, c2c

@@ -192,7 +192,6 @@ class TC2C(ResponderFactory):
     """
 
     needs_fuser: ClassVar[bool] = True
-    can_score: ClassVar[bool] = False
 
     message: T2T = T2T()
 

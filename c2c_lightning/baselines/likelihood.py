@@ -1,18 +1,20 @@
 """How likely a model finds given answers: a prompt's cache is made once, then every answer is read on it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from c2c_lightning.data.batch import TokenBatch, positions_of
+from c2c_lightning.data.batch import PromptBatch, TokenBatch, positions_of
 from c2c_lightning.data.conversation import Conversation
 from c2c_lightning.data.encode import Encoder
 from c2c_lightning.kv.cache import prefix_cache
-from c2c_lightning.kv.layer import LayerKV, LayerStack
+from c2c_lightning.kv.layer import LayerKV, LayerStack, SharerKV
+from c2c_lightning.model.c2c import C2CModel
 from c2c_lightning.model.frozen import FrozenLM
+from c2c_lightning.model.response import Response
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,8 @@ class OptionScores:
         prompt_tokens: tokens of the prompt.
         message: the text that was handed over on the way, if any.
         phases: seconds of each phase, where measured.
+        sharer_tokens: tokens that sharers read on the way.
+        message_tokens: tokens of the message.
     """
 
     log_probabilities: tuple[float, ...]
@@ -35,7 +39,9 @@ class OptionScores:
     seconds: float = 0.0
     prompt_tokens: int = 0
     message: str | None = None
-    phases: dict[str, float] | None = None
+    phases: Mapping[str, float] | None = None
+    sharer_tokens: int = 0
+    message_tokens: int = 0
 
 
 @runtime_checkable
@@ -109,11 +115,38 @@ def score_options(
         # Logits at real positions only: (real tokens of all options, vocab).
         logits_to_keep=mask,
     )
-    logits = output.logits.float()
-    chosen = ids[mask]
+    return _scored(options, output.logits.float(), ids[mask])
+
+
+def _scored(options: Sequence[Sequence[Sequence[int]]], logits: Tensor, chosen: Tensor) -> list[OptionScores]:
+    """Scores from (all options' tokens, vocab) logits and (tokens,) ids."""
     log_probabilities = logits.log_softmax(-1).gather(1, chosen[:, None])[:, 0]
     greedy = logits.argmax(-1) == chosen
     return _by_prompt(options, log_probabilities.double().cpu(), greedy.cpu())
+
+
+@torch.no_grad()
+def score_fused_options(
+    model: C2CModel, prompt: PromptBatch, sharer_kv: SharerKV, options: Sequence[Sequence[Sequence[int]]]
+) -> list[OptionScores]:
+    """Log-probabilities of options where fusing goes on in the pass that reads them, so that no cache can be shared.
+
+    Args:
+        model: the fused model.
+        prompt: the prompts, on the receiver's device.
+        sharer_kv: the sharers' caches.
+        options: for each prompt the token ids of each option.
+    """
+    device = model.receiver.device
+    flat = [(row, list(ids)) for row, of_row in enumerate(options) for ids in of_row]
+    rows = torch.tensor([row for row, _ in flat], device=device)
+    ids, mask = _right_padded([ids for _, ids in flat], device)
+    model.receiver.check_length(prompt.num_receiver_tokens + ids.shape[1])
+    prompts, run, real = prompt.select(rows), ids[:, :-1], mask[:, :-1]
+    kv = [None if stack is None else repeat_kv(stack, rows) for stack in sharer_kv]
+    prefix = model.mode.response_prefix(model, prompts, kv, run, real)
+    logits = Response(prompts.receiver, prefix, run, real).logits(model.receiver)[:, -ids.shape[1] :]
+    return _scored(options, logits[mask].float(), ids[mask])
 
 
 def _right_padded(rows: Sequence[list[int]], device: torch.device) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from c2c_lightning.baselines.likelihood import OptionScores
 from c2c_lightning.baselines.single import SingleModel
@@ -10,6 +10,8 @@ from c2c_lightning.baselines.views import ViewOf, plain_view
 from c2c_lightning.baselines.wording import TEXT_3, fill
 from c2c_lightning.data.conversation import Conversation
 from c2c_lightning.model.responder import Answer
+
+Said = TypeVar("Said", Answer, OptionScores)
 
 
 class TextToText:
@@ -57,7 +59,12 @@ class TextToText:
     def turns(self, conversation: Conversation, message: str) -> Conversation:
         """What the receiver sees: the request, the message, the question."""
         request = self._message_prompt(self.view(conversation).question)
-        return [*conversation[:-1], request, {"role": "assistant", "content": message}, conversation[-1]]
+        return [*conversation[:-1], request, _said(message), conversation[-1]]
+
+    def sharer_turns(self, conversation: Conversation, message: str) -> Conversation:
+        """The same turns over what sharers are shown; text and cache together (T-C2C) fuse this cache."""
+        shown = self.view(conversation).sharer
+        return [*self.request(conversation), _said(message), shown[-1]]
 
     def _message_prompt(self, question: str) -> dict[str, str]:
         return {"role": "user", "content": fill(self.message_prompt, question=question)}
@@ -82,19 +89,11 @@ class TextToText:
         """Log-probability of each option after the three turns."""
         messages = self.messages(conversations, do_sample=False)
         scores = self.receiver.score(self._all_turns(conversations, messages), options)
-        return [
-            replace(
-                score,
-                seconds=score.seconds + message.seconds,
-                message=message.text,
-                phases=_with_message_phase(score.phases, message.seconds),
-            )
-            for score, message in zip(scores, messages, strict=True)
-        ]
+        return [with_message(score, message) for score, message in zip(scores, messages, strict=True)]
 
     def _all_turns(self, conversations: Sequence[Conversation], messages: Sequence[Answer]) -> list[Conversation]:
         pairs = zip(conversations, messages, strict=True)
-        return [self.turns(conversation, message.text.strip()) for conversation, message in pairs]
+        return [self.turns(conversation, message.text) for conversation, message in pairs]
 
 
 class AnswerAsMessage(TextToText):
@@ -106,18 +105,20 @@ class AnswerAsMessage(TextToText):
 
     def turns(self, conversation: Conversation, message: str) -> Conversation:
         """The question, the sharer's answer, and the question again."""
-        return [*conversation, {"role": "assistant", "content": message}, conversation[-1]]
+        return [*conversation, _said(message), conversation[-1]]
 
 
-def with_message(answer: Answer, message: Answer) -> Answer:
-    """An answer with the message that led to it and the time that took."""
+def _said(message: str) -> dict[str, str]:
+    return {"role": "assistant", "content": message.strip()}
+
+
+def with_message(answer: Said, message: Answer) -> Said:
+    """An answer, or scores, with the message that led to it, and the time and tokens that took."""
     return replace(
         answer,
         seconds=answer.seconds + message.seconds,
         message=message.text,
-        phases=_with_message_phase(answer.phases, message.seconds),
+        phases={**(answer.phases or {}), "message": message.seconds},
+        sharer_tokens=answer.sharer_tokens + message.prompt_tokens,
+        message_tokens=message.new_tokens,
     )
-
-
-def _with_message_phase(phases: Any, seconds: float) -> dict[str, float]:
-    return {**(phases or {}), "message": seconds}

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from c2c_lightning.baselines.c2c import C2CResponder
 from c2c_lightning.baselines.likelihood import OptionScores
+from c2c_lightning.baselines.single import ReceiverOnly
 from c2c_lightning.baselines.views import ViewOf, plain_view
 from c2c_lightning.data.batch import PromptBatch, SharerTokens
 from c2c_lightning.data.conversation import Conversation
@@ -159,8 +160,36 @@ def _each(stack: LayerStack | None, change: Any) -> LayerStack | None:
 # --- nothing fused ----------------------------------------------------------------------------------------------------
 
 
+class ReceiverInSteps(ReceiverOnly):
+    """The receiver alone, reading each prompt in the steps that fusion takes.
+
+    Several passes round otherwise than one, so that in half precision a word may differ; against this one, closed gates
+    must not differ in a bit.
+    """
+
+    def __init__(self, model: C2CModel, view: ViewOf, name: str, measure_latency: bool = False) -> None:
+        """Take the fused model whose receiver it is."""
+        super().__init__(model.receiver, name, measure_latency)
+        self.fused = C2CResponder(model, view)
+
+    def encode(self, conversations: Sequence[Conversation]) -> PromptBatch:
+        """The prompts, with what is fused in them."""
+        return self.fused.encode(conversations).to(self.lm.device)
+
+    @torch.no_grad()
+    def prefill(self, prompt: PromptBatch) -> LayerStack:
+        """The receiver's cache, up to each round of fusion and then to the end."""
+        model, last = self.fused.model, prompt.num_receiver_tokens - 1
+        self.lm.check_length(prompt.num_receiver_tokens)
+        kv = model.receiver.empty_kv(len(prompt))
+        for end in (*(fusion.end for fusion in model.mode.rounds(prompt, model.fuser.config)), last):
+            if end > kv[0].num_tokens:
+                kv = model.prefill_receiver(prompt, kv, end)
+        return kv
+
+
 class GatesClosed(C2CResponder):
-    """All gates closed: must be the receiver alone, token for token."""
+    """All gates closed: must be the receiver alone, token for token and bit for bit."""
 
     def respond(self, conversations: Sequence[Conversation], **generate_kwargs: Any) -> list[Answer]:
         """Answer with the gates closed."""

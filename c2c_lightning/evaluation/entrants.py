@@ -3,14 +3,14 @@
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from c2c_lightning.baselines.c2c import C2CResponder
-from c2c_lightning.baselines.factories import ResponderFactory, Team, factory_of
+from c2c_lightning.baselines.factories import Receiver, ResponderFactory, Team, factory_of
 from c2c_lightning.baselines.views import ViewOf
 from c2c_lightning.errors import BenchmarkError
 from c2c_lightning.evaluation.benchmarks import Benchmark, Question, QuestionViews
-from c2c_lightning.evaluation.controls import GatesClosed, Mismatched, Noise, Shuffled, Zero
+from c2c_lightning.evaluation.controls import GatesClosed, Mismatched, Noise, ReceiverInSteps, Shuffled, Zero
 from c2c_lightning.evaluation.donors import DonorPool
 from c2c_lightning.model.c2c import C2CModel
 from c2c_lightning.model.responder import Responder
@@ -34,11 +34,13 @@ class Entrant:
         name: how it is called in reports.
         draw: number of the draw, for controls that are drawn several times.
         responder: who answers.
+        fuser: number of the fuser, where several take part.
     """
 
     name: str
     draw: int
     responder: Responder
+    fuser: int = 0
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,9 @@ class Field:
             BenchmarkError: an unknown or doubled name, a fuser that is missing, a responder that cannot score options.
         """
         factories = self.factories()
+        unknown = [control for control in self.controls if control not in get_args(ControlName)]
+        if unknown:
+            raise BenchmarkError(f"unknown control {unknown[0]!r}. Known are {', '.join(get_args(ControlName))}.")
         names = [factory.name for factory in factories] + [f"c2c:{control}" for control in self.controls]
         doubled = [name for name, count in Counter(names).items() if count > 1]
         if doubled:
@@ -91,39 +96,50 @@ class Field:
 
 
 def entrants(
-    field: Field, team: Team, benchmark: Benchmark, questions: Sequence[Question], self_c2c: C2CModel | None = None
+    field: Field,
+    teams: Sequence[Team],
+    benchmark: Benchmark,
+    questions: Sequence[Question],
+    self_c2c: C2CModel | None = None,
 ) -> list[Entrant]:
     """All responders and controls for one benchmark.
 
     Args:
         field: who takes part.
-        team: the loaded models.
+        teams: the loaded models, once with each fuser; what needs no fuser takes part once.
         benchmark: the benchmark, with everything filled in.
         questions: all its questions: donors are drawn from them.
         self_c2c: the receiver with itself as sharer, for the control `self`.
     """
     view = QuestionViews(questions, benchmark.worded())
     latency = field.measure_latency
-    found = [Entrant(f.name, 0, f.build(team, view, latency)) for f in field.factories()]
+    found: list[Entrant] = []
+    for factory in field.factories():
+        if isinstance(factory, Receiver) and "gates_closed" in field.controls:
+            found.append(Entrant(factory.name, 0, ReceiverInSteps(teams[0].fused, view, factory.name, latency)))
+            continue
+        taking_part = enumerate(teams if factory.needs_fuser else teams[:1])
+        found += [Entrant(factory.name, 0, factory.build(team, view, latency), n) for n, team in taking_part]
     for control in field.controls:
         name = f"c2c:{control}"
-        if control == "mismatched":
-            found += _mismatched(field, team.fused, benchmark, questions, view)
-            continue
-        model = self_c2c if control == "self" else team.fused
-        assert model is not None
-        found.append(Entrant(name, 0, _PLAIN[control](model, view, name, latency)))
+        models = [self_c2c] if control == "self" else [team.fused for team in teams]
+        for number, model in enumerate(models):
+            assert model is not None
+            if control == "mismatched":
+                found += _mismatched(field, model, number, benchmark, questions, view)
+            else:
+                found.append(Entrant(name, 0, _PLAIN[control](model, view, name, latency), number))
     return found
 
 
 def _mismatched(
-    field: Field, model: C2CModel, benchmark: Benchmark, questions: Sequence[Question], view: ViewOf
+    field: Field, model: C2CModel, fuser: int, benchmark: Benchmark, questions: Sequence[Question], view: ViewOf
 ) -> list[Entrant]:
     wording = benchmark.worded()
     pool = DonorPool([question.conversation(wording) for question in questions], donor_groups(questions))
     name = "c2c:mismatched"
     draws = range(max(1, field.mismatched_draws))
-    return [Entrant(name, n, Mismatched(model, pool, n, view, name, field.measure_latency)) for n in draws]
+    return [Entrant(name, n, Mismatched(model, pool, n, view, name, field.measure_latency), fuser) for n in draws]
 
 
 def donor_groups(questions: Sequence[Question]) -> list[Hashable]:

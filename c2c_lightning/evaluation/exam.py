@@ -1,16 +1,20 @@
 """Questions put to responders, answers judged. Whatever goes wrong with a question counts as a wrong answer."""
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any, cast
+
+import torch
 
 from c2c_lightning.baselines.likelihood import OptionScores, Scorer
 from c2c_lightning.evaluation.benchmarks import Benchmark, Question
 from c2c_lightning.evaluation.controls import Mismatched
 from c2c_lightning.evaluation.entrants import Entrant
 from c2c_lightning.evaluation.judging import Judgement, follows, judge_reply, judge_scores, options_of
-from c2c_lightning.evaluation.predictions import Prediction
+from c2c_lightning.evaluation.memory import peak_memory_of_batch
+from c2c_lightning.evaluation.predictions import Key, Prediction
 from c2c_lightning.model.responder import Answer
 
 logger = logging.getLogger(__name__)
@@ -24,11 +28,14 @@ class Exam:
         benchmark: the benchmark, with everything filled in.
         questions: all its questions; donors of mismatched caches are rows of this list.
         generate_kwargs: for responders that write.
+        seed: of sampled answers; each batch is drawn anew from it, so that neither who answered before nor a run
+            that was cut off makes a difference.
     """
 
     benchmark: Benchmark
     questions: Sequence[Question]
     generate_kwargs: Mapping[str, Any]
+    seed: int = 0
 
     def ask(self, entrant: Entrant, questions: Sequence[Question]) -> list[Prediction]:
         """Put a batch of questions to one responder.
@@ -52,15 +59,25 @@ class Exam:
     def _ask(self, entrant: Entrant, questions: Sequence[Question]) -> list[Prediction]:
         conversations = [question.conversation(self.benchmark.worded()) for question in questions]
         said: list[Answer | OptionScores] = []
-        if self.benchmark.mode == "generate":
-            said += entrant.responder.respond(conversations, **self._kwargs())
-        else:
-            options = [options_of(question, self.benchmark) for question in questions]
-            said += cast(Scorer, entrant.responder).score(conversations, options)
+        with peak_memory_of_batch() as peak, self._seeded(questions):
+            if self.benchmark.mode == "generate":
+                said += entrant.responder.respond(conversations, **self._kwargs())
+            else:
+                options = [options_of(question, self.benchmark) for question in questions]
+                said += cast(Scorer, entrant.responder).score(conversations, options)
         donors: list[int | None] = [None] * len(questions)
         if isinstance(entrant.responder, Mismatched):
             donors = list(entrant.responder.donors(conversations))
-        return [self._judged(entrant, q, s, donor) for q, s, donor in zip(questions, said, donors, strict=True)]
+        answered = zip(questions, said, donors, strict=True)
+        return [replace(self._judged(entrant, q, s, donor), peak_memory=peak.value) for q, s, donor in answered]
+
+    @contextmanager
+    def _seeded(self, questions: Sequence[Question]) -> Iterator[None]:
+        """Random numbers that depend on the seed and the batch alone; what is drawn outside goes on as it was."""
+        devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+        with torch.random.fork_rng(devices):
+            torch.manual_seed(self.seed + questions[0].index)
+            yield
 
     def _kwargs(self) -> dict[str, Any]:
         kwargs = dict(self.generate_kwargs)
@@ -73,8 +90,10 @@ class Exam:
     ) -> Prediction:
         if isinstance(said, Answer):
             judgement, new_tokens = judge_reply(said.text, question, self.benchmark), said.new_tokens
+            log_probabilities = None
         else:
             judgement, new_tokens = judge_scores(said, question, self.benchmark), 0
+            log_probabilities = list(said.log_probabilities)
         other = None if donor is None else self.questions[donor]
         return self._prediction(
             entrant,
@@ -83,6 +102,9 @@ class Exam:
             seconds=said.seconds,
             prompt_tokens=said.prompt_tokens,
             new_tokens=new_tokens,
+            sharer_tokens=said.sharer_tokens,
+            message_tokens=said.message_tokens,
+            log_probabilities=log_probabilities,
             message=said.message,
             phases=None if said.phases is None else dict(said.phases),
             donor=None if other is None else other.index,
@@ -91,7 +113,7 @@ class Exam:
 
     def _failed(self, entrant: Entrant, question: Question, error: Exception) -> Prediction:
         text = f"{type(error).__name__}: {error}"
-        logger.warning("%s, row %d, %s: %s", self.benchmark.name, question.index, entrant.name, text)
+        logger.warning("%s, row %d counts as wrong for %s: %s", self.benchmark.name, question.index, entrant.name, text)
         return self._prediction(entrant, question, Judgement("", None, 0.0), error=text)
 
     def _prediction(self, entrant: Entrant, question: Question, judgement: Judgement, **more: Any) -> Prediction:
@@ -100,6 +122,7 @@ class Exam:
             benchmark=self.benchmark.name,
             responder=entrant.name,
             draw=entrant.draw,
+            fuser=entrant.fuser,
             index=question.index,
             id=question.id,
             subject=question.subject,
@@ -113,10 +136,10 @@ class Exam:
             **more,
         )
 
-    def key(self, entrant: Entrant, question: Question) -> tuple[str, str, int, int]:
+    def key(self, entrant: Entrant, question: Question) -> Key:
         """The key of a prediction."""
-        return self.benchmark.name, entrant.name, entrant.draw, question.index
+        return self.benchmark.name, entrant.name, entrant.fuser, entrant.draw, question.index
 
-    def keys(self, entrants: Sequence[Entrant]) -> list[tuple[str, str, int, int]]:
+    def keys(self, entrants: Sequence[Entrant]) -> list[Key]:
         """The keys of all predictions, question by question."""
         return [self.key(entrant, question) for question in self.questions for entrant in entrants]

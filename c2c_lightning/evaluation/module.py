@@ -17,13 +17,14 @@ from c2c_lightning.evaluation.benchmarks import Benchmark, load_questions, resol
 from c2c_lightning.evaluation.entrants import ControlName, Entrant, Field, entrants
 from c2c_lightning.evaluation.exam import Exam
 from c2c_lightning.evaluation.maths import require_math_verify
+from c2c_lightning.evaluation.memory import peak_memory
 from c2c_lightning.evaluation.predictions import PredictionLog
 from c2c_lightning.evaluation.publish import publish
 from c2c_lightning.evaluation.render import show
 from c2c_lightning.evaluation.report import build_report
 from c2c_lightning.evaluation.run import describe, describe_benchmark, fingerprint
-from c2c_lightning.evaluation.share import Batches, QuestionBatch, Share, batches_of
-from c2c_lightning.evaluation.team import DType, fuser_fingerprint, load_fused, load_team
+from c2c_lightning.evaluation.share import Batches, QuestionBatch, Share, batches_of, gather
+from c2c_lightning.evaluation.team import DType, check_fusers, fuser_fingerprint, load_fused, load_teams
 from c2c_lightning.model.frozen import LMSpec
 
 logger = logging.getLogger(__name__)
@@ -79,7 +80,8 @@ class EvaluationModule(LightningModule):
 
     Args:
         output_dir: gets `report.json`, `report.md`, `predictions.jsonl` and plots.
-        fuser: fuser directory, fuser on the hub or Lightning checkpoint; None if only single models and text take part.
+        fuser: fuser directory, fuser on the hub or Lightning checkpoint; several (seeds, checkpoints of one pair) give
+            mean and spread; None if only single models and text take part.
         receiver: the receiver; default the one that the fuser names.
         sharers: likewise, one for each sharer.
         self_fuser: fuser from the receiver to itself, for the control `self`.
@@ -88,6 +90,7 @@ class EvaluationModule(LightningModule):
         mismatched_draws: how many donors each question gets.
         max_new_tokens: limit of an answer, where a benchmark has none of its own (the paper's is 64).
         generate: further arguments of transformers' `generate`, such as `do_sample`.
+        seed: of sampled answers.
         dtype: type of the language models' weights; default as in their checkpoints.
         measure_latency: times phases exactly (the device is waited for); always so at batch size 1.
         plots: draws pictures if matplotlib is there.
@@ -96,7 +99,7 @@ class EvaluationModule(LightningModule):
     def __init__(
         self,
         output_dir: str,
-        fuser: str | None = None,
+        fuser: str | list[str] | None = None,
         receiver: LMSpec | None = None,
         sharers: list[LMSpec] | None = None,
         self_fuser: str | None = None,
@@ -105,6 +108,7 @@ class EvaluationModule(LightningModule):
         mismatched_draws: int = 1,
         max_new_tokens: int = 64,
         generate: dict[str, Any] | None = None,
+        seed: int = 0,
         dtype: DType | None = None,
         measure_latency: bool = False,
         plots: bool = True,
@@ -115,8 +119,10 @@ class EvaluationModule(LightningModule):
         self.responders, self.controls = responders or ["receiver", "sharer", "t2t", "routing", "c2c"], controls or []
         self.mismatched_draws, self.measure_latency, self.lm_dtype = mismatched_draws, measure_latency, dtype
         self.generate_kwargs = {"max_new_tokens": max_new_tokens, "do_sample": False, **(generate or {})}
+        self.seed = seed
         self.report: dict[str, Any] = {}
-        self._team: Team | None = None
+        self._teams: list[Team] = []
+        self._peak_memory = 0
         self._right: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0.0, 0.0])
 
     @property
@@ -125,24 +131,30 @@ class EvaluationModule(LightningModule):
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         return data  # type: ignore[no-any-return]
 
+    @property
+    def fusers(self) -> list[str]:
+        """The fusers, of which there may be none, one or several."""
+        return [self.fuser] if isinstance(self.fuser, str) else list(self.fuser or [])
+
     def setup(self, stage: str) -> None:
         """Refuse what cannot be, before a model is loaded."""
         exact = self.measure_latency or self.data.batch_size == 1
         self.field = Field(self.responders, self.controls, self.mismatched_draws, exact)
         exams = self.data.exams
-        self.field.check([b for b, _ in exams], self.fuser is not None, self.self_fuser is not None)
-        self.exams = {benchmark.name: Exam(benchmark, qs, self.generate_kwargs) for benchmark, qs in exams}
+        self.field.check([b for b, _ in exams], bool(self.fusers), self.self_fuser is not None)
+        check_fusers(self.fusers, self.self_fuser, self.receiver, self.sharers)
+        self.exams = {benchmark.name: Exam(benchmark, qs, self.generate_kwargs, self.seed) for benchmark, qs in exams}
 
     def configure_model(self) -> None:
         """Load the models; does nothing the second time."""
-        if self._team is not None:
+        if self._teams:
             return
         device = self.trainer.strategy.root_device
-        self._team = load_team(self.fuser, self.receiver, self.sharers, self.lm_dtype, device)
-        receiver, self_fuser = self._team.receiver, self.self_fuser
+        self._teams = load_teams(self.fusers, self.receiver, self.sharers, self.lm_dtype, device)
+        receiver, self_fuser = self._teams[0].receiver, self.self_fuser
         itself = None if self_fuser is None else load_fused(self_fuser, receiver, [receiver], device=device)
         self.entrants: dict[str, list[Entrant]] = {
-            name: entrants(self.field, self._team, exam.benchmark, exam.questions, itself)
+            name: entrants(self.field, self._teams, exam.benchmark, exam.questions, itself)
             for name, exam in self.exams.items()
         }
 
@@ -162,7 +174,7 @@ class EvaluationModule(LightningModule):
         """The choices that answers and their times depend on."""
         return {
             "fuser": self.fuser,
-            "fuser_content": fuser_fingerprint(self.fuser),
+            "fuser_content": [fuser_fingerprint(fuser) for fuser in self.fusers],
             "self_fuser_content": fuser_fingerprint(self.self_fuser),
             "receiver": self.receiver and asdict(self.receiver),
             "sharers": self.sharers and [asdict(sharer) for sharer in self.sharers],
@@ -170,6 +182,7 @@ class EvaluationModule(LightningModule):
             "controls": list(self.controls),
             "mismatched_draws": self.mismatched_draws,
             "generate": self.generate_kwargs,
+            "seed": self.seed,
             "dtype": self.lm_dtype,
             "batch_size": self.data.batch_size,
             "measure_latency": self.field.measure_latency,
@@ -188,6 +201,7 @@ class EvaluationModule(LightningModule):
 
     def _count(self, predictions: Any) -> None:
         for prediction in predictions:
+            self._peak_memory = max(self._peak_memory, prediction.peak_memory or 0)
             right = self._right[prediction.benchmark, prediction.responder]
             right[0] += prediction.score
             right[1] += 1
@@ -204,15 +218,16 @@ class EvaluationModule(LightningModule):
 
     def on_test_epoch_end(self) -> None:
         """Join the answers of all processes and write the report."""
-        self.trainer.strategy.barrier("evaluation answered")
+        gathered = gather(self.log_file.read(), self.trainer.world_size)
         if not self.trainer.is_global_zero:
             return
         order = [key for name, exam in self.exams.items() for key in exam.keys(self.entrants[name])]
-        predictions = self.log_file.join(order)
+        predictions = self.log_file.join(order, gathered)
+        if len(predictions) < len(order):
+            logger.warning("only %d of %d questions were put (limit_test_batches)", len(predictions), len(order))
         known = {name: describe_benchmark(exam) for name, exam in self.exams.items()}
-        device = self.trainer.strategy.root_device
-        self.report = build_report(predictions, known, describe(self._settings(), device))
-
+        run = describe(self._settings(), self.trainer.strategy.root_device, max(self._peak_memory, peak_memory()))
+        self.report = build_report(predictions, known, run)
         publish(self.report, self.output_dir, self.trainer.loggers, with_plots=self.plots)
 
     def teardown(self, stage: str) -> None:

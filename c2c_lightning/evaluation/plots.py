@@ -118,16 +118,38 @@ def draw_by_subject(plt: Any, section: Mapping[str, Any]) -> Any:
     return figure
 
 
+#: Centres of the circles of two or three sets, and where the counts of their regions stand.
+_CIRCLES = {2: ((-0.5, 0.0), (0.5, 0.0)), 3: ((-0.5, 0.4), (0.5, 0.4), (0.0, -0.45))}
+_RADIUS = 0.95
+
+
 def draw_overlap(plt: Any, section: Mapping[str, Any]) -> Any:
-    """How many questions each set of responders, and no other, gets right (the regions of a Venn diagram)."""
+    """Venn diagram of who is right: how many questions each set of responders, and no other of them, gets right."""
     regions = section["overlap"]
     if not regions:
         return None
-    figure, axes = plt.subplots(figsize=(4.5, 0.8 + 0.35 * len(regions)))
-    labels = [region.replace("+", ", ") for region in regions]
-    bars = axes.barh(labels, list(regions.values()), color=_OTHER)
-    axes.bar_label(bars, padding=3)
-    axes.invert_yaxis()
-    axes.margins(x=0.12)
-    axes.set_xlabel("questions that these get right and no other")
+    names = [region for region in regions if "+" not in region and region != "none"]
+    circles = dict(zip(names, _CIRCLES[len(names)], strict=True))
+    figure, axes = plt.subplots(figsize=(4.5, 4.0))
+    for name, (x, y) in circles.items():
+        axes.add_patch(plt.Circle((x, y), _RADIUS, color=_colour(name), alpha=0.25))
+        axes.annotate(name, (2.1 * x, y + (1.15 if y >= 0 else -1.15)), ha="center", va="center")
+    for region, count in regions.items():
+        axes.annotate(str(count), _place(region, circles), ha="center", va="center")
+    axes.set(xlim=(-1.9, 1.9), ylim=(-1.9, 1.9), aspect="equal")
+    axes.axis("off")
+    axes.set_title("questions answered right (corner: by none)", fontsize="medium")
     return figure
+
+
+def _place(region: str, circles: Mapping[str, tuple[float, float]]) -> tuple[float, float]:
+    """A point in the region: the middle of its circles, pushed away from the others."""
+    if region == "none":
+        return 1.7, -1.7
+    inside = [circles[name] for name in region.split("+")]
+    outside = [centre for name, centre in circles.items() if name not in region.split("+")]
+    x, y = (sum(centre[axis] for centre in inside) / len(inside) for axis in (0, 1))
+    if not outside:
+        return x, y
+    away_x, away_y = (sum(centre[axis] for centre in outside) / len(outside) for axis in (0, 1))
+    return x + 0.4 * (x - away_x), y + 0.4 * (y - away_y)

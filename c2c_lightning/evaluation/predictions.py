@@ -11,6 +11,9 @@ from typing import Any
 
 logger = logging.getLogger(__name__)
 
+Key = tuple[str, str, int, int, int]
+"""Benchmark, responder, fuser, draw, row."""
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -38,6 +41,11 @@ class Prediction:
         donor: row of the question whose cache was read instead (mismatched).
         follows_donor: whether the answer is the donor's right one.
         error: what went wrong; such an answer counts as wrong.
+        fuser: number of the fuser, where several take part.
+        sharer_tokens: tokens that sharers read on the way.
+        message_tokens: tokens of the message.
+        peak_memory: most bytes in use while its batch was answered, where that can be measured.
+        log_probabilities: of the options, where likelihoods were compared.
     """
 
     benchmark: str
@@ -61,11 +69,16 @@ class Prediction:
     donor: int | None = None
     follows_donor: bool | None = None
     error: str | None = None
+    fuser: int = 0
+    sharer_tokens: int = 0
+    message_tokens: int = 0
+    peak_memory: int | None = None
+    log_probabilities: list[float] | None = None
 
     @property
-    def key(self) -> tuple[str, str, int, int]:
+    def key(self) -> Key:
         """What makes it the answer to this question by this responder."""
-        return self.benchmark, self.responder, self.draw, self.index
+        return self.benchmark, self.responder, self.fuser, self.draw, self.index
 
 
 class PredictionLog:
@@ -120,16 +133,17 @@ class PredictionLog:
         found = {p.key: p for file in files if file.is_file() for p in _read(file)}
         return list(found.values())
 
-    def join(self, order: Sequence[tuple[str, str, int, int]]) -> list[Prediction]:
+    def join(self, order: Sequence[Key], gathered: Iterable[Prediction] = ()) -> list[Prediction]:
         """Put all predictions into one file, in the order of questions and responders; for the first process.
 
         Args:
             order: the keys that belong to this run; others are left out.
+            gathered: predictions of processes that write to another disk.
 
         Returns:
             The predictions in that order.
         """
-        found = {prediction.key: prediction for prediction in self.read()}
+        found = {prediction.key: prediction for prediction in (*gathered, *self.read())}
         predictions = [found[key] for key in order if key in found]
         lines = (json.dumps(asdict(prediction), ensure_ascii=False) for prediction in predictions)
         write_atomically(self._final, "".join(f"{line}\n" for line in lines))

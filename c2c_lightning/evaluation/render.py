@@ -10,9 +10,10 @@ from rich.table import Table
 #: In the order in which they happen.
 PHASES = ("message", "prefill_sharer", "prefill_receiver", "fuse", "decode", "total")
 
-#: Accuracy with its interval, questions, milliseconds an answer, paired difference to the receiver in points with
-#: McNemar's p, share of answers that are the donor's, questions that raised an error.
-COLUMNS = ("responder", "right %", "95 %", "n", "ms", "gain", "p", "donor %", "errors")
+#: Accuracy with its interval (and spread over fusers), questions, milliseconds an answer, paired difference to the
+#: receiver in points with McNemar's p, share of answers that are the donor's, calibration error in points, answers that
+#: could not be read and that raised an error (both count as wrong).
+COLUMNS = ("responder", "right %", "95 %", "n", "ms", "gain", "p", "donor %", "calib.", "unread", "errors")
 
 
 def table_rows(section: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
@@ -26,15 +27,21 @@ def table_rows(section: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
         pair = against.get(name)
         yield (
             name,
-            f"{100 * line['accuracy']:.1f}",
+            f"{100 * line['accuracy']:.1f}" + (f" ± {100 * line['spread']:.1f}" if "spread" in line else ""),
             f"{100 * line['ci95'][0]:.1f}-{100 * line['ci95'][1]:.1f}",
             str(line["n"]),
             f"{1000 * line['seconds_per_answer']:.1f}",
             "" if pair is None else f"{100 * pair['difference']:+.1f}",
             "" if pair is None else f"{pair['p_value']:.1g}",
-            f"{100 * line['follows_donor']:.1f}" if "follows_donor" in line else "",
+            _points(line, "follows_donor"),
+            _points(line, "calibration_error"),
+            str(line["unparsed"] or ""),
             str(line["errors"] or ""),
         )
+
+
+def _points(line: Mapping[str, Any], name: str) -> str:
+    return f"{100 * line[name]:.1f}" if name in line else ""
 
 
 def filled_table(section: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -45,24 +52,20 @@ def filled_table(section: Mapping[str, Any]) -> tuple[list[str], list[list[str]]
 
 
 def notes(section: Mapping[str, Any]) -> Iterator[str]:
-    """What a table does not say: the oracle, the check of closed gates, the ratio to text, the verdict."""
+    """What a table does not say: the oracle, the ratio to text, what this n can see, the check of closed gates."""
     if section["oracle"]:
         yield f"A perfect router between {' and '.join(section['oracle']['of'])}: {section['oracle']['accuracy']:.1%}."
-    lines = section["responders"]
-    if {"t2t", "c2c"} <= set(lines) and lines["c2c"]["seconds_per_answer"] > 0:
-        ratio = lines["t2t"]["seconds_per_answer"] / lines["c2c"]["seconds_per_answer"]
-        yield f"Text-to-text takes {ratio:.1f} times as long as C2C."
-    unlike = section["gates_closed_unlike_receiver"]
-    if unlike is not None:
+    if section["t2t_to_c2c_seconds"] is not None:
+        yield f"Text-to-text takes {section['t2t_to_c2c_seconds']:.1f} times as long as C2C."
+    pair = next((line for line in section["comparisons"] if (line["a"], line["b"]) == ("c2c", "receiver")), None)
+    if pair is not None:
         yield (
-            "With closed gates C2C answers as the receiver, word for word."
-            if unlike == 0
-            else f"FAULT: with closed gates C2C answers {unlike} questions unlike the receiver."
+            f"{pair['n']} questions that split as these do show a difference to the receiver of "
+            f"{100 * pair['detectable']:.1f} points in four of five repetitions (at p < 0.05)."
         )
-    broken = [name for name, line in lines.items() if line["errors"] == line["n"]]
-    if broken:
-        yield f"FAULT: every question raised an error for {', '.join(broken)}; see predictions.jsonl."
-    yield str(section["verdict"]["text"])
+    if section["gates_closed_unlike_receiver"] == 0:
+        yield "With closed gates C2C answers as the receiver, word for word."
+    yield from (f"FAULT: {fault}" for fault in section["faults"])
 
 
 def show(report: Mapping[str, Any], console: Console | None = None) -> None:
@@ -78,7 +81,7 @@ def show(report: Mapping[str, Any], console: Console | None = None) -> None:
         for row in rows:
             table.add_row(*row)
         console.print(table)
-        for note in notes(section):
+        for note in (*notes(section), section["verdict"]["text"]):
             console.print(note, markup=False, highlight=False)
 
 
@@ -88,7 +91,10 @@ def markdown(report: Mapping[str, Any]) -> str:
     for name, section in report["benchmarks"].items():
         head = f"## {name}\n\nMode {section['mode']}, scoring {section['scoring']}."
         parts += [head, _markdown_table(*filled_table(section)), "\n\n".join(notes(section))]
-        parts += [_latency(section), _subjects(section)]
+        parts += [_latency(section), _cost(section), _subjects(section)]
+    # The last lines are what it was all for.
+    verdicts = (f"- {name}: {section['verdict']['text']}" for name, section in report["benchmarks"].items())
+    parts += ["## Verdict", "\n".join(verdicts)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -108,13 +114,27 @@ def _latency(section: Mapping[str, Any]) -> str:
     if len(phases) < 2:
         return ""
 
-    def cell(line: Mapping[str, Any], phase: str) -> str:
-        value = line.get(phase)
-        return "" if value is None else f"{1000 * value['median']:.1f} ({1000 * value['p90']:.1f})"
-
-    rows = ((name, *(cell(line, phase) for phase in phases)) for name, line in lines.items())
+    rows = ((name, *(_median(line.get(phase), 1000.0, 1) for phase in phases)) for name, line in lines.items())
     table = _markdown_table(("milliseconds: median (90 %)", *phases), rows)
     return f"Time of an answer (milliseconds), an equal share of its batch's:\n\n{table}"
+
+
+def _cost(section: Mapping[str, Any]) -> str:
+    """Tokens of an answer, and memory: medians (90 % points)."""
+    lines = {name: line for name, line in section["responders"].items() if "tokens" in line}
+    columns = ("prompt_tokens", "new_tokens", "sharer_tokens", "message_tokens")
+    has_memory = any("peak_memory_bytes" in line for line in lines.values())
+
+    def cells(line: Mapping[str, Any]) -> list[str]:
+        found = [_median(line["tokens"][column], 1.0, 0) for column in columns]
+        return found + [_median(line.get("peak_memory_bytes"), 2**-20, 0)] * has_memory
+
+    head = ("median (90 %)", "tokens read", "written", "by sharers", "of messages", *("peak MiB",) * has_memory)
+    return _markdown_table(head, ((name, *cells(line)) for name, line in lines.items())) if lines else ""
+
+
+def _median(value: Mapping[str, float] | None, factor: float, digits: int) -> str:
+    return "" if value is None else f"{factor * value['median']:.{digits}f} ({factor * value['p90']:.{digits}f})"
 
 
 def _subjects(section: Mapping[str, Any]) -> str:

@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import resource
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
@@ -25,24 +23,22 @@ def fingerprint(exams: Sequence[Exam], settings: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=repr).encode()).hexdigest()
 
 
-def describe(settings: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    """The `run` section of `report.json`."""
+def describe(settings: dict[str, Any], device: torch.device, peak_memory_bytes: int) -> dict[str, Any]:
+    """The `run` section of `report.json`.
+
+    Args:
+        settings: the run's choices.
+        device: where the models are.
+        peak_memory_bytes: the most memory that was in use.
+    """
     return {
         "package": version("c2c-lightning"),
         "torch": torch.__version__,
         "transformers": version("transformers"),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
-        "peak_memory_bytes": peak_memory(device),
+        "peak_memory_bytes": peak_memory_bytes,
         **json.loads(json.dumps(settings, default=repr)),
     }
-
-
-def peak_memory(device: torch.device) -> int:
-    """Most memory in use so far: the device's, or this process's on a CPU (models and libraries included)."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    # Kilobytes on Linux, bytes on macOS.
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def describe_benchmark(exam: Exam) -> dict[str, Any]:

@@ -3,10 +3,12 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch.utils.data import Dataset
 from torch.utils.data.distributed import DistributedSampler
 
 from c2c_lightning.evaluation.benchmarks import Benchmark, Question
+from c2c_lightning.evaluation.predictions import Prediction
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,20 @@ class Share(DistributedSampler[int]):
     def __len__(self) -> int:
         """How many batches this process has."""
         return len(range(self.rank, len(self.dataset), self.num_replicas))  # type: ignore[arg-type]
+
+
+def gather(mine: Sequence[Prediction], world_size: int) -> list[Prediction]:
+    """The predictions of all processes, which may write to different disks; waits until all of them have answered.
+
+    Args:
+        mine: this process's.
+        world_size: number of processes.
+    """
+    if world_size == 1:
+        return list(mine)
+    everybodys: list[list[Prediction]] = [[] for _ in range(world_size)]
+    torch.distributed.all_gather_object(everybodys, list(mine))
+    return [prediction for predictions in everybodys for prediction in predictions]
 
 
 def batches_of(benchmark: Benchmark, questions: Sequence[Question], batch_size: int) -> list[QuestionBatch]:

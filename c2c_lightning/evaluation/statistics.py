@@ -161,7 +161,7 @@ def calibration_error(confidences: Sequence[float], correct: Sequence[bool], bin
     return float(binary_calibration_error(given, torch.tensor(correct, dtype=torch.long), n_bins=bins))
 
 
-def quantiles(values: Sequence[float]) -> dict[str, float]:
+def quantiles(values: Sequence[float | int]) -> dict[str, float]:
     """Median and 90 % point of timings, in their own unit."""
     median, p90 = np.quantile(np.asarray(values, dtype=float), [0.5, 0.9])
     return {"median": float(median), "p90": float(p90)}

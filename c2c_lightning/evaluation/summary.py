@@ -11,6 +11,7 @@ from c2c_lightning.evaluation.statistics import (
     bootstrap_interval,
     calibration_error,
     compare,
+    mean_and_spread,
     quantiles,
     wilson_interval,
 )
@@ -19,7 +20,7 @@ ByResponder = Mapping[str, Sequence[Prediction]]
 
 
 def scores_of(predictions: Sequence[Prediction]) -> dict[int, float]:
-    """Score of each question, by its row; the mean over draws where there are several."""
+    """Score of each question, by its row; the mean over fusers and draws where there are several."""
     by_question: dict[int, list[float]] = defaultdict(list)
     for prediction in predictions:
         by_question[prediction.index].append(prediction.score)
@@ -39,42 +40,70 @@ def summarise(predictions: Sequence[Prediction]) -> dict[str, Any]:
     line: dict[str, Any] = {
         "accuracy": sum(scores) / n,
         "n": n,
+        "answers": len(predictions),
         "ci95": list(interval),
         "seconds_per_answer": _mean([p.seconds for p in predictions]),
         "prompt_tokens": _mean([p.prompt_tokens for p in predictions]),
         "new_tokens": _mean([p.new_tokens for p in predictions]),
-        "unparsed": sum(p.extracted is None for p in predictions),
-        "errors": sum(p.error is not None for p in predictions),
+        "sharer_tokens": _mean([p.sharer_tokens for p in predictions]),
+        "message_tokens": _mean([p.message_tokens for p in predictions]),
+        **_rows("unparsed", [p for p in predictions if p.extracted is None and p.error is None]),
+        **_rows("errors", [p for p in predictions if p.error is not None]),
     }
-    return line | _latency(predictions) | _control(predictions) | _confidence(predictions) | _subjects(predictions)
+    line |= _cost(predictions) | _runs_apart(predictions)
+    return line | _control(predictions) | _confidence(predictions) | _subjects(predictions)
+
+
+def _rows(name: str, predictions: Sequence[Prediction]) -> dict[str, Any]:
+    """How many answers count as wrong for one reason, and to which questions."""
+    rows = {f"{name}_rows": sorted({p.index for p in predictions})} if predictions else {}
+    return {name: len(predictions), **rows}
 
 
 def _mean(values: Sequence[float | int]) -> float:
     return sum(values) / len(values)
 
 
-def _latency(predictions: Sequence[Prediction]) -> dict[str, Any]:
-    """Median and 90 % point of the seconds of each phase and of the whole answer."""
+def _cost(predictions: Sequence[Prediction]) -> dict[str, Any]:
+    """Median and 90 % point of the seconds of each phase and of the whole answer, of tokens, and of memory."""
     phases: dict[str, list[float]] = defaultdict(list)
     for prediction in predictions:
         for name, seconds in (prediction.phases or {}).items():
             phases[name].append(seconds)
-    answered = [p.seconds for p in predictions if p.error is None]
+    answered = [p for p in predictions if p.error is None]
     if not answered:
         return {}
-    return {"latency": {name: quantiles(values) for name, values in {**phases, "total": answered}.items()}}
+    phases["total"] = [p.seconds for p in answered]
+    names = ("prompt_tokens", "new_tokens", "sharer_tokens", "message_tokens")
+    line = {
+        "latency": {name: quantiles(values) for name, values in phases.items()},
+        "tokens": {name: quantiles([getattr(p, name) for p in answered]) for name in names},
+    }
+    memory = [p.peak_memory for p in answered if p.peak_memory is not None]
+    return line | ({"peak_memory_bytes": quantiles(memory)} if memory else {})
+
+
+def _runs_apart(predictions: Sequence[Prediction]) -> dict[str, Any]:
+    """The accuracy with each fuser and of each draw, where there are several, and the spread over fusers."""
+    line: dict[str, Any] = {}
+    by_fuser = _mean_by(predictions, "fuser")
+    if len(by_fuser) > 1:
+        line = {"accuracy_by_fuser": by_fuser, "spread": mean_and_spread(by_fuser)["spread"]}
+    by_draw = _mean_by(predictions, "draw")
+    return line | ({"accuracy_by_draw": by_draw} if len(by_draw) > 1 else {})
+
+
+def _mean_by(predictions: Sequence[Prediction], attribute: str) -> list[float]:
+    scores: dict[int, list[float]] = defaultdict(list)
+    for prediction in predictions:
+        scores[getattr(prediction, attribute)].append(prediction.score)
+    return [_mean(scores[number]) for number in sorted(scores)]
 
 
 def _control(predictions: Sequence[Prediction]) -> dict[str, Any]:
-    """How often answers follow the donor, and the accuracy of each draw."""
+    """How often answers follow the donor."""
     followed = [p.follows_donor for p in predictions if p.follows_donor is not None]
-    line: dict[str, Any] = {"follows_donor": _mean(followed)} if followed else {}
-    by_draw: dict[int, list[float]] = defaultdict(list)
-    for prediction in predictions:
-        by_draw[prediction.draw].append(prediction.score)
-    if len(by_draw) > 1:
-        line["accuracy_by_draw"] = [_mean(by_draw[draw]) for draw in sorted(by_draw)]
-    return line
+    return {"follows_donor": _mean(followed)} if followed else {}
 
 
 def _confidence(predictions: Sequence[Prediction]) -> dict[str, Any]:
@@ -111,17 +140,35 @@ def comparisons(by_responder: ByResponder, against: Sequence[str] = ("receiver",
 def paired(a: Sequence[Prediction], b: Sequence[Prediction]) -> dict[str, Any]:
     """Two responders on the questions that both answered.
 
-    With several draws of a control the difference is that from their mean, and the p value the largest of all draws.
+    With several fusers or draws the difference is that of the means, and the p value the largest of all single runs; a
+    run whose difference points the other way counts as p = 1.
     """
     first, second = scores_of(a), scores_of(b)
     shared = [index for index in first if index in second]
     line = asdict(compare([first[index] for index in shared], [second[index] for index in shared]))
     line["ci95"] = list(line["ci95"])
-    draws = sorted({p.draw for p in b})
-    if len(draws) > 1:
-        tests = [paired(a, [p for p in b if p.draw == draw])["p_value"] for draw in draws]
-        line["p_value"] = max(tests)
+    runs = _matched_runs(a, b)
+    if len(runs) > 1:
+        tests = [paired(*run) for run in runs]
+        line["p_value"] = max(t["p_value"] if t["difference"] * line["difference"] > 0 else 1.0 for t in tests)
     return line
+
+
+def _matched_runs(
+    a: Sequence[Prediction], b: Sequence[Prediction]
+) -> list[tuple[Sequence[Prediction], Sequence[Prediction]]]:
+    """Every run of the first with every run of the second, but of fused responders only those with the same fuser."""
+    mine, theirs = _runs(a), _runs(b)
+    have_fusers = all(len({fuser for fuser, _ in runs}) > 1 for runs in (mine, theirs))
+    pairs = [(one, other) for one in mine for other in theirs if not have_fusers or one[0] == other[0]]
+    return [(mine[one], theirs[other]) for one, other in pairs]
+
+
+def _runs(predictions: Sequence[Prediction]) -> dict[tuple[int, int], list[Prediction]]:
+    runs: dict[tuple[int, int], list[Prediction]] = defaultdict(list)
+    for prediction in predictions:
+        runs[prediction.fuser, prediction.draw].append(prediction)
+    return runs
 
 
 def oracle(by_responder: ByResponder) -> dict[str, Any]:
@@ -150,11 +197,12 @@ def _indices(by_responder: ByResponder) -> list[int]:
 
 
 def unlike_receiver(by_responder: ByResponder) -> int | None:
-    """Questions that C2C with closed gates does not answer word for word as the receiver; None if not tested.
+    """Answers of C2C with closed gates that are not the receiver's, word for word and bit for bit; None if not tested.
 
-    Anything but 0 is a fault in the program.
+    Anything but 0 is a fault in the program. Questions that raised an error are told elsewhere.
     """
     if not {"receiver", "c2c:gates_closed"} <= set(by_responder):
         return None
-    outputs = {p.index: p.output for p in by_responder["receiver"]}
-    return sum(p.output != outputs.get(p.index, p.output) for p in by_responder["c2c:gates_closed"])
+    alone = {p.index: (p.output, p.log_probabilities) for p in by_responder["receiver"] if p.error is None}
+    closed = [p for p in by_responder["c2c:gates_closed"] if p.error is None and p.index in alone]
+    return sum((p.output, p.log_probabilities) != alone[p.index] for p in closed)

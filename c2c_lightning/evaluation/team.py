@@ -9,11 +9,80 @@ from typing import Any, Literal
 
 from c2c_lightning.baselines.factories import Team
 from c2c_lightning.errors import BenchmarkError
-from c2c_lightning.export.checkpoint import export_checkpoint
+from c2c_lightning.export.checkpoint import export_checkpoint, fuser_of, load_checkpoint
+from c2c_lightning.export.description import FuserDescription, ModelReference, check_models
+from c2c_lightning.export.format import find_directory, read_description
 from c2c_lightning.model.c2c import C2CModel
+from c2c_lightning.model.expected import expected_geometry
 from c2c_lightning.model.frozen import LMSpec, load_frozen
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+def load_teams(
+    fusers: Sequence[str],
+    receiver: LMSpec | None = None,
+    sharers: Sequence[LMSpec] | None = None,
+    dtype: DType | None = None,
+    device: Any = None,
+) -> list[Team]:
+    """The models that answer, once with each fuser (seeds, checkpoints); language models are loaded once.
+
+    Args:
+        fusers: as `fuser` of `load_team`; a pair alone where there is none.
+        receiver: as for `load_team`.
+        sharers: as for `load_team`.
+        dtype: as for `load_team`.
+        device: as for `load_team`.
+    """
+    first = load_team(fusers[0] if fusers else None, receiver, sharers, dtype, device)
+    models = [load_fused(fuser, first.receiver, list(first.sharers), device=device) for fuser in fusers[1:]]
+    return [first, *(replace(first, c2c=model) for model in models)]
+
+
+def check_fusers(
+    fusers: Sequence[str], self_fuser: str | None, receiver: LMSpec | None, sharers: Sequence[LMSpec] | None
+) -> None:
+    """Refuse fusers and models that do not fit, by their configurations alone: nothing is loaded.
+
+    Args:
+        fusers: all for one pair.
+        self_fuser: fuser from the receiver to itself, if any.
+        receiver: as for `load_team`.
+        sharers: as for `load_team`.
+
+    Raises:
+        FuserFormatError, CheckpointError: a fuser that cannot be read.
+        ModelLoadError: a model whose configuration is not there.
+        PairMismatchError: a fuser that was made for other models.
+    """
+    descriptions = [describe_fuser(fuser) for fuser in fusers]
+    if not descriptions:
+        return
+    first = descriptions[0]
+    answering = _reference(receiver, first.receiver)
+    sharing = list(first.sharers)
+    if sharers is not None:
+        known = [*first.sharers, *[first.receiver] * len(sharers)]
+        sharing = [_reference(spec, named) for spec, named in zip(sharers, known, strict=False)]
+    for description in descriptions:
+        check_models(description, answering, sharing)
+    if self_fuser is not None:
+        check_models(describe_fuser(self_fuser), answering, [answering])
+
+
+def describe_fuser(fuser: str) -> FuserDescription:
+    """What a fuser directory, a fuser on the hub or a Lightning checkpoint says of itself."""
+    if _is_checkpoint(fuser):
+        return fuser_of(load_checkpoint(Path(fuser)), fuser)[1]
+    return read_description(find_directory(fuser))
+
+
+def _reference(spec: LMSpec | None, named: ModelReference) -> ModelReference:
+    """A model that is given, by its configuration; the one that the fuser names where none is."""
+    if spec is None:
+        return named
+    return ModelReference(spec.path, expected_geometry(spec) or named.geometry)
 
 
 def load_team(

@@ -19,6 +19,8 @@ class Answer:
         message: the text that was handed over on the way (text-to-text), if any.
         log_probability: mean log-probability of a written token, in nats, where it was asked for.
         phases: seconds of each phase (prefill of sharer and receiver, fusing, decoding, message), where measured.
+        sharer_tokens: tokens that sharers read on the way.
+        message_tokens: tokens of the message.
     """
 
     text: str
@@ -28,6 +30,8 @@ class Answer:
     message: str | None = None
     log_probability: float | None = None
     phases: Mapping[str, float] | None = None
+    sharer_tokens: int = 0
+    message_tokens: int = 0
 
 
 @runtime_checkable

@@ -9,12 +9,12 @@ from c2c_lightning.model.frozen import load_frozen
 from tests.tiny import tiny_pair
 
 
-def fused_pair(token_alignment: str = "span") -> C2CModel:
+def fused_pair(token_alignment: str = "span", seed: int = 0) -> C2CModel:
     """A random fused model: open gates, large projections."""
     config = FuserConfig(hidden_dim=16, intermediate_dim=16, token_alignment=token_alignment)  # type: ignore[arg-type]
     style = "chatml" if token_alignment == "identity" else "header"
     receiver, sharer = load_frozen(tiny_pair("qwen3")), load_frozen(tiny_pair("llama", seed=1, style=style))  # type: ignore[arg-type]
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     model = C2CModel(receiver, [sharer], config).eval()
     model.fuser.force_gates(is_open=True)
     with torch.no_grad():

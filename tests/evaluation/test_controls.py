@@ -1,5 +1,7 @@
 """Controls: what each of them changes and what it leaves alone, and that batches do not matter."""
 
+import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,12 +9,22 @@ import torch
 
 from c2c_lightning.baselines.c2c import C2CResponder
 from c2c_lightning.baselines.single import ReceiverOnly
+from c2c_lightning.baselines.views import plain_view
 from c2c_lightning.errors import BenchmarkError
-from c2c_lightning.evaluation.controls import GatesClosed, Mismatched, Noise, Shuffled, Zero, noise_like
+from c2c_lightning.evaluation.controls import (
+    GatesClosed,
+    Mismatched,
+    Noise,
+    ReceiverInSteps,
+    Shuffled,
+    Zero,
+    noise_like,
+)
 from c2c_lightning.evaluation.donors import DonorPool, reread
 from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.kv.layer import LayerKV
 from c2c_lightning.model.c2c import C2CModel
+from c2c_lightning.model.frozen import load_frozen
 from tests.evaluation.conftest import fused_pair
 
 GREEDY: dict[str, Any] = {"max_new_tokens": 8, "do_sample": False}
@@ -35,13 +47,29 @@ def controls(model: C2CModel, questions: Any) -> list[C2CResponder]:
 @pytest.mark.parametrize("alignment", ["span", "span_template", "identity"])
 def test_closed_gates_are_the_receiver_token_for_token(alignment: str, questions: Any) -> None:
     model = fused_pair(alignment)
-    receiver = ReceiverOnly(model.receiver)
-    assert texts(GatesClosed(model), questions) == texts(receiver, questions)
+    receiver, in_steps = ReceiverOnly(model.receiver), ReceiverInSteps(model, plain_view, "receiver")
+    assert texts(GatesClosed(model), questions) == texts(receiver, questions) == texts(in_steps, questions)
     options = [["Velmora", "a city"]] * len(questions)
-    for closed, alone in zip(
-        GatesClosed(model).score(questions, options), receiver.score(questions, options), strict=True
-    ):
+    scores = (responder.score(questions, options) for responder in (GatesClosed(model), receiver, in_steps))
+    for closed, alone, same in zip(*scores, strict=True):
         assert closed.log_probabilities == pytest.approx(alone.log_probabilities, abs=1e-5)
+        assert closed.log_probabilities == same.log_probabilities
+
+
+@pytest.mark.parametrize("fusion_mode", ["prefill", "prompt", "decode"])
+def test_closed_gates_are_the_receiver_in_half_precision_bit_for_bit(fusion_mode: Any, questions: Any) -> None:
+    model = fused_pair()
+    config = replace(model.fuser.config, fusion_mode=fusion_mode)
+    halves = [
+        load_frozen((copy.deepcopy(lm.model).bfloat16(), lm.tokenizer)) for lm in (model.receiver, *model.sharers)
+    ]
+    half = C2CModel(halves[0], halves[1:], config).eval()
+    half.fuser.load_state_dict(model.fuser.state_dict())
+    closed, alone = GatesClosed(half), ReceiverInSteps(half, plain_view, "receiver")
+    assert texts(closed, questions) == texts(alone, questions)
+    options = [["Velmora", "a city"]] * len(questions)
+    pairs = zip(closed.score(questions, options), alone.score(questions, options), strict=True)
+    assert all(mine.log_probabilities == theirs.log_probabilities for mine, theirs in pairs)
 
 
 def test_closed_gates_open_again_even_after_an_error(c2c: C2CModel, questions: Any) -> None:
@@ -152,7 +180,10 @@ def test_phases_add_up(c2c: C2CModel, questions: Any) -> None:
     assert "forward" not in vars(c2c.fuser)
 
 
-def test_option_scores_are_those_of_the_teacher_forced_pass(c2c: C2CModel, questions: Any) -> None:
+@pytest.mark.parametrize("fusion_mode", ["prefill", "prompt", "decode"])
+def test_option_scores_are_those_of_the_teacher_forced_pass(fusion_mode: Any, questions: Any) -> None:
+    c2c = fused_pair()
+    c2c.fuser.config = replace(c2c.fuser.config, fusion_mode=fusion_mode)
     responder = C2CResponder(c2c)
     options = ["Velmora", "the river"]
     for question, score in zip(questions, responder.score(questions, [options] * len(questions)), strict=True):

@@ -1,6 +1,8 @@
 """The harness backend on local tasks: receiver-only is HFLM, C2C is the model's own loss, chat templates, stops."""
 
+import importlib.metadata
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,9 @@ import torch
 
 from c2c_lightning.baselines.c2c import C2CResponder
 from c2c_lightning.baselines.factories import Team
+from c2c_lightning.commands.lm_eval import main
 from c2c_lightning.model.c2c import C2CModel
+from c2c_lightning.model.frozen import load_frozen
 
 pytest.importorskip("lm_eval")
 
@@ -126,6 +130,25 @@ def test_spaces_at_the_end_of_a_context_go_over(team: Team) -> None:
     requests = [Instance("loglikelihood", {}, args, 0) for args in (("the river ", "bends"), ("the river", " bends"))]
     first, second = lm.loglikelihood(requests)
     assert first == second
+
+
+def test_the_command_knows_the_model(
+    team: Team, tasks: TaskManager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for lm, name in ((team.receiver, "receiver"), (team.sharers[0], "sharer")):
+        lm.model.save_pretrained(tmp_path / name)
+        lm.tokenizer.save_pretrained(tmp_path / name)
+    loaded = [load_frozen(str(tmp_path / name)) for name in ("receiver", "sharer")]
+    fuser = C2CModel(loaded[0], loaded[1:], team.fused.fuser).save_pretrained(tmp_path / "fuser")
+    scripts = importlib.metadata.distribution("c2c-lightning").entry_points.select(group="console_scripts")
+    assert {script.value for script in scripts if script.name == "lm_eval"} <= {f"{main.__module__}:main"}
+    options = ["--tasks", "tiny_choice", "--include_path", str(tmp_path / "tasks"), "--batch_size", "2"]
+    output = ["--output_path", str(tmp_path / "results.json"), "--log_samples"]
+    monkeypatch.setattr(sys, "argv", ["lm_eval", "--model", "c2c", "--model_args", f"fuser={fuser}", *options, *output])
+    main()
+    [samples] = tmp_path.rglob("samples_tiny_choice_*.jsonl")
+    found = [json.loads(line)["filtered_resps"] for line in samples.read_text().splitlines()]
+    assert found == responses(run(ResponderLM(team=team), tasks), "tiny_choice")
 
 
 def test_texts_are_cut_at_the_first_stop() -> None:

@@ -2,21 +2,23 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from lightning import Trainer
+from lightning.pytorch.callbacks import TQDMProgressBar
 
 from c2c_lightning.baselines.factories import C2C, T2T, ConfidenceRouting, Receiver
 from c2c_lightning.baselines.single import ReceiverOnly
-from c2c_lightning.errors import BenchmarkError
+from c2c_lightning.errors import BenchmarkError, CheckpointError, FuserFormatError, ModelLoadError, PairMismatchError
 from c2c_lightning.evaluation.benchmarks import Benchmark
-from c2c_lightning.evaluation.entrants import Entrant, Field
+from c2c_lightning.evaluation.entrants import Field
 from c2c_lightning.evaluation.exam import Exam
 from c2c_lightning.evaluation.module import BenchmarkDataModule, EvaluationModule
 from c2c_lightning.evaluation.share import Batches, Share, batches_of
+from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.model.c2c import C2CModel
-from c2c_lightning.model.frozen import LMSpec
+from c2c_lightning.model.frozen import LMSpec, load_frozen
 from tests.evaluation.conftest import fused_pair
 
 PAIR: dict[str, Any] = {"receiver": LMSpec("embedded:receiver"), "sharers": [LMSpec("embedded:sharer")]}
@@ -123,49 +125,89 @@ def test_another_choice_starts_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert sum(asked) == 12
 
 
-def test_c2c_and_its_controls_from_a_fuser_directory(tmp_path: Path) -> None:
+def saved(folder: Path, with_self: bool = False, fusers: int = 1) -> list[str]:
+    """Fuser directories of one tiny pair that lies beside them; the last one is from the receiver to itself."""
     model = fused_pair()
     for lm, name in ((model.receiver, "receiver"), (model.sharers[0], "sharer")):
-        lm.model.save_pretrained(tmp_path / name)
-        lm.tokenizer.save_pretrained(tmp_path / name)
-    receiver, sharer = LMSpec(str(tmp_path / "receiver")), LMSpec(str(tmp_path / "sharer"))
-    loaded = C2CModel.from_pretrained(_saved(model, tmp_path), receiver, [sharer])
-    fuser = loaded.save_pretrained(tmp_path / "fuser")
-    data = BenchmarkDataModule([Benchmark("mine", rows(tmp_path / "a.jsonl", 7), wording="question")], batch_size=3)
-    controls = ["mismatched", "shuffled", "zero", "noise", "gates_closed"]
+        lm.model.save_pretrained(folder / name)
+        lm.tokenizer.save_pretrained(folder / name)
+    receiver, sharer = load_frozen(str(folder / "receiver")), load_frozen(str(folder / "sharer"))
+    models = [C2CModel(receiver, [sharer], fused_pair(seed=seed).fuser) for seed in range(fusers)]
+    if with_self:
+        itself = C2CModel(receiver, [receiver], FuserConfig(hidden_dim=16, intermediate_dim=16))
+        itself.fuser.force_gates(is_open=True)
+        models.append(itself)
+    return [str(m.save_pretrained(folder / f"fuser_{number}")) for number, m in enumerate(models)]
+
+
+def mine(folder: Path, count: int = 7, **more: Any) -> BenchmarkDataModule:
+    path = rows(folder / "rows.jsonl", count)
+    return BenchmarkDataModule([Benchmark("mine", path, **{"wording": "question", **more})], batch_size=3)
+
+
+@pytest.mark.parametrize("mode", ["generate", "cloze"])
+def test_c2c_and_its_controls_from_fuser_directories(tmp_path: Path, mode: Any) -> None:
+    *fusers, itself = saved(tmp_path, with_self=True, fusers=2)
+    controls = ["mismatched", "shuffled", "zero", "noise", "self", "gates_closed"]
     choices = {"responders": ["receiver", "c2c", "t-c2c"], "controls": controls, "mismatched_draws": 2}
-    report = evaluate(tmp_path / "out", data, fuser=str(fuser), **choices)
+    report = evaluate(tmp_path / "out", mine(tmp_path, mode=mode), fuser=fusers, self_fuser=itself, **choices)
     section = report["benchmarks"]["mine"]
-    assert set(section["responders"]) == {"receiver", "c2c", "t-c2c", *(f"c2c:{control}" for control in controls)}
-    assert all(line["errors"] == 0 for line in section["responders"].values())
-    assert section["gates_closed_unlike_receiver"] == 0
-    assert len(section["responders"]["c2c:mismatched"]["accuracy_by_draw"]) == 2
-    assert "follows_donor" in section["responders"]["c2c:mismatched"]
+    lines = section["responders"]
+    assert set(lines) == {"receiver", "c2c", "t-c2c", *(f"c2c:{control}" for control in controls)}
+    assert all(line["errors"] == 0 for line in lines.values())
+    assert (section["gates_closed_unlike_receiver"], section["faults"]) == (0, [])
+    assert {name for name, line in lines.items() if "accuracy_by_fuser" not in line} == {"receiver", "c2c:self"}
+    assert len(lines["c2c"]["accuracy_by_fuser"]) == len(lines["c2c:mismatched"]["accuracy_by_draw"]) == 2
+    assert lines["c2c:mismatched"]["answers"] == 28
+    assert "follows_donor" in lines["c2c:mismatched"]
     assert section["verdict"]["communication"] is False
+    # Each fuser by itself gives the same answers.
+    alone = evaluate(tmp_path / "alone", mine(tmp_path, mode=mode), fuser=fusers[1], responders=["c2c"])
+    assert alone["benchmarks"]["mine"]["responders"]["c2c"]["accuracy"] == lines["c2c"]["accuracy_by_fuser"][1]
 
 
-def _saved(model: C2CModel, folder: Path) -> Path:
-    return model.save_pretrained(folder / "raw")
+def test_a_pair_that_does_not_fit_is_refused_before_a_model_loads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [fuser] = saved(tmp_path)
+    monkeypatch.setattr("c2c_lightning.evaluation.module.load_teams", lambda *_: pytest.fail("models are loaded"))
+    receiver, sharer = LMSpec(str(tmp_path / "receiver")), LMSpec(str(tmp_path / "sharer"))
+
+    def check(error: type[Exception], message: str, **choices: Any) -> None:
+        with pytest.raises(error, match=message):
+            evaluate(tmp_path / "out", mine(tmp_path), responders=["receiver"], **choices)
+
+    check(PairMismatchError, "seem to be swapped", fuser=fuser, receiver=sharer, sharers=[receiver])
+    check(PairMismatchError, "1 sharers .* but 2 were given", fuser=fuser, sharers=[sharer, sharer])
+    pair = load_frozen("embedded:receiver"), load_frozen("embedded:sharer")
+    other = C2CModel(pair[0], pair[1:], FuserConfig(hidden_dim=8, intermediate_dim=8)).save_pretrained(tmp_path / "b")
+    check(PairMismatchError, "Pass 'embedded:receiver' as receiver", fuser=[fuser, str(other)])
+    check(PairMismatchError, "was trained for the sharer", fuser=fuser, self_fuser=fuser)
+    check(ModelLoadError, "nowhere", fuser=fuser, receiver=LMSpec(str(tmp_path / "nowhere")))
+    check(FuserFormatError, "no such local directory", fuser=str(tmp_path / "no/fuser"))
+    check(CheckpointError, r"there is no checkpoint", fuser="nothing.ckpt")
+    assert not (tmp_path / "out").exists()
 
 
-class Choosy(ReceiverOnly):
-    """Refuses one question."""
+class Watched(TQDMProgressBar):
+    """Keeps what is written beside the bar."""
 
-    def respond(self, conversations: Any, **kwargs: Any) -> Any:
-        if any("number 3" in conversation[-1]["content"] for conversation in conversations):
-            raise RuntimeError("not this one")
-        return super().respond(conversations, **kwargs)
+    said: ClassVar[list[str]] = []
+
+    def init_test_tqdm(self) -> Any:
+        bar = super().init_test_tqdm()
+        bar.set_postfix_str = lambda text, refresh=True: self.said.append(text)
+        return bar
 
 
-def test_an_error_counts_as_wrong_and_takes_no_other_question_along(tmp_path: Path, c2c: C2CModel) -> None:
-    data = BenchmarkDataModule([Benchmark("mine", rows(tmp_path / "a.jsonl", 6), wording="question")])
-    data.setup()
-    benchmark, questions = data.exams[0]
-    exam = Exam(benchmark, questions, {"max_new_tokens": 2, "do_sample": False})
-    predictions = exam.ask(Entrant("choosy", 0, Choosy(c2c.receiver)), questions)
-    assert [p.index for p in predictions] == list(range(6))
-    assert [p.error for p in predictions] == [None, None, None, "RuntimeError: not this one", None, None]
-    assert predictions[3].score == 0.0
+def test_the_bar_shows_running_accuracy(tmp_path: Path) -> None:
+    Watched.said.clear()
+    module = EvaluationModule(str(tmp_path), responders=["receiver", "sharer"], max_new_tokens=4, plots=False, **PAIR)
+    watching = trainer(enable_progress_bar=True, callbacks=[Watched()])
+    watching.test(module, datamodule=quickstart(10), verbose=False)
+    assert len(Watched.said) == 2
+    lines = module.report["benchmarks"]["quickstart"]["responders"]
+    assert Watched.said[-1] == f"receiver {lines['receiver']['accuracy']:.1%} sharer 100.0%"
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 5])
@@ -195,11 +237,19 @@ def test_who_cannot_take_part_is_refused_before_a_model_loads(field: Field, mess
         field.check([Benchmark("b", "x", mode="generate")], has_fuser=False, has_self_fuser=False)
 
 
-def test_the_control_self_needs_its_fuser_and_text_and_cache_cannot_score() -> None:
+class Mute(Receiver):
+    """Makes a responder that only writes."""
+
+    can_score: ClassVar[bool] = False
+
+
+def test_who_lacks_what_they_need() -> None:
     with pytest.raises(BenchmarkError, match="give `self_fuser`"):
         Field([C2C()], ["self"]).check([], has_fuser=True, has_self_fuser=False)
     with pytest.raises(BenchmarkError, match="cannot tell likelihoods"):
-        Field(["t-c2c", ConfidenceRouting()]).check([Benchmark("b", "x", mode="cloze")], True, False)
+        Field([Mute(), ConfidenceRouting()]).check([Benchmark("b", "x", mode="cloze")], True, False)
+    with pytest.raises(BenchmarkError, match=r"unknown control 'mismatch'\. Known are mismatched"):
+        Field([C2C()], ["mismatch"]).check([], True, False)  # type: ignore[list-item]
 
 
 def test_bad_data_is_refused_before_a_model_loads(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def load_questions(given: Benchmark, data_folder: str | Path | None = None) -> l
     for index, (origin, row) in enumerate(_rows(benchmark)):
         try:
             fields = read(row)
-        except (BenchmarkError, KeyError, TypeError, ValueError, IndexError) as problem:
+        except (BenchmarkError, DataError, KeyError, TypeError, ValueError, IndexError) as problem:
             cause = f"there is no {problem}" if isinstance(problem, KeyError) else str(problem)
             raise BenchmarkError(f"benchmark {benchmark.name}, {origin}: {cause}") from problem
         if isinstance(fields, str):

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from c2c_lightning.data.conversation import told_to_sharers
 from c2c_lightning.errors import BenchmarkError
 from c2c_lightning.evaluation.longbench import length_group, longbench_prompt
 
@@ -44,7 +45,7 @@ def subject(row: Row) -> str:
 def choice_row(row: Row) -> Fields | str:
     """Multiple choice: choices as texts or `{"text", "label"}`, the answer as a number from 0, a letter or a label.
 
-    Rows with `messages` and `sharer_messages` are private context: sharers read their own messages.
+    Rows with `messages` and `sharer_messages`, or a `sharer_context`, are private context: sharers read their own.
     """
     texts, labels = _choices(column(row, _CHOICES))
     if "messages" in row:
@@ -77,7 +78,7 @@ def _answered(texts: list[str], labels: list[str], row: Row) -> Fields:
 
 def _private(row: Row) -> Fields:
     asked = [message for message in row["messages"] if message["role"] == "user"]
-    told = row.get("sharer_messages")
+    told = told_to_sharers(row, row["messages"])
     if told and told[-1]["role"] == "assistant":
         told = told[:-1]
     sharer = tuple((message["role"], message["content"]) for message in told) if told else None

@@ -213,6 +213,35 @@ def test_an_empty_benchmark_is_refused(tmp_path: Path) -> None:
         load_questions(Benchmark("mine", path))
 
 
+def test_no_questions_after_filtering_says_what_was_left_out(tmp_path: Path) -> None:
+    redux = [{**REDUX, "error_type": "expert"}, {**REDUX, "error_type": "no_correct_answer"}]
+    with pytest.raises(BenchmarkError, match=r"has no questions at .*error_type is expert': 1"):
+        load_questions(Benchmark("mmlu_redux", write(tmp_path / "a.jsonl", redux)))
+    unanswered = [{"question": "Q", "A": "w", "B": "x", "C": "y", "D": "z", "answer": ""}]
+    with pytest.raises(BenchmarkError, match=r"ceval has no questions at .*no answer"):
+        load_questions(Benchmark("ceval", write(tmp_path / "b.jsonl", unanswered)))
+
+
+def test_longbench_rows(tmp_path: Path) -> None:
+    row = {"dataset": "trec_e", "context": "C", "input": "I", "answers": ["City"], "length": 5000, "_id": "q"}
+    [question] = load_questions(
+        Benchmark("longbench_e", write(tmp_path / "a.jsonl", [{**row, "all_classes": ["City"]}]))
+    )
+    assert (question.id, question.task, question.subject, question.classes) == ("q", "trec", "4-8k", ("City",))
+    assert question.references == ("City",)
+    with pytest.raises(BenchmarkError, match="unknown LongBench-E task 'nonsense'"):
+        load_questions(Benchmark("longbench_e", write(tmp_path / "b.jsonl", [{**row, "dataset": "nonsense"}])))
+
+
+def test_hub_names_of_the_papers_benchmarks() -> None:
+    named = {name: (entry.path, entry.subset, entry.split) for name, entry in BENCHMARKS.items()}
+    assert named["mmlu_redux"][0] == "edinburgh-dawg/mmlu-redux-2.0"
+    assert named["ceval"] == ("ceval/ceval-exam", "*", "val")
+    wanted = {"mmlu", "mmlu_pro", "openbookqa", "arc_challenge", "arc_easy", "gpqa", "commonsenseqa", "boolq", "piqa"}
+    wanted |= {"winogrande", "gsm8k", "math_500"}
+    assert all("/" in str(named[name][0]) for name in wanted)
+
+
 def test_modes_need_choices_that_are_shown(tmp_path: Path) -> None:
     free = write(tmp_path / "free.jsonl", [{"question": "Q", "answer": "4"}])
     with pytest.raises(BenchmarkError, match="has no choices"):
