@@ -43,7 +43,7 @@ def test_every_yaml_is_looked_at() -> None:
     parts = {
         path
         for folder in ("model", "data", "responder", "analyze", "bench")
-        for path in (CONFIGS / folder).glob("*.yaml")
+        for path in (CONFIGS / folder).rglob("*.yaml")
     }
     assert set(CONFIGS.rglob("*.yaml")) == {*RUNS, *OVERLAYS, *parts}
 

@@ -33,9 +33,11 @@ class Accelerator:
         flop_rate: dense matrix products in the frozen models' type, in FLOP/s.
         fuser_flop_rate: likewise in the fuser's type, in FLOP/s.
         bandwidth: of its memory, in bytes/s.
+        launch: seconds that a kernel's launch takes when PyTorch runs operation by operation.
     """
 
     name: str = "H100 SXM"
     flop_rate: float = 989e12  # bfloat16
     fuser_flop_rate: float = 494.5e12  # TF32 for a float32 fuser
     bandwidth: float = 3.35e12
+    launch: float = 5e-6

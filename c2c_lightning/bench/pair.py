@@ -14,7 +14,8 @@ from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.model.c2c import C2CModel
 from c2c_lightning.model.frozen import FrozenLM, LMSpec, load_frozen
 
-# Words with a meaning: 0 pads, 1 and 2 begin an assistant's and another's message, 3 ends one.
+_PAD = "<pad>"
+# Words with a meaning: 1 and 2 begin an assistant's and another's message, 3 ends one.
 _TEMPLATE = (
     "{% for m in messages %}{{ '1 ' if m['role'] == 'assistant' else '2 ' }}{{ m['content'] }} 3 {% endfor %}"
     "{% if add_generation_prompt %}1 {% endif %}"
@@ -99,10 +100,11 @@ class LoadedPair:
 
 
 def number_tokenizer(vocab_size: int) -> PreTrainedTokenizerBase:
-    """A tokenizer whose token n is the word "n"; it has no end of text, and its padding is 0."""
-    words = WordLevel({str(number): number for number in range(vocab_size)}, unk_token="0")
-    backend = Tokenizer(words)
+    """A tokenizer whose token n is the word "n"; it has no end of text, and token 0 is padding and unknown words."""
+    # Not "0": special tokens are found inside words too.
+    vocabulary = {_PAD: 0} | {str(number): number for number in range(1, vocab_size)}
+    backend = Tokenizer(WordLevel(vocabulary, unk_token=_PAD))
     backend.pre_tokenizer = WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="0", unk_token="0", padding_side="left")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, pad_token=_PAD, unk_token=_PAD, padding_side="left")
     tokenizer.chat_template = _TEMPLATE
     return tokenizer

@@ -88,8 +88,13 @@ def _parts(model: C2CModel, prompt: PromptBatch) -> Mapping[str, Work]:
 
 def _alone(model: C2CModel, prompt: PromptBatch) -> Mapping[str, Work]:
     """Each model's own prefill with one logit."""
-    works = {f"sharer_{n}_alone": _own_prefill(lm, prompt) for n, lm in enumerate(model.sharers)}
-    return {"receiver_alone": _own_prefill(model.receiver, prompt), **works}
+    receiver, *sharers = own_prefills(model, prompt)
+    return {"receiver_alone": receiver, **{f"sharer_{n}_alone": work for n, work in enumerate(sharers)}}
+
+
+def own_prefills(model: C2CModel, prompt: PromptBatch) -> list[Work]:
+    """The receiver's own prefill with one logit, then each sharer's, all of the receiver's tokens."""
+    return [_own_prefill(lm, prompt) for lm in (model.receiver, *model.sharers)]
 
 
 def _own_prefill(lm: FrozenLM, prompt: PromptBatch) -> Work:

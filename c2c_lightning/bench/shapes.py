@@ -1,14 +1,17 @@
 """Sizes that decide how much work a pair of models is, read from their configurations."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Self
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self, get_args
 
-from c2c_lightning.errors import UnsupportedModelError
+from c2c_lightning.errors import FuserConfigError, UnsupportedModelError
 from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.fuser.fuser import layer_maps
 from c2c_lightning.kv.geometry import KVGeometry, LayerGeometry
 from c2c_lightning.model.c2c import C2CModel
+
+PlainKind = Literal["c2c", "no_weights", "fuse", "project", "no_gates"]
+"""Kinds of fuser whose maps are those of the paper's, or some of them."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,17 @@ class LMShape:
         return 2 * self.hidden * self.heads * self.head_dim + 3 * self.hidden * self.mlp
 
     @property
+    def widths(self) -> int:
+        """Entries that one layer's maps read and write for one token."""
+        attended = self.heads * self.head_dim
+        return (
+            self.hidden
+            + 2 * self.kv_heads * self.head_dim
+            + 2 * (self.hidden + attended)
+            + 3 * (self.hidden + self.mlp)
+        )
+
+    @property
     def head_weights(self) -> int:
         """Weights of the output head."""
         return self.hidden * self.vocab
@@ -83,26 +97,39 @@ class FuserShape:
     Attributes:
         first_weights: weights of the maps that read the caches, into which no gradient flows.
         other_weights: weights of all other maps.
+        widths: entries that all maps read and write.
         lowest_layer: the lowest receiver layer that is fused; the receiver's backward pass ends there.
         sharer_layers: how many sharer layers are read, counted from the first.
     """
 
     first_weights: int
     other_weights: int
+    widths: int
     lowest_layer: int
     sharer_layers: int
 
     @classmethod
     def of(cls, receiver: KVGeometry, sharers: Sequence[KVGeometry], config: FuserConfig) -> list[Self]:
-        """The shape for each sharer."""
+        """The shape for each sharer.
+
+        Raises:
+            FuserConfigError: a kind of fuser that is made of other maps.
+        """
+        if config.kind not in get_args(PlainKind):
+            raise FuserConfigError(
+                f"the work of a fuser of kind {config.kind!r} cannot be counted. Bench one of {get_args(PlainKind)}."
+            )
         shapes = []
         for sharer, layer_map in zip(sharers, layer_maps(receiver, sharers, config), strict=True):
             pairs = [(n, m) for n, m in enumerate(layer_map) if m is not None]
-            parts = [_layer_weights(receiver.layers[n], sharer.layers[m], config) for n, m in pairs]
+            layers = [_layer_maps(receiver.layers[n], sharer.layers[m], config) for n, m in pairs]
+            first = [maps for layer in layers for maps in layer.first]
+            other = [maps for layer in layers for maps in layer.other]
             shapes.append(
                 cls(
-                    first_weights=sum(first for first, _ in parts),
-                    other_weights=sum(other for _, other in parts),
+                    first_weights=sum(read * written for read, written in first),
+                    other_weights=sum(read * written for read, written in other),
+                    widths=sum(read + written for read, written in first + other),
                     lowest_layer=min((n for n, _ in pairs), default=receiver.num_layers),
                     sharer_layers=max((m + 1 for _, m in pairs), default=0),
                 )
@@ -110,19 +137,26 @@ class FuserShape:
         return shapes
 
 
-def _layer_weights(receiver: LayerGeometry, sharer: LayerGeometry, config: FuserConfig) -> tuple[int, int]:
-    """Weights in the first maps, and in all others, of one layer's fusers of keys and of values."""
-    hidden, inner = config.hidden_dim, config.intermediate_dim
-    sides = [(receiver.key_dim, sharer.key_dim), (receiver.value_dim, sharer.value_dim)]
-    first = other = 0
-    for own, theirs in sides:
-        read = sharer.kv_heads * theirs + (0 if config.kind == "project" else receiver.kv_heads * own)
-        first += read * hidden
-        blocks = 2 * hidden * inner * (config.num_layers - 1)  # the shared one and those of the projector
-        other += blocks + hidden * receiver.kv_heads * own
-        if config.kind in ("c2c", "no_gates"):
-            other += 2 * hidden * hidden + hidden * receiver.kv_heads  # head weighting
-    return first, other
+@dataclass
+class _Maps:
+    """(entries read, entries written) of the maps of one layer's fusers."""
+
+    first: list[tuple[int, int]] = field(default_factory=list)
+    other: list[tuple[int, int]] = field(default_factory=list)
+
+
+def _layer_maps(receiver: LayerGeometry, sharer: LayerGeometry, config: FuserConfig) -> _Maps:
+    """The maps of one layer's fusers of keys and of values."""
+    hidden, inner, maps = config.hidden_dim, config.intermediate_dim, _Maps()
+    for own, theirs in ((receiver.key_dim, sharer.key_dim), (receiver.value_dim, sharer.value_dim)):
+        mine = 0 if config.kind == "project" else receiver.kv_heads * own
+        maps.first.append((sharer.kv_heads * theirs + mine, hidden))
+        # The shared block and those of the projector, then its output.
+        maps.other += [(hidden, inner), (inner, hidden)] * (config.num_layers - 1)
+        maps.other.append((hidden, receiver.kv_heads * own))
+        if config.kind in ("c2c", "no_gates"):  # head weighting
+            maps.other += [(hidden, hidden), (hidden, hidden), (hidden, receiver.kv_heads)]
+    return maps
 
 
 @dataclass(frozen=True)

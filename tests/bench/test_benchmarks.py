@@ -11,7 +11,10 @@ import torch
 from c2c_lightning.bench.answers import Answers
 from c2c_lightning.bench.benchmark import Bench, Benchmark
 from c2c_lightning.bench.decode import Decode
+from c2c_lightning.bench.loading import Loading
+from c2c_lightning.bench.paper_size import PaperSize
 from c2c_lightning.bench.prefill import Prefill, first_logits
+from c2c_lightning.bench.sweep import Sweep, growth
 from c2c_lightning.bench.train_step import Trainer, TrainStep
 from c2c_lightning.bench.workload import Workload, equal_batch
 from tests.bench.pairs import tiny
@@ -86,3 +89,36 @@ def test_answers(tmp_path: Path) -> None:
     assert tokens["t2t"]["read_by_receiver"] > tokens["c2c"]["read_by_receiver"]
     assert result["phases"]["t2t"]["message"] < result["seconds"]["t2t"]
     assert math.isclose(result["t2t_over_c2c"], result["seconds"]["t2t"] / result["seconds"]["c2c"])
+
+
+def test_loading(tmp_path: Path) -> None:
+    workload = Workload(num_samples=10, batch_size=2, prompt_range=(16, 32), response_range=(4, 8))
+    result = run(Loading(workload, steps=2, rounds=1), tmp_path)
+    # A message is enclosed in two words, and the answer's first one ends the prompt.
+    assert result["tokens"] == workload.lengths().real_tokens + 4 * 10
+    assert result["loading_tokens_per_second"] > result["training_tokens_per_second"]
+    assert result["ratio"] > 1
+
+
+def test_a_sweep_fits_and_draws(tmp_path: Path) -> None:
+    result = run(Sweep(over="batch_size", sizes=[1, 2, 4], prompt_tokens=8, response_tokens=4, rounds=1), tmp_path)
+    assert [point["size"] for point in result["points"]] == [1, 2, 4]
+    assert result["growth"]["needed_gflop_of_step"]["exponent"] == pytest.approx(1)
+    assert Path(result["picture"]).read_bytes().startswith(b"\x89PNG")
+
+
+def test_growth_is_the_exponent() -> None:
+    fit = growth([1, 2, 4, 8], [3.0 * size**1.5 for size in (1, 2, 4, 8)])
+    assert fit == pytest.approx({"exponent": 1.5, "factor": 3.0, "r2": 1.0})
+    assert growth([1, 2, 4, 8], [1.0, 2.0, 9.0, 3.0])["r2"] < 0.9
+
+
+def test_paper_size(tmp_path: Path) -> None:
+    result = run(PaperSize(prompt_tokens=12, response_tokens=4, steps=2), tmp_path)
+    predicted = result["predicted"]
+    assert predicted["is_predicted"]
+    assert predicted["assumed"]["flop_rate"] == 989e12
+    assert set(predicted["seconds_by_part"]) == {*result["needed_tflop_by_part"], "optimizer"}
+    # A pair as small as this one is launched for longer than it computes.
+    assert predicted["seconds_per_step"] == predicted["seconds_of_launches"] > 0
+    assert result["fuser_mib"] == pytest.approx(sum(w.nbytes for w in tiny().build("cpu").fuser.parameters()) / 2**20)

@@ -134,7 +134,7 @@ def test_only_what_is_above_the_lowest_fused_layer_is_gone_back_through() -> Non
     assert top.fusers[0].sharer_layers == 3
     sample = [Sample.shared(20, 5)]
     assert training_step(top, sample).receiver_backward < training_step(everything, sample).receiver_backward
-    nothing = replace(top, fusers=(FuserShape(0, 0, lowest_layer=3, sharer_layers=0),))
+    nothing = replace(top, fusers=(FuserShape(0, 0, 0, lowest_layer=3, sharer_layers=0),))
     assert training_step(nothing, sample).receiver_backward == training_step(nothing, sample).sharer_prefill == 0
 
 
