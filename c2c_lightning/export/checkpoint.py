@@ -21,6 +21,11 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: it is missing, cut short, or no checkpoint of a C2C training.
     """
+    if path.is_dir():
+        raise CheckpointError(
+            f"{path} holds the pieces of several processes. Join them first: "
+            f"`python -m lightning.pytorch.utilities.consolidate_checkpoint {path}`."
+        )
     if not path.is_file():
         raise CheckpointError(f"there is no checkpoint {path}. `lightning fit` writes them below its run folder.")
     try:

@@ -81,6 +81,7 @@ def run(
     strategy: str = "auto",
     devices: int = 1,
     unfused: bool = False,
+    epoch: int | None = None,
     resume: str | None = None,
     plain: bool = True,
     settings: dict[str, Any] | None = None,
@@ -96,6 +97,7 @@ def run(
         strategy: `auto`, `ddp` or `fsdp2`.
         devices: processes.
         unfused: whether there are batches in which nothing is fused.
+        epoch: steps in an epoch, default all.
         resume: a checkpoint to go on from.
         plain: gradients are steps; otherwise AdamW.
         settings: of the module.
@@ -115,7 +117,7 @@ def run(
         gradient_clip_val=1.0,
         plugins=[AtomicCheckpointIO()],
     )
-    data = Shared(count, unfused)
+    data = Shared(epoch or count, unfused)
     fit.fit(made, datamodule=data, ckpt_path=resume, weights_only=True)
     fit.save_checkpoint(output / "run.ckpt")
     validated = fit.validate(made, datamodule=data, verbose=False)[0]
