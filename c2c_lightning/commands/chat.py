@@ -12,9 +12,9 @@ from transformers import TextStreamer
 from c2c_lightning.baselines.single import ReceiverOnly, SharerOnly
 from c2c_lightning.baselines.text_to_text import TextToText
 from c2c_lightning.baselines.wording import TEXT_3
-from c2c_lightning.data.conversation import Conversation
 from c2c_lightning.errors import C2CError
 from c2c_lightning.model.c2c import C2CModel
+from c2c_lightning.model.dialogue import Dialogue
 
 HELP = "Type a message. /compare QUESTION: receiver, T2T and C2C side by side. /reset: start anew. /quit: leave."
 
@@ -48,7 +48,7 @@ class Chat:
         """Begin a conversation with `model`; `message_prompt` asks the sharer for a message, with `{question}`."""
         self.model, self.console, self.generate_kwargs = model, console, generate_kwargs
         self.message_prompt = message_prompt
-        self.conversation: Conversation = []
+        self.dialogue = Dialogue(model)
 
     def run(self) -> None:
         """Read and answer lines until the input ends."""
@@ -71,7 +71,7 @@ class Chat:
         if not line:
             return
         if line == "/reset":
-            self.conversation = []
+            self.dialogue = Dialogue(self.model)
         elif line.startswith("/compare"):
             self.compare(line.removeprefix("/compare").strip())
         elif line.startswith("/"):
@@ -80,24 +80,19 @@ class Chat:
             self.talk(line)
 
     def talk(self, text: str) -> None:
-        """Answer a message and keep both in the conversation."""
-        messages = [*self.conversation, {"role": "user", "content": text}]
-        prompt = self.model.encode([messages])
-        tokenizer = self.model.receiver.tokenizer
-        streamer = TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
-        ids = self.model.generate(prompt, streamer=streamer, **self.generate_kwargs)
-        reply = str(tokenizer.decode(ids[0, prompt.num_receiver_tokens :], skip_special_tokens=True)).strip()
-        self.conversation = [*messages, {"role": "assistant", "content": reply}]
+        """Answer a message and keep both in the conversation, of which only what is new is run."""
+        streamer = TextStreamer(self.model.receiver.tokenizer, skip_prompt=True, skip_special_tokens=True)
+        self.dialogue.say(text, streamer=streamer, **self.generate_kwargs)
 
     def compare(self, question: str) -> None:
         """The same question to the receiver alone, to both by text, and to both by cache."""
         if not question:
             self.console.print(HELP, style="dim")
             return
-        asked = [[*self.conversation, {"role": "user", "content": question}]]
+        asked = [[*self.dialogue.messages, {"role": "user", "content": question}]]
         receiver, sharer = ReceiverOnly(self.model.receiver), SharerOnly(self.model.sharers[0])
         for responder in (receiver, TextToText(receiver, sharer, self.message_prompt)):
             self.console.print(
                 f"[bold]{responder.name}[/bold] {responder.respond(asked, **self.generate_kwargs)[0].text}"
             )
-        self.console.print(f"[bold]c2c[/bold] {self.model.chat(asked, **self.generate_kwargs)[0]}")
+        self.console.print(f"[bold]c2c[/bold] {self.dialogue.ask(question, **self.generate_kwargs)}")

@@ -50,12 +50,21 @@ class Dialogue:
         output = generate(self.model.receiver, read.prompt, cache, **generate_kwargs)
         ids: Tensor = output if isinstance(output, Tensor) else output.sequences
         new_ids = ids[:1, read.prompt.num_receiver_tokens :]
-        reply = str(self.model.receiver.tokenizer.decode(new_ids[0], skip_special_tokens=True)).strip()
+        reply = self._text(new_ids)
         # Beams and several answers leave rows in the cache, other fusion modes entries that are fused.
         is_plain = type(cache) is DynamicCache and len(ids) == len(cache.layers[0].keys) == 1
         self.kept = read.followed_by(new_ids, cache_entries(cache)) if is_plain else read
         self.messages, self._answered_at = [*messages, {"role": "assistant", "content": reply}], answered_at
         return reply
+
+    def ask(self, text: str, **generate_kwargs: Any) -> str:
+        """What `say` would answer, without keeping anything of it."""
+        prompt = self.prompt(text)
+        ids: Tensor = self.model.generate(prompt, prefix=self.kept, **generate_kwargs)
+        return self._text(ids[:1, prompt.num_receiver_tokens :])
+
+    def _text(self, ids: Tensor) -> str:
+        return str(self.model.receiver.tokenizer.decode(ids[0], skip_special_tokens=True)).strip()
 
     def prompt(self, text: str) -> PromptBatch:
         """What `say` would have read, without anything kept."""

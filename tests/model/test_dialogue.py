@@ -57,8 +57,8 @@ def test_every_turn_is_as_if_all_were_read_anew(receiver: str, alignment: str, c
     for turn in TURNS:
         whole, messages = dialogue.prompt(turn), dialogue.messages
         anew = model.generate(whole, **settings)[0, whole.num_receiver_tokens :]
-        reply = dialogue.say(turn, **settings)
-        assert reply == model.receiver.tokenizer.decode(anew)
+        asked, reply = dialogue.ask(turn, **settings), dialogue.say(turn, **settings)
+        assert asked == reply == model.receiver.tokenizer.decode(anew)
         if (alignment, choices) != ("identity", {}):
             # Then it is the conversation as it is always encoded.
             assert reply == model.chat([[*messages, {"role": "user", "content": turn}]], **settings)[0]
@@ -130,7 +130,7 @@ def test_answers_that_are_written_otherwise_are_read_again() -> None:
 def test_a_failed_turn_leaves_no_trace() -> None:
     model = build("identity")
     dialogue = Dialogue(model, [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "B"}])
-    with pytest.raises(ValueError, match="temperature"):
+    with pytest.raises(ValueError, match="temperature"):  # transformers' own message
         dialogue.say(TURNS[0], do_sample=True, temperature=-1.0)
     assert len(dialogue.messages) == 2
     assert dialogue.kept is None
