@@ -6,6 +6,7 @@ from pathlib import Path
 from huggingface_hub import ModelCard, ModelCardData
 
 from c2c_lightning.export.description import FuserDescription, ModelReference, TrainingRecord
+from c2c_lightning.fuser.config import FuserConfig
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -91,7 +92,7 @@ def _fuser_table(description: FuserDescription, num_parameters: int) -> str:
     rows: list[tuple[object, ...]] = [
         ("kind", f"`{config.kind}`"),
         ("parameters", f"{num_parameters:,}"),
-        ("width, inner width, depth", f"{config.hidden_dim}, {config.intermediate_dim}, {config.num_layers}"),
+        _sizes(config),
         ("token alignment", f"`{config.token_alignment}`"),
         ("fused when", f"`{config.fusion_mode}`"),
     ]
@@ -99,6 +100,13 @@ def _fuser_table(description: FuserDescription, num_parameters: int) -> str:
         shown = " ".join("-" if source is None else str(source) for source in layer_map)
         rows.append((f"layers of {_short(sharer)} read by receiver layers 0, 1, ...", shown))
     return _table(("setting", "value"), rows)
+
+
+def _sizes(config: FuserConfig) -> tuple[object, ...]:
+    if config.kind == "c2c_c":
+        sizes = f"{config.hidden_dim}, {config.complex.weight_hidden_dim}, {config.num_layers}"
+        return "width, width of the weighting, depth", sizes
+    return "width, inner width, depth", f"{config.hidden_dim}, {config.intermediate_dim}, {config.num_layers}"
 
 
 def _training_text(training: TrainingRecord | None) -> str:
