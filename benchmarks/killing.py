@@ -80,7 +80,7 @@ class Bench:
         for left_behind in (whole, killed):
             shutil.rmtree(left_behind, ignore_errors=True)
         began = time.monotonic()
-        self._finish(case, whole)
+        self.run_once(case, whole)
         seconds, outcome = time.monotonic() - began, Outcome(case)
         while outcome.kills < kills:
             shutil.rmtree(killed, ignore_errors=True)
@@ -88,7 +88,7 @@ class Bench:
             while outcome.kills < kills and self._kill_once(case, killed, seconds, outcome):
                 outcome.kills += 1
                 self.on_kill()
-            self._finish(case, killed)
+            self.run_once(case, killed)
             found = differences(whole, killed, case.devices)
             outcome.resumed += 1
             outcome.agreed += 0 if found else outcome.kills - before
@@ -125,10 +125,22 @@ class Bench:
         end(processes, None if was_running else folder)
         return was_running
 
-    def _finish(self, case: Case, folder: Path) -> None:
-        processes = self._start(case, folder)
-        for process in processes:
-            process.join()
+    def run_once(self, case: Case, folder: Path, dying: Dying | None = None) -> None:
+        """Start or resume a run and wait for its end.
+
+        Args:
+            case: how to train.
+            folder: of the run.
+            dying: the checkpoint that is not finished, if any.
+
+        Raises:
+            RuntimeError: when it does not end well; its last words are in the message.
+        """
+        processes = self._start(case, folder, dying)
+        wait([process.sentinel for process in processes])
+        if not any(process.exitcode for process in processes):
+            for process in processes:
+                process.join()
         end(processes, folder)
 
     def _start(self, case: Case, folder: Path, dying: Dying | None = None) -> list[BaseProcess]:

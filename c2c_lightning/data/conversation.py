@@ -111,6 +111,38 @@ def per_sharer(own: Conversation, private: Any, num_sharers: int) -> list[Conver
     return [own if told is None else check_messages(told) for told in private]
 
 
+def told_to_sharers(row: Mapping[str, Any], messages: Conversation) -> Any:
+    """What a row of data lets sharers read instead of its messages (private context).
+
+    Args:
+        row: with `sharer_messages`, or with a `sharer_context`, a text that stands in front of the first question.
+        messages: what the receiver reads, with or without a response.
+
+    Returns:
+        Messages that nobody has checked yet; None when sharers read the same.
+
+    Raises:
+        DataError: for a context that is no text, or beside `sharer_messages`.
+    """
+    own, context = row.get("sharer_messages"), row.get("sharer_context")
+    if context is None:
+        return own
+    if own is not None:
+        raise DataError("The row has both `sharer_messages` and `sharer_context`; keep one of them.")
+    if not isinstance(context, str):
+        raise DataError(f"`sharer_context` must be text, but is {type(context).__name__}.")
+    return after_context(context, messages)
+
+
+def after_context(context: str, messages: Conversation) -> Conversation:
+    """The same conversation with a text in front of its first question."""
+    place = next((number for number, message in enumerate(messages) if message["role"] == "user"), None)
+    if place is None:
+        raise DataError("`sharer_context` stands in front of a question, but no message is the user's.")
+    asked = {**messages[place], "content": f"{context}\n\n{messages[place]['content']}"}
+    return [*messages[:place], asked, *messages[place + 1 :]]
+
+
 def without_response(private: Any) -> Any:
     """What sharers are told before the answer: they read the prompt only.
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from c2c_lightning import embedded
-from c2c_lightning.data.conversation import Conversation, check_messages
+from c2c_lightning.data.conversation import Conversation, check_messages, told_to_sharers
 from c2c_lightning.data.files import load_rows
 from c2c_lightning.data.jsonlines import ORIGIN, decode
 from c2c_lightning.errors import C2CError, DataError
@@ -78,12 +78,13 @@ def read_asked(path: str, split: str = "train", max_rows: int | None = None) -> 
 
 
 def _asked(index: int, origin: str, row: Mapping[str, Any]) -> Asked:
-    messages, own = row.get("messages"), row.get("sharer_messages")
+    messages = row.get("messages")
     if messages is None:
         if not isinstance(row.get("question"), str):
             raise DataError("The row needs `messages`, or a `question` that is text.")
         messages = [{"role": "user", "content": row["question"]}]
     prompt, reference = _without_response(messages)
+    own = told_to_sharers(row, prompt)
     own = None if own is None else _without_response(own)[0]
     return Asked(index, origin, row.get("id", index), prompt, own, reference)
 

@@ -14,8 +14,8 @@ def test_batches_by_length_pad_less() -> None:
     assert released.tokens == by_rows.tokens == by_tokens.tokens
     assert released.batches == by_rows.batches == 100
     assert released.share > 0.3
-    assert by_rows.share < 0.1
-    assert by_tokens.share < 0.1
+    assert by_rows.share < released.share / 3
+    assert by_tokens.share < released.share / 3
 
 
 def test_released_rows_hold_prompt_and_response() -> None:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.cases import CASES, Case
+from benchmarks.cases import CASES, Case, Dying
 from benchmarks.kill_resume import QUICKSTART, main
 from benchmarks.killing import Bench, Outcome, differences
+from benchmarks.watched_fit import read_records
 
 
 def bench(folder: Path, steps: int) -> Bench:
@@ -26,6 +27,21 @@ def test_a_killed_and_resumed_run_is_the_same(tmp_path: Path) -> None:
 def test_every_case(case: Case, tmp_path: Path) -> None:
     outcome = bench(tmp_path, 12).try_case(case, kills=3)
     assert (outcome.agreed, outcome.differences) == (3, [])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
+def test_another_number_of_processes(before: int, after: int, streaming: bool, tmp_path: Path) -> None:
+    made = bench(tmp_path, 8)
+    with pytest.raises(RuntimeError, match="exit codes"):
+        made.run_once(Case(devices=before, streaming=streaming), tmp_path / "run", Dying(2, 1.1))
+    made.run_once(Case(devices=after, streaming=streaming), tmp_path / "run")
+    log = (tmp_path / "run" / "log-0.txt").read_text()
+    assert f"this run has {after}" in log
+    records, _ = read_records(tmp_path / "run", 0)
+    assert max(record["step"] for record in records.values() if "step" in record) == 8
+    assert (tmp_path / "run" / "fuser" / "model.safetensors").exists()
 
 
 def run(folder: Path, *records: dict[str, object], fuser: bytes = b"x") -> Path:

@@ -37,6 +37,29 @@ def test_messages_with_private_context() -> None:
     assert Messages("x.jsonl").messages({**row, "sharer_messages": None})[1] is None
 
 
+def test_a_context_for_sharers_stands_in_front_of_the_question() -> None:
+    asked, answer = {"role": "user", "content": "Who?"}, {"role": "assistant", "content": "She."}
+    note = {"role": "system", "content": "Be brief."}
+    row = {"messages": [note, asked, answer], "sharer_context": "A text."}
+    messages, own = Messages("x.jsonl").messages(row)
+    assert messages == row["messages"]
+    assert own == [note, {"role": "user", "content": "A text.\n\nWho?"}, answer]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"sharer_context": 17}, "`sharer_context` must be text, but is int"),
+        ({"sharer_messages": [{"role": "user", "content": "q"}]}, "both `sharer_messages` and `sharer_context`"),
+        ({"messages": [{"role": "system", "content": "s"}]}, "no message is the user's"),
+    ],
+)
+def test_contexts_that_do_not_fit(changed: dict[str, Any], message: str) -> None:
+    row = {"messages": chat_rows(1)[0]["messages"], "sharer_context": "A text.", **changed}
+    with pytest.raises(DataError, match=message):
+        Messages("x.jsonl").messages(row)
+
+
 def test_openhermes_speakers() -> None:
     turns = [{"from": "system", "value": "s"}, {"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
     messages, _ = OpenHermes("x.jsonl").messages({"conversations": turns})

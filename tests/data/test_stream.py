@@ -4,7 +4,9 @@ from collections import Counter
 from collections.abc import Iterable
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
+import datasets
 import pytest
 
 from c2c_lightning.data.batch import TrainingBatch
@@ -91,3 +93,24 @@ def test_a_place_in_the_middle_of_a_block(source: Messages) -> None:
     (second,) = loaders(source)
     second.resume([first.state(4, float("inf"))])
     assert head + take(second, 5) == expected
+
+
+def test_a_streamed_data_set_of_the_hub(source: Messages, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through `datasets`, with a local file where the hub would be."""
+    asked: list[tuple[str, str | None, str | None]] = []
+    load = datasets.load_dataset
+
+    def from_file(name: str, subset: str | None, revision: str | None, **options: Any) -> Any:
+        asked.append((name, subset, revision))
+        return load("json", data_files=source.path, **options)
+
+    monkeypatch.setattr(datasets, "load_dataset", from_file)
+    hub = Messages("owner/name", subset="chat", revision="main", streaming=True)
+    (loader,) = loaders(hub)
+    assert set(asked) == {("owner/name", "chat", "main")}
+    seen = take(loader, ROWS // BATCH)
+    assert sorted(seen) == sorted(take(loaders(source)[0], ROWS // BATCH))
+    (whole,), (resumed,) = loaders(hub), loaders(hub)
+    expected = take(whole, 5)
+    resumed.resume([whole.state(5, float("inf"))])
+    assert expected + take(resumed, 7) == seen

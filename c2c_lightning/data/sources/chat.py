@@ -1,6 +1,6 @@
 """Conversations that are already conversations."""
 
-from c2c_lightning.data.conversation import Conversation, check_messages, from_speakers
+from c2c_lightning.data.conversation import Conversation, check_messages, from_speakers, told_to_sharers
 from c2c_lightning.data.sources.base import Row, TableSource
 from c2c_lightning.errors import DataError
 
@@ -9,15 +9,16 @@ class Messages(TableSource):
     """Rows of `{"messages": [{"role", "content"}, ...]}`; the last message is the response to learn.
 
     With `"sharer_messages"` sharers read these instead (private context): say a document and the question, where the
-    receiver reads only the question.
+    receiver reads only the question. With `"sharer_context"` they read this text in front of the first question.
     """
 
     def messages(self, row: Row) -> tuple[Conversation, Conversation | None]:
         """The conversation, and the sharers' own if the row has one."""
         if "messages" not in row:
             raise DataError("The row has no `messages`.")
-        own = row.get("sharer_messages")
-        return check_messages(row["messages"], DataError), None if own is None else check_messages(own, DataError)
+        messages = check_messages(row["messages"], DataError)
+        own = told_to_sharers(row, messages)
+        return messages, None if own is None else check_messages(own, DataError)
 
 
 class OpenHermes(TableSource):

@@ -161,6 +161,16 @@ def test_private_context_is_for_sharers_alone() -> None:
     assert view.sharer[-1]["content"] == view.sharer_question
 
 
+def test_a_context_for_sharers(tmp_path: Path) -> None:
+    row = {"messages": [{"role": "user", "content": "Who?"}], "choices": ["Ann", "Bo"], "answer": 0}
+    told = {**row, "sharer_context": "It is Ann."}
+    (question,) = load_questions(Benchmark("mine", write(tmp_path / "a.jsonl", [told])))
+    assert (question.text, question.sharer) == ("Who?", (("user", "It is Ann.\n\nWho?"),))
+    wrong = write(tmp_path / "b.jsonl", [{**row, "sharer_context": 17}])
+    with pytest.raises(BenchmarkError, match=r"b\.jsonl:1: `sharer_context` must be text"):
+        load_questions(Benchmark("mine", wrong))
+
+
 def test_views_find_the_question_without_its_choices(tmp_path: Path) -> None:
     questions = load_questions(Benchmark("mine", write(tmp_path / "a.jsonl", ROWS)))
     wording = wording_of("paper")
