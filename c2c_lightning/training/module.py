@@ -9,7 +9,6 @@ import torch
 from lightning import LightningModule
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import OptimizerCallable
-from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
@@ -29,7 +28,7 @@ from c2c_lightning.training.callbacks.temperature import AnnealTemperature
 from c2c_lightning.training.callbacks.throughput import Throughput
 from c2c_lightning.training.compiling import compile_fuser
 from c2c_lightning.training.optim import ParameterGroups, Schedule
-from c2c_lightning.training.sharding import check_shardable, shard, shard_frozen
+from c2c_lightning.training.sharding import check_shardable, mesh_of, shard, shard_frozen
 from c2c_lightning.training.trained import TrainedC2C
 
 logger = logging.getLogger(__name__)
@@ -129,8 +128,7 @@ class C2CModule(LightningModule):
     @property
     def _mesh(self) -> DeviceMesh | None:
         """The processes that share the fuser's weights; None where each has all of them."""
-        strategy = self.trainer.strategy if self._trainer is not None else None
-        return strategy.device_mesh["data_parallel"] if isinstance(strategy, ModelParallelStrategy) else None
+        return None if self._trainer is None else mesh_of(self.trainer.strategy)
 
     def configure_callbacks(self) -> Sequence[Callback]:
         """What belongs to C2C training whoever runs it."""

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.strategies import ModelParallelStrategy
+from lightning.pytorch.strategies import ModelParallelStrategy, Strategy
 from torch import nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -85,6 +85,22 @@ def named_state(state: Mapping[str, Any], module: nn.Module, optimizer: Optimize
         named |= dict(zip(saved["params"], here, strict=True))
         groups.append({**saved, "params": here})
     return {"state": {named[key]: value for key, value in state["state"].items()}, "param_groups": groups}
+
+
+def mesh_of(strategy: Strategy) -> DeviceMesh | None:
+    """The processes that share weights under a strategy; None where each has all of them.
+
+    Raises:
+        ConfigurationError: a strategy that splits single products among processes.
+    """
+    if not isinstance(strategy, ModelParallelStrategy):
+        return None
+    if strategy.device_mesh["tensor_parallel"].size() > 1:
+        raise ConfigurationError(
+            "the fuser has no tensor parallelism: set `tensor_parallel_size: 1` and `data_parallel_size` to the number "
+            "of processes, or `trainer.strategy: c2c_lightning.training.sharding.FSDP2Strategy`, which does both."
+        )
+    return strategy.device_mesh["data_parallel"]
 
 
 def check_shardable(config: FuserConfig, is_sharded: bool) -> None:

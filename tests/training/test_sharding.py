@@ -1,15 +1,17 @@
 """What sharding refuses, and how an optimizer's state finds its parameters; runs are in test_processes.py."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import nn
 
 from c2c_lightning.errors import CheckpointError, ConfigurationError
 from c2c_lightning.export.checkpoint import load_checkpoint
 from c2c_lightning.fuser.config import FuserConfig
-from c2c_lightning.training.sharding import check_shardable, named_state
+from c2c_lightning.training.sharding import FSDP2Strategy, check_shardable, mesh_of, named_state
 from tests.training.runs import loader, module, trainer
 
 
@@ -28,6 +30,15 @@ def test_models_are_not_sharded_by_another_strategy(models: Path, tmp_path: Path
     made = module(models, settings={"shard_models": True}, span_order="one_pass")
     with pytest.raises(ConfigurationError, match=r"configs/trainer/fsdp2\.yaml"):
         trainer(tmp_path, 1).fit(made, [])
+
+
+def test_tensor_parallelism_is_refused() -> None:
+    strategy = FSDP2Strategy()
+    size = SimpleNamespace(size=lambda: 2)
+    strategy._device_mesh = {"tensor_parallel": size}  # type: ignore[assignment]
+    with pytest.raises(ConfigurationError, match="tensor_parallel_size: 1"):
+        mesh_of(strategy)
+    assert mesh_of(SingleDeviceStrategy()) is None
 
 
 def test_numbers_of_an_optimizers_state_are_places_in_its_groups() -> None:
