@@ -62,7 +62,7 @@ class Sweep:
         draw(self.over, points, fits, picture)
         return {"points": points, "growth": fits, "picture": str(picture)}
 
-    def _point(self, trainer: Trainer, pair: PairShape, size: int, device: torch.device) -> dict[str, float]:
+    def _point(self, trainer: Trainer, pair: PairShape, size: int, device: torch.device) -> Result:
         """CPU seconds on a CPU, else wall seconds, of each work at one size, and the step's needed GFLOP."""
         changed: dict[str, Any] = {self.over: size}
         model, at = trainer.model, replace(self, **changed)
@@ -92,7 +92,7 @@ def _without_training(model: C2CModel, work: Work) -> Work:
     return evaluated
 
 
-def growth(sizes: Sequence[float], costs: Sequence[float]) -> dict[str, float]:
+def growth(sizes: Sequence[int], costs: Sequence[float]) -> dict[str, float]:
     """The power law nearest to some costs.
 
     Args:
@@ -110,7 +110,7 @@ def growth(sizes: Sequence[float], costs: Sequence[float]) -> dict[str, float]:
     return {"exponent": float(exponent), "factor": float(np.exp(intercept)), "r2": float(r2)}
 
 
-def draw(over: str, points: Sequence[Mapping[str, float]], fits: Mapping[str, Mapping[str, float]], path: Path) -> None:
+def draw(over: str, points: Sequence[Mapping[str, Any]], fits: Mapping[str, Mapping[str, float]], path: Path) -> None:
     """Seconds over size on logarithmic axes, with the fitted lines."""
     plt = require_pyplot()
     figure, axes = plt.subplots(figsize=(5.5, 4))

@@ -41,13 +41,13 @@ def run_bench(args: Sequence[str]) -> None:
         prog="lightning bench", description=ABOUT, exit_on_error=False, formatter_class=HelpFormatter
     )
     parser.add_argument("--config", action="config", help="YAML file with the options below; later ones win")
-    parser.add_argument("--pair", type=Pair, required=True, help="the models", enable_path=True)
-    parser.add_argument("--benchmarks", type=list[Benchmark], required=True, help="what to measure", enable_path=True)
+    parser.add_argument("--pair", type=Pair, required=True, help="the models", sub_configs=True)
+    parser.add_argument("--benchmarks", type=list[Benchmark], required=True, help="what to measure", sub_configs=True)
     parser.add_argument("--device", help="where to run; default cuda if there is one")
     parser.add_argument("--num_threads", type=int, default=1, help="CPU threads; 0 for all")
     parser.add_argument("--seed", type=int, default=42, help="of everything random")
     parser.add_argument("--output_dir", type=str, default="runs/bench", help="pictures and results.json")
-    options = parser.instantiate_classes(parser.parse_args(list(args[1:])))
+    options = parser.instantiate(parser.parse_args(list(args[1:])))
     if options.num_threads:
         torch.set_num_threads(options.num_threads)
     torch.manual_seed(options.seed)
