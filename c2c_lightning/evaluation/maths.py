@@ -1,5 +1,6 @@
 """Maths answers, compared by what they mean (`math-verify`) instead of by how they are written."""
 
+import logging
 import re
 from typing import Any
 
@@ -18,6 +19,8 @@ def require_math_verify() -> Any:
         import math_verify
     except ImportError as error:
         raise MissingExtraError("maths answers need math-verify: pip install 'c2c-lightning[eval]'") from error
+    # It warns of the timeouts that are left out on purpose below.
+    logging.getLogger("math_verify").setLevel(logging.ERROR)
     return math_verify
 
 

@@ -82,8 +82,9 @@ def test_predict(inside: Path) -> None:
     assert all(set(line) == {"id", "messages", "answer", "reference"} for line in lines)
 
 
-def test_test(inside: Path) -> None:
-    main(["test", "--config", str(TESTS / "conf" / "test.yaml")])
+@pytest.mark.parametrize("fuser", ["run/fuser", "run/checkpoints/last.ckpt", "[run/fuser, run/checkpoints/last.ckpt]"])
+def test_test(fuser: str, inside: Path) -> None:
+    main(["test", "--config", str(TESTS / "conf" / "test.yaml"), "--model.fuser", fuser])
     report = json.loads((inside / "run" / "report.json").read_text())
     assert set(report["benchmarks"]["quickstart"]["responders"]) == {"receiver", "c2c", "c2c:zero"}
 

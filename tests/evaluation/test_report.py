@@ -185,11 +185,13 @@ def test_closed_gates_that_are_not_the_receiver_are_a_fault_and_leave_no_verdict
     assert markdown(report).rstrip("\n").split("\n")[-1].startswith("- bench: No verdict: 1 answers")
 
 
-def test_closed_gates_are_compared_bit_for_bit_where_likelihoods_are() -> None:
+def test_closed_gates_are_compared_by_their_likelihoods_where_there_are_any() -> None:
     alone = answers("receiver", "11", log_probabilities=[-1.0, -2.0])
     closed = answers("c2c:gates_closed", "11", log_probabilities=[-1.0, -2.0])
     assert unlike_receiver({"receiver": alone, "c2c:gates_closed": closed}) == 0
-    closed[0] = replace(closed[0], log_probabilities=[-1.0, -2.0000001])
+    closed[0] = replace(closed[0], log_probabilities=[-1.0, -2.01], output="else")
+    assert unlike_receiver({"receiver": alone, "c2c:gates_closed": closed}) == 0
+    closed[0] = replace(closed[0], log_probabilities=[-1.0, -2.1])
     assert unlike_receiver({"receiver": alone, "c2c:gates_closed": closed}) == 1
     failed = [closed[1], replace(closed[0], error="X: y")]
     assert unlike_receiver({"receiver": alone, "c2c:gates_closed": failed}) == 0
