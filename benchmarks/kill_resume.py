@@ -29,13 +29,13 @@ QUICKSTART = Path(__file__).parent.parent / "configs" / "fit" / "quickstart.yaml
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the benchmark.
+    """Kill, resume and compare.
 
     Args:
         args: command line, default that of the process.
 
     Returns:
-        Exit code.
+        1 if anything disagrees, else 0.
     """
     options = _options(args)
     cases = [case for case in CASES if all(word in str(case) for word in options.only)]
