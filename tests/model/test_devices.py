@@ -1,0 +1,148 @@
+"""Models on several devices, and prefills beside each other, as far as that shows without a second device.
+
+`meta` tensors carry a device and no numbers: whatever is put together on two devices fails there as it would on two
+GPUs. They cannot be copied back, so each way is taken by itself.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from c2c_lightning.data.batch import PromptBatch
+from c2c_lightning.fuser.config import FuserConfig
+from c2c_lightning.fuser.packing import PackedKV, add_packed, pack
+from c2c_lightning.kv.layer import LayerKV, LayerStack
+from c2c_lightning.model import c2c
+from c2c_lightning.model.c2c import C2CModel
+from c2c_lightning.model.frozen import FrozenLM, LMSpec, load_frozen
+from c2c_lightning.model.overlap import Beside
+from tests.model.test_families import prompts
+from tests.model.test_modes import build
+from tests.tiny import tiny_model, tiny_tokenizer
+
+META = torch.device("meta")
+
+
+def frozen(family: str, seed: int, device: str | None = None) -> FrozenLM:
+    # Other attentions look at the values of masks.
+    model = tiny_model(family, seed, attn_implementation="eager")
+    return FrozenLM(model.to(device or "cpu"), tiny_tokenizer(), LMSpec(family, device=device))
+
+
+def fused(receiver: FrozenLM, sharer: FrozenLM) -> C2CModel:
+    return C2CModel(receiver, [sharer], FuserConfig(hidden_dim=16, intermediate_dim=16, dropout=0.0)).eval()
+
+
+def devices(kv: LayerStack) -> set[torch.device]:
+    return {entries.device for layer in kv for entries in (layer.keys, layer.values)}
+
+
+def test_a_sharer_reads_and_keeps_its_tokens_where_it_is() -> None:
+    model, prompt = fused(frozen("qwen3", 0), frozen("llama", 1, "meta")), prompts()
+    (kv,) = model.prefill_sharers(prompt)
+    assert kv is not None
+    assert devices(kv) == {META}
+    assert kv[0].num_tokens == prompt.num_receiver_tokens - 1
+    model.to("cpu")
+    assert model.sharers[0].device == META  # its spec says so
+
+
+def test_entries_come_to_the_fuser_and_back_to_the_receiver() -> None:
+    """Sharer, fuser and receiver each on a device of its own; the entries take the fuser's type on the way."""
+    row, token, on_cpu = torch.tensor([0, 0, 1]), torch.tensor([1, 2, 0]), torch.zeros(2, 3, 4, 5)
+    packed = pack([LayerKV(on_cpu, on_cpu)], row, token, like=torch.zeros(1, dtype=torch.float64, device=META))
+    assert packed.keys.shape == (1, 3, 3, 5)
+    assert packed.keys.device == packed.values.device == META
+    assert packed.keys.dtype == torch.float64
+    there = LayerKV(on_cpu.to(META), on_cpu.to(META))
+    residual = PackedKV(torch.ones(1, 3, 3, 5), torch.ones(1, 3, 3, 5))
+    fused = add_packed([there], row, token, residual)
+    assert devices(fused) == {META}
+    assert fused[0].keys.dtype == torch.float32
+
+
+def test_moving_the_fuser_moves_all_that_is_not_tied_to_a_device() -> None:
+    free = load_frozen((tiny_model("llama", 1), tiny_tokenizer()))
+    model = fused(frozen("qwen3", 0, "cpu"), free).to("meta")
+    assert model.receiver.device == torch.device("cpu")
+    assert free.device == next(model.fuser.parameters()).device == META
+
+
+class FakeCuda:
+    """Streams that write down what happens on them."""
+
+    def __init__(self) -> None:
+        self.log: list[str] = []
+        self.now = "main"
+
+    def Stream(self, device: torch.device) -> "FakeStream":
+        return FakeStream(self, "side")
+
+    def current_stream(self, device: torch.device) -> "FakeStream":
+        return FakeStream(self, self.now)
+
+    @contextmanager
+    def stream(self, stream: "FakeStream") -> Iterator[None]:
+        self.now = stream.name
+        yield
+        self.now = "main"
+
+
+class FakeStream:
+    def __init__(self, cuda: FakeCuda, name: str) -> None:
+        self.cuda, self.name = cuda, name
+
+    def wait_stream(self, other: "FakeStream") -> None:
+        self.cuda.log.append(f"{self.name} waits for {other.name}")
+
+
+def test_work_runs_on_a_stream_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda, kv = FakeCuda(), [LayerKV(torch.zeros(1, 1, 2, 4), torch.zeros(1, 1, 2, 4))]
+    monkeypatch.setattr(Tensor, "record_stream", lambda _, stream: cuda.log.append(f"kept for {stream.name}"))
+
+    def work() -> LayerStack:
+        cuda.log.append(f"work on {cuda.now}")
+        return kv
+
+    beside = Beside(torch.device("cuda", 0), work, cuda)
+    assert cuda.log == ["side waits for main", "work on side"]
+    assert beside.result() is kv
+    assert cuda.log[2:] == ["main waits for side", "kept for main", "kept for main"]
+
+
+def test_without_streams_work_is_simply_done() -> None:
+    cuda, kv = FakeCuda(), [LayerKV(torch.zeros(1, 1, 2, 4), torch.zeros(1, 1, 2, 4))]
+    assert Beside(torch.device("cpu"), lambda: kv, cuda).result() is kv
+    assert cuda.log == []
+
+
+def test_the_receiver_is_started_before_sharers_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, log = build("qwen3", "llama", "prefill", 2), []
+
+    class Noted(Beside):
+        def __init__(self, *args: Any) -> None:
+            log.append("sharer started")
+            super().__init__(*args)
+
+        def result(self) -> LayerStack:
+            log.append("sharer waited for")
+            return super().result()
+
+    prefill, forward = model.receiver.prefill, model.fuser.forward
+
+    def noted(step: str, function: Any) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            log.append(step)
+            return function(*args, **kwargs)
+
+        return call
+
+    monkeypatch.setattr(c2c, "Beside", Noted)
+    monkeypatch.setitem(model.receiver.__dict__, "prefill", noted("receiver", prefill))
+    monkeypatch.setitem(model.fuser.__dict__, "forward", noted("fuser", forward))
+    model.fuse(PromptBatch.shared(prompts().receiver.input_ids, num_sharers=2))
+    assert log == ["sharer started"] * 2 + ["receiver"] + ["sharer waited for"] * 2 + ["fuser"]
