@@ -51,9 +51,10 @@ class Dialogue:
         ids: Tensor = output if isinstance(output, Tensor) else output.sequences
         new_ids = ids[:1, read.prompt.num_receiver_tokens :]
         reply = self._text(new_ids)
-        # Beams and several answers leave rows in the cache, other fusion modes entries that are fused.
-        is_plain = type(cache) is DynamicCache and len(ids) == len(cache.layers[0].keys) == 1
-        self.kept = read.followed_by(new_ids, cache_entries(cache)) if is_plain else read
+        entries = cache_entries(cache)
+        # Other fusion modes have fused entries there; beams and several answers leave rows.
+        is_plain = type(cache) is DynamicCache and len(ids) == len(entries[0].keys) == 1
+        self.kept = read.followed_by(new_ids, entries) if is_plain else read
         self.messages, self._answered_at = [*messages, {"role": "assistant", "content": reply}], answered_at
         return reply
 

@@ -3,12 +3,13 @@
 import logging
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from c2c_lightning import embedded
@@ -19,6 +20,7 @@ from c2c_lightning.kv.cache import Prefill
 from c2c_lightning.kv.geometry import KVGeometry, probe_geometry, refuse_unfusable
 from c2c_lightning.kv.layer import LayerKV, LayerStack
 from c2c_lightning.kv.row_groups import run_by_length
+from c2c_lightning.model.head import OutputHead
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +37,8 @@ class LMSpec:
         dtype: type of its weights; `auto` keeps the checkpoint's.
         device: where it lives; default the fuser's device.
         prompt_template: chat template for a base model that has none: a named one or a path to a .jinja file.
+        quantization: how to quantise its weights while they are loaded, as transformers' `quantization_config`
+            (`{quant_method: bitsandbytes, load_in_4bit: true}`). A checkpoint that is quantised already needs none.
     """
 
     path: str
@@ -42,6 +46,7 @@ class LMSpec:
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device: str | None = None
     prompt_template: str | None = None
+    quantization: dict[str, Any] | None = None
 
 
 class FrozenLM:
@@ -74,6 +79,11 @@ class FrozenLM:
         """Where its weights are."""
         device: torch.device = next(self.model.parameters()).device
         return device
+
+    @cached_property
+    def head(self) -> OutputHead | None:
+        """What makes logits of its last hidden states, where that is known."""
+        return OutputHead.of(self.model)
 
     @property
     def blocks(self) -> list[nn.Module]:
@@ -152,10 +162,10 @@ class FrozenLM:
 
     def empty_kv(self, batch: int) -> LayerStack:
         """A cache over no tokens."""
-        like = next(self.model.parameters())
 
         def zeros(heads: int, dim: int) -> Tensor:
-            return torch.zeros(batch, heads, 0, dim, dtype=like.dtype, device=like.device)
+            # The model's type is that of its floating-point weights; quantised ones are integers.
+            return torch.zeros(batch, heads, 0, dim, dtype=self.model.dtype, device=self.device)
 
         layers = self.geometry.layers
         return [LayerKV(zeros(g.kv_heads, g.key_dim), zeros(g.kv_heads, g.value_dim)) for g in layers]
@@ -206,19 +216,26 @@ def load_frozen(
         return FrozenLM(model, its_tokenizer, LMSpec(str(name)))
     if isinstance(spec, str):
         spec = LMSpec(spec)
-    dtype = spec.dtype if spec.dtype == "auto" else getattr(torch, spec.dtype)
     logger.info("loading %s", spec.path)
     try:
-        path = embedded.resolve(spec.path)
-        model = AutoModelForCausalLM.from_pretrained(path, revision=spec.revision, dtype=dtype, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        model = _load_model(spec, torch.device(spec.device or device or "cpu"))
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         raise ModelLoadError(_load_message("model", spec, error)) from error
     refuse_unfusable(model.config, spec.path)
-    model.to(torch.device(spec.device or device or "cpu"))  # type: ignore[arg-type]
     if tokenizer is None or not _lacks_tokenizer(spec):
         return FrozenLM(model, load_tokenizer(spec), spec)
     logger.warning("%s comes without a tokenizer; it reads the receiver's tokens", spec.path)
     return FrozenLM(model, tokenizer, spec)
+
+
+def _load_model(spec: LMSpec, device: torch.device) -> PreTrainedModel:
+    dtype = spec.dtype if spec.dtype == "auto" else getattr(torch, spec.dtype)
+    settings: dict[str, Any] = {"revision": spec.revision, "dtype": dtype, "trust_remote_code": False}
+    if spec.quantization is not None:
+        # Some quantised weights cannot be moved, so they are put in place while they are loaded.
+        settings |= {"quantization_config": dict(spec.quantization), "device_map": {"": device}}
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(embedded.resolve(spec.path), **settings)
+    return model if spec.quantization is not None else model.to(device)  # type: ignore[arg-type]
 
 
 def _lacks_tokenizer(spec: LMSpec) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import TorchAoConfig
 
 from c2c_lightning.data.batch import PromptBatch
 from c2c_lightning.data.conversation import PromptTemplate
@@ -125,3 +126,18 @@ def test_sharer_without_tokenizer_reads_the_receivers(tmp_path: Path, caplog: py
     assert back.sharers[0].tokenizer is back.receiver.tokenizer
     with pytest.raises(ModelLoadError, match="no tokenizer file"):
         load_frozen(str(GOLDEN / "sharer"))
+
+
+def test_quantised_while_it_is_loaded(pair: tuple[str, str]) -> None:
+    quantization = pytest.importorskip("torchao.quantization")
+    settings = TorchAoConfig(quantization.Int8WeightOnlyConfig()).to_dict()
+    receiver, sharer = (load_frozen(LMSpec(path, quantization=settings)) for path in pair)
+    assert type(receiver.model.model.layers[0].self_attn.q_proj.weight).__name__ == "Int8Tensor"
+    assert receiver.empty_kv(1)[0].keys.dtype == torch.float32
+    model = fused(receiver, [sharer])
+    assert model.generate(PromptBatch.shared(torch.tensor([[5, 6, 7, 8]])), max_new_tokens=2).shape == (1, 6)
+
+
+def test_unknown_quantisation_is_refused(pair: tuple[str, str]) -> None:
+    with pytest.raises(ModelLoadError, match="Unknown quantization type"):
+        load_frozen(LMSpec(pair[0], quantization={"quant_method": "int7"}))
