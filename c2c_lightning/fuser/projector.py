@@ -2,8 +2,9 @@
 
 from torch import Tensor, nn
 
+from c2c_lightning.fuser.block import Block
 from c2c_lightning.fuser.config import FuserConfig
-from c2c_lightning.fuser.stacked import Block, StackedLinear
+from c2c_lightning.fuser.stacked import StackedLinear
 
 
 class FeatureFusion(nn.Module):

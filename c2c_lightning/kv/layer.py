@@ -27,7 +27,8 @@ class LayerKV:
     def rows(self, index: torch.Tensor) -> "LayerKV":
         """The entries of some rows of the batch."""
         index = index.to(self.keys.device)
-        return LayerKV(self.keys[index], self.values[index])
+        # Not indexing: its backward adds number by number.
+        return LayerKV(self.keys.index_select(0, index), self.values.index_select(0, index))
 
     def append(self, new: "LayerKV") -> "LayerKV":
         """These entries followed by newer ones."""

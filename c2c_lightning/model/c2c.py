@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.cache_utils import Cache
 
-from c2c_lightning.data.batch import PromptBatch, TrainingBatch, positions_of
+from c2c_lightning.data.batch import PromptBatch, TrainingBatch
 from c2c_lightning.errors import PairMismatchError
 from c2c_lightning.export.description import TrainingRecord
 from c2c_lightning.fuser.config import FuserConfig
@@ -21,11 +20,13 @@ from c2c_lightning.model.conversing import Conversing
 from c2c_lightning.model.frozen import FrozenLM
 from c2c_lightning.model.fused_prompt import FusedPrompt
 from c2c_lightning.model.generation import generate
+from c2c_lightning.model.head import summed_loss
 from c2c_lightning.model.modes import MODES, FusionMode
 from c2c_lightning.model.overlap import Beside
 from c2c_lightning.model.prefix import KnownPart, joined
 from c2c_lightning.model.pretrained import DType, ModelLike, load_pretrained, save_pretrained
 from c2c_lightning.model.reading import read_prompt
+from c2c_lightning.model.response import Response
 
 
 @dataclass(frozen=True)
@@ -182,56 +183,24 @@ class C2CModel(Conversing, nn.Module):
         mask = torch.ones_like(response_ids) if response_mask is None else response_mask.to(response_ids)
         prompt = self._placed(prompt)
         sharer_kv = self.prefill_sharers(prompt, active_sharers)
-        logits = self._respond(prompt, sharer_kv, response_ids, mask)
+        logits = self._response(prompt, sharer_kv, response_ids, mask).logits(self.receiver)
         logits = logits[:, -1 - response_ids.shape[1] :]
         supervised = mask.bool()
-        loss = F.cross_entropy(_at_least_float32(logits[:, :-1][supervised]), response_ids[supervised])
+        loss = summed_loss(logits[:, :-1][supervised], response_ids[supervised]) / supervised.sum()
         return C2COutput(loss, logits)
 
     def response_loss(self, batch: TrainingBatch, active_sharers: Sequence[int] | None = None) -> Tensor:
-        """Summed cross-entropy of the supervised response tokens; output head at those positions only."""
+        """Summed cross-entropy of the supervised response tokens; nothing is computed that it does not need."""
         prompt, ids, mask = self._placed(batch.prompt), batch.response_ids, batch.response_mask
         ids, mask = ids.to(self.receiver.device), mask.to(self.receiver.device)
         sharer_kv = self.prefill_sharers(prompt, active_sharers)
         # Nothing is predicted at the last response token, so it is not run.
-        logits = self._respond(prompt, sharer_kv, ids[:, :-1], mask[:, :-1], keep=mask)
-        return F.cross_entropy(_at_least_float32(logits), ids[mask], reduction="sum")
+        return self._response(prompt, sharer_kv, ids[:, :-1], mask[:, :-1]).summed_loss(self.receiver, ids, mask)
 
-    def _respond(
-        self, prompt: PromptBatch, sharer_kv: SharerKV, ids: Tensor, mask: Tensor, keep: Tensor | None = None
-    ) -> Tensor:
-        """Logits over what follows the last span: the rest of the prompt, then `ids`.
-
-        Args:
-            prompt: the prompts.
-            sharer_kv: the sharers' caches.
-            ids: (batch, n), response tokens to run.
-            mask: (batch, n), which of them are real.
-            keep: (batch, m), which of the last m positions to compute logits for; default all positions.
-
-        Returns:
-            (batch, rest + n, vocab), or (kept, vocab).
-        """
-        begin, cache = self.mode.response_cache(self, prompt, sharer_kv, ids, mask)
-        tokens = prompt.receiver
-        positions = (
-            tokens.positions[:, -1:] + positions_of(torch.cat([torch.ones_like(ids[:, :1]), mask.long()], 1))[:, 1:]
-        )
-        logits_to_keep: int | Tensor = 0
-        input_ids = torch.cat([tokens.input_ids[:, begin:], ids], 1)
-        self.receiver.check_length(begin + input_ids.shape[1])
-        if keep is not None:
-            logits_to_keep = F.pad(keep.bool(), (input_ids.shape[1] - keep.shape[1], 0))
-        output = self.receiver.model(
-            input_ids=input_ids,
-            attention_mask=torch.cat([tokens.mask, mask.long()], 1),
-            position_ids=torch.cat([tokens.positions[:, begin:], positions], 1),
-            past_key_values=cache,
-            use_cache=False,
-            logits_to_keep=logits_to_keep,
-        )
-        logits: Tensor = output.logits
-        return logits
+    def _response(self, prompt: PromptBatch, sharer_kv: SharerKV, ids: Tensor, mask: Tensor) -> Response:
+        """The responses behind their fused prompts."""
+        self.receiver.check_length(prompt.num_receiver_tokens + ids.shape[1])
+        return Response(prompt.receiver, self.mode.response_prefix(self, prompt, sharer_kv, ids, mask), ids, mask)
 
     @classmethod
     def from_pretrained(
@@ -291,8 +260,3 @@ class C2CModel(Conversing, nn.Module):
         for model in (self.receiver, *self.sharers):
             model.to(device)
         return self
-
-
-def _at_least_float32(logits: Tensor) -> Tensor:
-    """Logits in a type in which a loss over a large vocabulary does not lose its digits."""
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))

@@ -13,7 +13,7 @@ MAX_LOGITS = 2**26
 class OutputHead:
     """What turns a model's last hidden states into logits; frozen."""
 
-    def __init__(self, linear: nn.Module, cap: float | None, vocab: int) -> None:
+    def __init__(self, linear: nn.Linear, cap: float | None, vocab: int) -> None:
         """Take a model's output embeddings, the cap on its logits (Gemma 2) and the size of its vocabulary."""
         self.linear, self.cap, self.vocab = linear, cap, vocab
 
@@ -25,7 +25,7 @@ class OutputHead:
         """
         config = model.config.get_text_config()
         linear = model.get_output_embeddings()
-        if linear is None:
+        if not isinstance(linear, nn.Linear) or not linear.weight.is_floating_point():
             return None
         head = cls(linear, getattr(config, "final_logit_softcapping", None), config.vocab_size)
         ids = torch.tensor([[1, 2]], device=next(model.parameters()).device)
@@ -64,13 +64,16 @@ class _ChunkedLoss(torch.autograd.Function):
     def forward(ctx: Any, hidden: Tensor, targets: Tensor, head: OutputHead, step: int) -> Tensor:
         total = hidden.new_zeros((), dtype=torch.promote_types(hidden.dtype, torch.float32))
         grads: list[Tensor] = []
-        for part, wanted in zip(hidden.detach().split(step), targets.split(step), strict=True):
-            with torch.set_grad_enabled(ctx.needs_input_grad[0]):
-                part.requires_grad_(ctx.needs_input_grad[0])
-                loss = summed_loss(head.logits(part), wanted)
-            total += loss.detach()
-            if loss.requires_grad:
-                grads.extend(torch.autograd.grad(loss, part))
+        for part, wanted in zip(hidden.split(step), targets.split(step), strict=True):
+            logits = head.logits(part)
+            log_p = F.log_softmax(logits, -1, dtype=total.dtype)
+            total -= log_p.gather(1, wanted[:, None]).sum()
+            if ctx.needs_input_grad[0]:
+                grad = log_p.exp_()
+                grad[torch.arange(len(wanted), device=wanted.device), wanted] -= 1
+                if head.cap is not None:
+                    grad.mul_(1 - (logits / head.cap) ** 2)
+                grads.append(grad.to(head.linear.weight.dtype) @ head.linear.weight)
         ctx.save_for_backward(*([torch.cat(grads)] if grads else []))
         return total
 

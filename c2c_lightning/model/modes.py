@@ -9,11 +9,12 @@ from transformers.cache_utils import Cache
 from c2c_lightning.alignment.reads import FusionRound
 from c2c_lightning.data.batch import PromptBatch
 from c2c_lightning.fuser.config import FuserConfig
-from c2c_lightning.kv.cache import dynamic_cache, edited_prefix_cache, prefix_cache
+from c2c_lightning.kv.cache import NewEntries, dynamic_cache
 from c2c_lightning.kv.layer import LayerKV, LayerStack, SharerKV
 from c2c_lightning.model.decoding import DecodeCache, fuse_whole_text
 from c2c_lightning.model.fused_prompt import FusedPrompt
 from c2c_lightning.model.prompting import LastTokenCache
+from c2c_lightning.model.response import Prefix
 
 if TYPE_CHECKING:
     from c2c_lightning.model.c2c import C2CModel
@@ -34,10 +35,10 @@ class FusionMode(Protocol):
         """The cache over all prompt tokens but the last, for `generate`."""
         ...
 
-    def response_cache(
+    def response_prefix(
         self, model: "C2CModel", prompt: PromptBatch, sharer_kv: SharerKV, ids: Tensor, mask: Tensor
-    ) -> tuple[int, Cache]:
-        """For a teacher-forced pass: the first column it runs, and the cache it reads.
+    ) -> Prefix:
+        """What a teacher-forced pass goes on from.
 
         Args:
             model: the fused model.
@@ -62,12 +63,11 @@ class PrefillFusion:
         """As `FusionMode.generation_cache`."""
         return dynamic_cache(read.fused)
 
-    def response_cache(
+    def response_prefix(
         self, model: "C2CModel", prompt: PromptBatch, sharer_kv: SharerKV, ids: Tensor, mask: Tensor
-    ) -> tuple[int, Cache]:
-        """As `FusionMode.response_cache`: the pass begins after the last span."""
-        receiver_kv = model.fuse_spans(prompt, sharer_kv)
-        return receiver_kv[0].num_tokens, prefix_cache(receiver_kv)
+    ) -> Prefix:
+        """As `FusionMode.response_prefix`: the pass begins after the last span."""
+        return Prefix(model.fuse_spans(prompt, sharer_kv))
 
 
 class PromptFusion(PrefillFusion):
@@ -82,19 +82,23 @@ class PromptFusion(PrefillFusion):
         """As `FusionMode.generation_cache`: the cache fuses the first token that it is given."""
         return LastTokenCache(model.fuser, read.fused, last_tokens(read.sharer_kv))
 
-    def response_cache(
+    def response_prefix(
         self, model: "C2CModel", prompt: PromptBatch, sharer_kv: SharerKV, ids: Tensor, mask: Tensor
-    ) -> tuple[int, Cache]:
-        """As `FusionMode.response_cache`: the last prompt token's column is fused on the way."""
+    ) -> Prefix:
+        """As `FusionMode.response_prefix`: the last prompt token's column is fused on the way."""
         receiver_kv, last = model.fuse_spans(prompt, sharer_kv), last_tokens(sharer_kv)
-        begin = receiver_kv[0].num_tokens
-        column = prompt.num_receiver_tokens - 1 - begin
+        column = prompt.num_receiver_tokens - 1 - receiver_kv[0].num_tokens
 
-        def fuse_column(layer: int, new: LayerKV) -> LayerKV:
-            fused = model.fuser.fuse_new(layer, new.tokens(column, column + 1), last)
-            return new.tokens(0, column).append(fused).append(new.tokens(column + 1))
+        def fuse_column(rows: Tensor) -> NewEntries:
+            theirs = [None if kv is None else [layer.rows(rows) for layer in kv] for kv in last]
 
-        return begin, edited_prefix_cache(receiver_kv, fuse_column)
+            def edit(layer: int, new: LayerKV) -> LayerKV:
+                fused = model.fuser.fuse_new(layer, new.tokens(column, column + 1), theirs)
+                return new.tokens(0, column).append(fused).append(new.tokens(column + 1))
+
+            return edit
+
+        return Prefix(receiver_kv, fuse_column)
 
 
 class DecodeFusion:
@@ -114,16 +118,16 @@ class DecodeFusion:
         """As `FusionMode.generation_cache`: the cache runs the clean models beside the answer."""
         return DecodeCache(model, read)
 
-    def response_cache(
+    def response_prefix(
         self, model: "C2CModel", prompt: PromptBatch, sharer_kv: SharerKV, ids: Tensor, mask: Tensor
-    ) -> tuple[int, Cache]:
-        """As `FusionMode.response_cache`: all entries are there before the pass, which only brings its queries."""
+    ) -> Prefix:
+        """As `FusionMode.response_prefix`: all entries are there before the pass, which only brings its queries."""
         fused, begin = fuse_whole_text(model, prompt, sharer_kv, ids, mask), prompt.num_receiver_tokens - 1
 
-        def replay(layer: int, new: LayerKV) -> LayerKV:
-            return fused[layer].tokens(begin)
+        def replay(rows: Tensor) -> NewEntries:
+            return lambda layer, new: fused[layer].tokens(begin, begin + new.num_tokens).rows(rows)
 
-        return begin, edited_prefix_cache([layer.tokens(0, begin) for layer in fused], replay)
+        return Prefix([layer.tokens(0, begin) for layer in fused], replay)
 
 
 MODES: dict[str, FusionMode] = {"prefill": PrefillFusion(), "prompt": PromptFusion(), "decode": DecodeFusion()}

@@ -1,0 +1,39 @@
+"""The block of stacked layers against a plain one, layer by layer."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from c2c_lightning.fuser.block import Block
+
+
+def _block(dropout: float = 0.0) -> Block:
+    torch.manual_seed(0)
+    block = Block(3, 8, 6, dropout).double()
+    torch.nn.init.normal_(block.norm.weight)
+    return block
+
+
+def _plain(block: Block, x: Tensor) -> Tensor:
+    rows = []
+    for n, layer in enumerate(x):
+        normed = F.rms_norm(layer, (8,), eps=1e-6) * block.norm.weight[n]
+        rows.append(layer + F.gelu(normed @ block.w1.weight[n]) @ block.w2.weight[n])
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("tokens", [0, 1, 5])
+def test_outputs_and_gradients_are_those_of_the_plain_block(tokens: int) -> None:
+    block, x = _block(), torch.randn(3, tokens, 8, dtype=torch.float64, requires_grad=True)
+    seed = torch.randn(3, tokens, 8, dtype=torch.float64)
+    torch.testing.assert_close(block(x), _plain(block, x))
+    inputs = (x, *block.parameters())
+    ours, expected = (torch.autograd.grad(y, inputs, seed) for y in (block(x), _plain(block, x)))
+    torch.testing.assert_close(ours, expected)
+
+
+def test_dropout_is_not_forgotten() -> None:
+    block, x = _block(dropout=0.5), torch.randn(3, 4, 8, dtype=torch.float64)
+    assert not torch.equal(block(x), block(x))
+    torch.testing.assert_close(block.eval()(x), _plain(block, x))
