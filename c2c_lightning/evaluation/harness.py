@@ -12,6 +12,8 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any, cast
 
+import torch
+
 from c2c_lightning.baselines.c2c import C2CResponder
 from c2c_lightning.baselines.factories import T2T, Team, factory_of
 from c2c_lightning.baselines.likelihood import Scorer
@@ -82,7 +84,7 @@ class ResponderLM(TemplateLM):  # type: ignore[misc]
         super().__init__()
         if team is None:
             specs = None if receiver is None else LMSpec(receiver), None if sharer is None else [LMSpec(sharer)]
-            team = load_team(fuser, *specs, dtype=dtype, device=device)
+            team = load_team(fuser, *specs, dtype=dtype, device=available(device))
         factory = factory_of(responder)
         if isinstance(factory, T2T):
             factory = replace(factory, message_max_new_tokens=int(message_max_new_tokens))
@@ -178,6 +180,17 @@ class ResponderLM(TemplateLM):  # type: ignore[misc]
         if contexts[0].startswith(_CHAT):
             return self.chat, [json.loads(context.removeprefix(_CHAT)) for context in contexts]
         return self.text, [[{"role": "user", "content": context}] for context in contexts]
+
+
+def available(device: str | None) -> str | None:
+    """The device that the harness asks for; the CPU where that is a GPU that is not there, as the harness's own models.
+
+    Args:
+        device: the command's `--device`, which is a GPU unless told otherwise.
+    """
+    if device is not None and device.startswith("cuda") and not torch.cuda.is_available():
+        return "cpu"
+    return device
 
 
 def cut(text: str, until: Iterable[str]) -> str:
