@@ -4,7 +4,8 @@ Needed means: real tokens, no padding; of the last layer that a prefill reads on
 to the deepest that is read; an output head only where there is a label or a token to choose; weight gradients in the
 fuser alone, none to what its first maps read, since caches are constants; the receiver's backward pass only down to
 the lowest fused layer, and there only to the fused entries. Attention counts the pairs that the causal mask leaves.
-Norms, activations, rotations, softmax and the optimizer are left out, as in `torch.utils.flop_counter`.
+Norms, activations, rotations, softmax and the optimizer are left out, as in `torch.utils.flop_counter`; so are, with
+several sharers in sequence, the gradients from a later one's fuser to what an earlier one's has written.
 """
 
 from collections.abc import Callable, Sequence
