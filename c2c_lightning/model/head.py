@@ -64,7 +64,7 @@ class _ChunkedLoss(torch.autograd.Function):
     def forward(ctx: Any, hidden: Tensor, targets: Tensor, head: OutputHead, step: int) -> Tensor:
         total = hidden.new_zeros((), dtype=torch.promote_types(hidden.dtype, torch.float32))
         grads: list[Tensor] = []
-        for part, wanted in zip(hidden.split(step), targets.split(step), strict=True):
+        for part, wanted in zip(hidden.detach().split(step), targets.split(step), strict=True):
             logits = head.logits(part)
             log_p = F.log_softmax(logits, -1, dtype=total.dtype)
             total -= log_p.gather(1, wanted[:, None]).sum()
