@@ -46,10 +46,15 @@ def fresh(one: Callable[..., C2CModule]) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def two(models: Path, one: Callable[..., C2CModule], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def begun(one: Callable[..., C2CModule]) -> Path:
+    """The checkpoint of a run in one process."""
+    return checkpoint(one(name="begun", count=2, **ADAM))
+
+
+@pytest.fixture(scope="module")
+def two(models: Path, begun: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of all runs in two processes, made by one pair of them."""
     folder = tmp_path_factory.mktemp("two")
-    begun = checkpoint(one(name="begun", count=2, **ADAM))
     runs = [{"name": name, **common, **own} for name, (common, own) in LIKE_ONE.items()]
     runs += [{"name": name, "count": 2, "strategy": "ddp", **choices} for name, choices in GATES.items()]
     runs += [{"name": "begun", "count": 2, "strategy": "fsdp2", **ADAM}]
@@ -114,10 +119,10 @@ def test_a_sharded_runs_checkpoint_is_an_ordinary_one(two: Path, tmp_path: Path)
     assert losses[0] == losses[1] == losses[2]
 
 
-def test_a_run_goes_on_sharded_and_back(one: Callable[..., C2CModule], two: Path) -> None:
+def test_a_run_goes_on_sharded_and_back(one: Callable[..., C2CModule], begun: Path, two: Path) -> None:
     """With the optimizer's state: from one process to two that shard it, and from these to one."""
-    straight = result(checkpoint(one(name="straight", count=4, **ADAM)).parent)
-    back = one(name="back", count=4, resume=str(two / "begun" / "run.ckpt"), **ADAM)
-    assert difference(straight, result(two / "begun")) > 0.01
-    assert difference(straight, result(two / "resumed")) < 1e-4
-    assert difference(straight, result(checkpoint(back).parent)) < 1e-4
+    onward = result(checkpoint(one(name="onward", count=4, resume=str(begun), **ADAM)).parent)
+    back = result(checkpoint(one(name="back", count=4, resume=str(two / "begun" / "run.ckpt"), **ADAM)).parent)
+    assert difference(onward, result(begun.parent)) > 0.003
+    assert difference(onward, result(two / "resumed")) < 5e-4
+    assert difference(onward, back) < 5e-4
