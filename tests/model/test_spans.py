@@ -122,6 +122,20 @@ def test_spans_of_unlike_prompts_in_one_batch(receiver: str, span_order: str) ->
             torch.testing.assert_close(batched.keys[row : row + 1, :, -count:], lone.keys, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("span_order", ["sectioned", "one_pass"])
+def test_rows_whose_last_spans_end_apart(span_order: str) -> None:
+    """What follows a row's last span is computed on its fused entries, wherever the spans of other rows end."""
+    model, alone = build(span_order=span_order), [prompt.with_share(0.4, "former") for prompt in examples()]
+    batch = together(alone)
+    ends = [max(int(s.index[row].argmax()) for s in batch.sharers) for row in range(len(alone))]
+    assert len(set(ends)) > 1
+    fused = cache_entries(model.fuse(batch))
+    for row, prompt in enumerate(alone):
+        for batched, lone in zip(fused, cache_entries(model.fuse(prompt)), strict=True):
+            count = lone.num_tokens
+            torch.testing.assert_close(batched.keys[row : row + 1, :, -count:], lone.keys, atol=1e-4, rtol=1e-4)
+
+
 def test_one_pass_agrees_with_one_span_and_differs_with_several() -> None:
     model, several = build(), examples()[0]
     one = PromptBatch.shared(several.receiver.input_ids, num_sharers=2)
