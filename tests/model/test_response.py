@@ -1,0 +1,75 @@
+"""Ragged batches of responses: rows of like length run together, and nobody notices."""
+
+import pytest
+import torch
+
+from c2c_lightning.data.batch import PromptBatch, TrainingBatch
+from c2c_lightning.fuser.config import FuserConfig
+from c2c_lightning.model.c2c import C2CModel
+from c2c_lightning.model.frozen import load_frozen
+from tests.tiny import tiny_pair
+
+PROMPTS, RESPONSES = (70, 9, 12, 66), (60, 4, 7, 3)
+
+
+def _model(mode: str, receiver: str) -> C2CModel:
+    torch.manual_seed(0)
+    config = FuserConfig(hidden_dim=16, intermediate_dim=16, dropout=0.0, fusion_mode=mode)
+    model = C2CModel(load_frozen(tiny_pair(receiver, 0)), [load_frozen(tiny_pair("qwen2", 1))], config)
+    model.fuser.force_gates(is_open=True)
+    return model.eval()
+
+
+def _batch(rows: tuple[int, ...]) -> TrainingBatch:
+    """Those rows of one and the same ragged batch, with the padding that they need."""
+    source = torch.Generator().manual_seed(3)
+    texts = [torch.randint(3, 300, (2, max(PROMPTS)), generator=source) for _ in PROMPTS]
+    width, length = max(PROMPTS[row] for row in rows), max(RESPONSES[row] for row in rows)
+    mask = torch.stack([torch.arange(width) >= width - PROMPTS[row] for row in rows]).long()
+    ids = torch.stack([texts[row][0, -width:] for row in rows]) * mask
+    supervised = torch.stack([torch.arange(length) < RESPONSES[row] for row in rows])
+    response = torch.stack([texts[row][1, :length] for row in rows]) * supervised
+    return TrainingBatch(PromptBatch.shared(ids, mask), response, supervised)
+
+
+def _loss_and_gradients(model: C2CModel, batch: TrainingBatch) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+    loss = model.response_loss(batch)
+    weights = [p for name, p in model.fuser.named_parameters() if "gate" not in name]
+    return loss.detach(), torch.autograd.grad(loss, weights)
+
+
+@pytest.mark.parametrize("mode", ["prefill", "prompt", "decode"])
+@pytest.mark.parametrize("receiver", ["qwen3", "gemma3"])
+def test_loss_and_gradients_are_the_sums_of_the_rows(mode: str, receiver: str) -> None:
+    model, every = _model(mode, receiver), tuple(range(len(PROMPTS)))
+    passes: list[tuple[int, ...]] = []
+    body = model.receiver.model.base_model
+
+    def seen(module: object, args: object, kwargs: dict[str, torch.Tensor]) -> None:
+        if torch.is_grad_enabled():
+            passes.append(tuple(kwargs["input_ids"].shape))
+
+    handle = body.register_forward_pre_hook(seen, with_kwargs=True)
+    loss, gradients = _loss_and_gradients(model, _batch(every))
+    handle.remove()
+    assert len(passes) == 2  # the long response apart from the short ones
+    assert sorted(rows for rows, _ in passes) == [1, 3]
+
+    alone = [_loss_and_gradients(model, _batch((row,))) for row in every]
+    torch.testing.assert_close(loss, sum(single for single, _ in alone), rtol=1e-5, atol=1e-5)
+    for number, gradient in enumerate(gradients):
+        expected = torch.stack([single[number] for _, single in alone]).sum(0)
+        torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=2e-4 * float(expected.abs().max()) + 1e-7)
+
+
+def test_loss_is_that_of_the_logits() -> None:
+    model, batch = _model("prefill", "qwen3"), _batch((0, 1, 2, 3))
+    mean = model(batch.prompt, batch.response_ids, batch.response_mask).loss
+    torch.testing.assert_close(model.response_loss(batch) / batch.response_mask.sum(), mean)
+
+
+def test_without_a_head_of_its_own_the_loss_is_the_same() -> None:
+    model, batch = _model("prefill", "gemma3"), _batch((0, 1, 2, 3))
+    expected = _loss_and_gradients(model, batch)
+    model.receiver.__dict__["head"] = None
+    torch.testing.assert_close(_loss_and_gradients(model, batch), expected)
