@@ -35,7 +35,7 @@ class Trainer:
         """
         self.model, self.clip = model.train(), clip
         self.parameters = list(model.fuser.parameters())
-        self.optimizer = AdamW(self.parameters, lr=learning_rate)
+        self.optimizer = AdamW(self.parameters, lr=learning_rate, fused=True)
 
     def step(self, batch: TrainingBatch) -> None:
         """One optimizer step on the mean loss of a batch's tokens."""

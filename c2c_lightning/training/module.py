@@ -51,7 +51,7 @@ class C2CModule(LightningModule):
         receiver: LMSpec,
         sharers: list[LMSpec],
         fuser: FuserConfig = FuserConfig(),  # noqa: B008  (frozen)
-        optimizer: OptimizerCallable = lambda parameters: AdamW(parameters, lr=1e-4, weight_decay=0.01),
+        optimizer: OptimizerCallable = lambda parameters: AdamW(parameters, lr=1e-4, weight_decay=0.01, fused=True),
         schedule: Schedule = Schedule(),  # noqa: B008  (frozen)
         parameter_groups: ParameterGroups = ParameterGroups(),  # noqa: B008  (frozen)
         loss_average: Literal["tokens", "batches"] = "tokens",
