@@ -276,9 +276,10 @@ def _span_ends(reads: Tensor, real: Tensor) -> Tensor:
     return end.flip(-1).cummin(-1).values.flip(-1)
 
 
-@dataclass(frozen=True)
 class TrainingBatch:
     """Prompts with the responses that the loss is computed on.
+
+    No dataclass: Lightning's half precision would take a frozen one apart and fail to put it together again.
 
     Attributes:
         prompt: the prompts.
@@ -286,9 +287,14 @@ class TrainingBatch:
         response_mask: (batch, response), True where a token is supervised.
     """
 
-    prompt: PromptBatch
-    response_ids: Int[Tensor, "batch response"]
-    response_mask: Bool[Tensor, "batch response"]
+    def __init__(
+        self,
+        prompt: PromptBatch,
+        response_ids: Int[Tensor, "batch response"],
+        response_mask: Bool[Tensor, "batch response"],
+    ) -> None:
+        """Take the parts."""
+        self.prompt, self.response_ids, self.response_mask = prompt, response_ids, response_mask
 
     def __len__(self) -> int:
         """Number of examples."""

@@ -42,7 +42,7 @@ def test_types(precision: str, dtype: str, models: Path, tmp_path: Path, exact: 
     assert {p.dtype for lm in (made.model.receiver, *made.model.sharers) for p in lm.model.parameters()} == {
         torch.bfloat16
     }
-    assert losses == pytest.approx(exact[1], rel=0.02)
+    assert losses == pytest.approx(exact[1], rel=0.05)
     assert losses != exact[1]
 
 
