@@ -143,18 +143,27 @@ def _placed(kv: LayerStack, shifts: Tensor, end: int) -> LayerStack:
     return [LayerKV(take(layer.keys), take(layer.values)) for layer in kv]
 
 
-def put(kv: LayerStack, known: LayerStack, fusion: FusionRound) -> None:
-    """Write the known entries of fused tokens into a cache.
+def put(kv: LayerStack, known: LayerStack, fusion: FusionRound) -> LayerStack:
+    """A cache with the known entries of fused tokens in it.
 
     Args:
-        kv: the cache, changed in place.
+        kv: the cache.
         known: entries of its first columns.
         fusion: the tokens.
     """
     for read in fusion.reads:
-        for layer, entries in zip(kv, known, strict=True):
-            layer.keys[read.row, :, read.token] = entries.keys[read.row, :, read.token]
-            layer.values[read.row, :, read.token] = entries.values[read.row, :, read.token]
+        if len(read):
+            place = read.row, read.token
+            kv = [
+                LayerKV(_with(old.keys, new.keys, place), _with(old.values, new.values, place))
+                for old, new in zip(kv, known, strict=True)
+            ]
+    return kv
+
+
+def _with(old: Tensor, new: Tensor, place: tuple[Tensor, Tensor]) -> Tensor:
+    # (batch, kv_heads, tokens, dim) to (batch, tokens, kv_heads, dim) and back
+    return old.transpose(1, 2).index_put(place, new.transpose(1, 2)[place]).transpose(1, 2)
 
 
 def joined(kv: LayerStack, new: LayerStack) -> LayerStack:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from c2c_lightning.alignment.reads import FusionRound
 from c2c_lightning.data.batch import PromptBatch
-from c2c_lightning.kv.layer import LayerKV, LayerStack, SharerKV
+from c2c_lightning.kv.layer import LayerStack, SharerKV
 from c2c_lightning.model.fused_prompt import FusedPrompt
 from c2c_lightning.model.prefix import KnownPart, joined, put
 
@@ -57,8 +57,7 @@ class _Reading:
     def __init__(self, model: "C2CModel", prompt: PromptBatch, known: KnownPart | None) -> None:
         self.model, self.prompt, self.known = model, prompt, known
         self.plain: LayerStack = model.receiver.empty_kv(len(prompt)) if known is None else known.plain
-        # Known fused entries are written into these when their round comes.
-        self.fused = [LayerKV(layer.keys.clone(), layer.values.clone()) for layer in self.plain]
+        self.fused = self.plain
 
     def run_to(self, end: int) -> None:
         """Let the receiver read on."""
@@ -71,7 +70,7 @@ class _Reading:
         """Fuse the tokens of a round, or take what is known of them."""
         if self.known is not None:
             before, fusion = fusion.split(self.known.num_fused)
-            put(self.fused, self.known.fused, before)
+            self.fused = put(self.fused, self.known.fused, before)
         if any(len(read) for read in fusion.reads):
             self.fused = self.model.fuser(self.fused, sharer_kv, fusion)
 
