@@ -1,9 +1,12 @@
 """The block that all parts of a fuser are made of."""
 
+from typing import Any
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from c2c_lightning.fuser.rms_norm import StackedRMSNorm
+from c2c_lightning.fuser.rms_norm import StackedRMSNorm, normalised
 from c2c_lightning.fuser.stacked import StackedLinear
 
 
@@ -20,5 +23,43 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(layers, tokens, dim) to the same shape."""
-        update: Tensor = self.dropout(self.w2(F.gelu(self.w1(self.norm(x)))))
+        update: Tensor = self.dropout(self._lean(x) if _is_lean(x) else self.w2(F.gelu(self.w1(self.norm(x)))))
         return x + update
+
+    def _lean(self, x: Tensor) -> Tensor:
+        update: Tensor = _LeanUpdate.apply(x, self.norm.weight, self.w1.weight, self.w2.weight)  # type: ignore[no-untyped-call]
+        return update
+
+
+def _is_lean(x: Tensor) -> bool:
+    """Whether little is kept for the way back: not in types that autocast chooses, nor where a compiler decides."""
+    chooses = torch.is_autocast_enabled(x.device.type) or torch.compiler.is_compiling()
+    return torch.is_grad_enabled() and not chooses
+
+
+class _LeanUpdate(torch.autograd.Function):
+    """`w2(gelu(w1(rmsnorm(x))))`; of each token only its input and what goes into the gelu are kept.
+
+    Norm and gelu are computed again on the way back: next to the products they cost nothing, and what autograd would
+    keep of them is most of a fuser's memory.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, w1: Tensor, w2: Tensor) -> Tensor:
+        inner = normalised(x)[0].mul_(scale) @ w1
+        ctx.save_for_backward(x, scale, w1, w2, inner)
+        return torch.bmm(F.gelu(inner), w2)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, ...]:
+        x, scale, w1, w2, inner = ctx.saved_tensors
+        (grad,) = grads
+        of_w2 = F.gelu(inner).mT @ grad
+        of_inner = torch.ops.aten.gelu_backward(grad @ w2.mT, inner)
+        unit, factor = normalised(x)
+        of_w1 = (unit * scale).mT @ of_inner
+        of_normed = of_inner @ w1.mT
+        of_scale = (of_normed * unit).sum(1, keepdim=True)
+        of_unit = of_normed.mul_(scale)
+        along = torch.linalg.vecdot(of_unit, unit).div_(-x.shape[-1]).unsqueeze(-1)
+        return of_unit.addcmul_(unit, along).mul_(factor), of_scale, of_w1, of_w2

@@ -18,3 +18,9 @@ class StackedRMSNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(layers, tokens, dim), normalised over the last dimension."""
         return F.rms_norm(x, x.shape[-1:], eps=EPS) * self.weight
+
+
+def normalised(x: Tensor) -> tuple[Tensor, Tensor]:
+    """What a norm makes of `x` (..., dim) before it is scaled, and what each token was multiplied with, (..., 1)."""
+    factor = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(EPS).rsqrt_()
+    return x * factor, factor

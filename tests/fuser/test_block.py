@@ -33,6 +33,37 @@ def test_outputs_and_gradients_are_those_of_the_plain_block(tokens: int) -> None
     torch.testing.assert_close(ours, expected)
 
 
+def test_gradients_are_those_of_finite_differences() -> None:
+    block, x = _block(), torch.randn(3, 4, 8, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(block, (x,))
+
+
+def test_little_is_kept_for_the_way_back() -> None:
+    block, x = _block(), torch.randn(3, 50, 8, dtype=torch.float64, requires_grad=True)
+    weights = {parameter.data_ptr() for parameter in block.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        if tensor.data_ptr() not in weights:
+            kept[tensor.data_ptr()] = tensor.numel()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        block(x)
+    assert sum(kept.values()) == 3 * 50 * (8 + 6)  # the input and what goes into the gelu
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_same_under_autocast_and_without_gradients(dtype: torch.dtype) -> None:
+    block, x = _block().float(), torch.randn(3, 4, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(block(x), block(x.requires_grad_()))
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+        update = block(x)
+        update.sum().backward()
+    torch.testing.assert_close(update, _plain(block, x), rtol=0.03, atol=0.03)
+
+
 def test_dropout_is_not_forgotten() -> None:
     block, x = _block(dropout=0.5), torch.randn(3, 4, 8, dtype=torch.float64)
     assert not torch.equal(block(x), block(x))
