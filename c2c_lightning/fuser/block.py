@@ -57,9 +57,9 @@ class _LeanUpdate(torch.autograd.Function):
         of_w2 = F.gelu(inner).mT @ grad
         of_inner = torch.ops.aten.gelu_backward(grad @ w2.mT, inner)
         unit, factor = normalised(x)
-        of_w1 = (unit * scale).mT @ of_inner
-        of_normed = of_inner @ w1.mT
-        of_scale = (of_normed * unit).sum(1, keepdim=True)
-        of_unit = of_normed.mul_(scale)
+        # Both from one product: the scale stands between the tokens and w1.
+        of_scaled_w1 = unit.mT @ of_inner
+        of_scale = torch.linalg.vecdot(w1, of_scaled_w1).unsqueeze(1)
+        of_unit = (of_inner @ w1.mT).mul_(scale)
         along = torch.linalg.vecdot(of_unit, unit).div_(-x.shape[-1]).unsqueeze(-1)
-        return of_unit.addcmul_(unit, along).mul_(factor), of_scale, of_w1, of_w2
+        return of_unit.addcmul_(unit, along).mul_(factor), of_scale, of_scaled_w1.mul_(scale.mT), of_w2
