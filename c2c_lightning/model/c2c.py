@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
@@ -256,7 +257,7 @@ class C2CModel(Conversing, nn.Module):
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         """Moves the frozen models too when the fuser is moved; never changes their type."""
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        device = next(self.fuser.parameters()).device
-        for model in (self.receiver, *self.sharers):
-            model.to(device)
+        for parameter in islice(self.fuser.parameters(), 1):  # there is none where no layer is fused
+            for model in (self.receiver, *self.sharers):
+                model.to(parameter.device)
         return self

@@ -172,3 +172,11 @@ def test_prompt_lookup_is_exact(mode: str) -> None:
     assert torch.equal(
         model.generate(prompt, prompt_lookup_num_tokens=2, **SETTINGS), model.generate(prompt, **SETTINGS)
     )
+
+
+def test_a_model_without_fused_layers_is_moved_like_any_other() -> None:
+    receiver, sharer = load_frozen(tiny_pair("qwen3", 0)), load_frozen(tiny_pair("qwen2", 1))
+    config = FuserConfig(hidden_dim=16, intermediate_dim=16, layer_map=[[-1] * receiver.geometry.num_layers])
+    model, prompt = C2CModel(receiver, [sharer], config).to("cpu").eval(), prompts()
+    bare = receiver.model.generate(prompt.receiver.input_ids, attention_mask=prompt.receiver.mask, **SETTINGS)
+    assert torch.equal(model.generate(prompt, **SETTINGS), bare)
