@@ -1,0 +1,162 @@
+"""What each saving in the training step is worth: the step with it and without it, by turns.
+
+    python -m benchmarks.step_changes
+
+The fixed work of `lightning bench --config configs/bench/step.yaml` (24 examples, six steps of four as drawn, float32,
+one thread). Each saving is taken back alone, at the place where it lives. Times are of the processor, so that other
+work on the machine counts little; memory is the highest above the loaded models, each way in a process of its own.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+import yaml
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from torch.optim import AdamW
+
+from c2c_lightning.bench.memory import peak_bytes
+from c2c_lightning.bench.pair import RandomPair
+from c2c_lightning.bench.train_step import Trainer
+from c2c_lightning.bench.workload import Workload
+from c2c_lightning.data.batch import TrainingBatch
+from c2c_lightning.fuser.config import FuserConfig
+from c2c_lightning.fuser.group import LayerGroup
+from c2c_lightning.fuser.packing import PackedKV
+from c2c_lightning.kv.cache import Prefill
+from c2c_lightning.model.c2c import C2CModel
+
+PAIR = Path(__file__).parents[1] / "configs" / "bench" / "pair" / "small.yaml"
+
+
+def _one_group(lengths: Sequence[int], pass_cost: int = 0) -> list[list[int]]:
+    return [[row for row, length in enumerate(lengths) if length]]
+
+
+def _all_logits(self: C2CModel, batch: TrainingBatch) -> torch.Tensor:
+    return self(batch.prompt, batch.response_ids, batch.response_mask).loss * batch.response_mask.sum()
+
+
+def _layer_by_layer(self: LayerGroup, receiver: Any, sharer: Any, read: Any, noise: Any) -> PackedKV:
+    """Each layer's fuser for itself, as unstacked ones run."""
+    parts = []
+    for place, (mine, theirs) in enumerate(zip(receiver, sharer, strict=True)):
+        of_layer = tuple(None if part is None else part[place : place + 1] for part in noise)
+        parts.append(self.one_layer(place, mine, theirs, read, of_layer))
+    return PackedKV(torch.cat([part.keys for part in parts]), torch.cat([part.values for part in parts]))
+
+
+@contextmanager
+def _without_early_end() -> Iterator[None]:
+    with patch.object(Prefill, "_ends_at", lambda self, layer: False):
+        yield
+
+
+@contextmanager
+def _with_padding() -> Iterator[None]:
+    with (
+        patch("c2c_lightning.kv.row_groups.row_groups", _one_group),
+        patch("c2c_lightning.model.response.row_groups", _one_group),
+    ):
+        yield
+
+
+#: Each saving, and the step without it.
+SAVINGS: dict[str, Callable[[], Any]] = {
+    "rows of like length run together": _with_padding,
+    "prefills end at the last keys and values": _without_early_end,
+    "output head for supervised tokens, in chunks": lambda: patch.object(C2CModel, "response_loss", _all_logits),
+    "all layers' fusers in one product": lambda: patch.object(LayerGroup, "forward", _layer_by_layer),
+    "norms and gelus computed again, not kept": lambda: patch("c2c_lightning.fuser.block._is_lean", lambda x: False),
+    "AdamW in one pass": lambda: patch("c2c_lightning.bench.train_step.AdamW", _plain_adamw),
+}
+
+
+def _plain_adamw(parameters: Any, lr: float, fused: bool) -> AdamW:
+    return AdamW(parameters, lr=lr)
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the benchmark.
+
+    Args:
+        args: command line, default that of the process.
+
+    Returns:
+        Exit code.
+    """
+    options = _options(args)
+    torch.set_num_threads(1)
+    model, batches = _model_and_batches()
+    if options.memory is not None:
+        with SAVINGS[options.memory]() if options.memory else nullcontext():
+            print(peak_bytes(lambda: Trainer(model).steps(batches), torch.device("cpu")))
+        return 0
+    with_all = _memory("")
+    results = []
+    for name in track(SAVINGS, "Savings", console=Console(stderr=True)):
+        ratio, seconds = _times(model, batches, SAVINGS[name], options.rounds)
+        results.append({"saving": name, "seconds_without": seconds, "ratio": ratio, "mib_without": _memory(name)})
+    _show(results, with_all)
+    if options.output:
+        Path(options.output).write_text(json.dumps({"mib": with_all, "savings": results}, indent=2), encoding="utf-8")
+    return 0
+
+
+def _options(args: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3, help="how often each way is timed")
+    parser.add_argument("--output", help="JSON file for the results")
+    parser.add_argument("--memory", help=argparse.SUPPRESS)
+    return parser.parse_args(args)
+
+
+def _model_and_batches() -> tuple[C2CModel, list[TrainingBatch]]:
+    sizes = yaml.safe_load(PAIR.read_text(encoding="utf-8"))["init_args"]
+    pair = RandomPair(sizes["receiver"], sizes["sharers"], FuserConfig(**sizes["fuser"]))
+    model = pair.build("cpu")
+    return model, list(Workload(batching="as_drawn").batches(32_000, 1))
+
+
+def _times(
+    model: C2CModel, batches: Sequence[TrainingBatch], without: Callable[[], Any], rounds: int
+) -> tuple[float, float]:
+    """How many times as long all steps take without a saving, and how many seconds; medians."""
+    seconds: dict[bool, list[float]] = {True: [], False: []}
+    for _ in range(rounds):
+        for is_saved in (True, False):
+            with nullcontext() if is_saved else without():
+                trainer = Trainer(model)
+                begin = time.process_time()
+                trainer.steps(batches)
+                seconds[is_saved].append(time.process_time() - begin)
+    ratios = [without / with_it for with_it, without in zip(seconds[True], seconds[False], strict=True)]
+    return statistics.median(ratios), statistics.median(seconds[False])
+
+
+def _memory(name: str) -> float:
+    """MiB above the loaded models, measured by a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.step_changes", "--memory", name]
+    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1]) / 2**20
+
+
+def _show(results: Sequence[dict[str, Any]], with_all: float) -> None:
+    table = Table("without", "time, x", "memory, MiB", title=f"with all savings: {with_all:.0f} MiB")
+    for result in results:
+        table.add_row(result["saving"], f"{result['ratio']:.2f}", f"{result['mib_without']:.0f}")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
