@@ -9,6 +9,7 @@ from lightning.pytorch.strategies import ModelParallelStrategy, Strategy
 from torch import nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
+    get_optimizer_state_dict,
     set_model_state_dict,
     set_optimizer_state_dict,
 )
@@ -49,6 +50,18 @@ class FSDP2Strategy(ModelParallelStrategy):
         self._data_parallel_size = self.num_nodes * self.num_processes
         super().setup_environment()
 
+    def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
+        """An optimizer's whole state, on the first process, numbered as that of an unsharded run.
+
+        Lightning numbers parameters by their order in the module instead of that in the optimizer's groups.
+        """
+        if self._save_distributed_checkpoint:
+            return super().optimizer_state(optimizer)
+        assert self.model is not None
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        named = get_optimizer_state_dict(self.model, getattr(optimizer, "optimizer", optimizer), options=options)
+        return numbered_state(named) if self.is_global_zero else {}
+
     def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
         """Restore the model's and the optimizers' state from one file; every process reads it and keeps its piece.
 
@@ -85,6 +98,21 @@ def named_state(state: Mapping[str, Any], module: nn.Module, optimizer: Optimize
         named |= dict(zip(saved["params"], here, strict=True))
         groups.append({**saved, "params": here})
     return {"state": {named[key]: value for key, value in state["state"].items()}, "param_groups": groups}
+
+
+def numbered_state(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The reverse of `named_state`: numbers that say where in the optimizer's groups a parameter stands.
+
+    Args:
+        state: an optimizer's state by names of parameters.
+    """
+    numbers: dict[str, int] = {}
+    groups = []
+    for group in state["param_groups"]:
+        here = range(len(numbers), len(numbers) + len(group["params"]))
+        numbers |= dict(zip(group["params"], here, strict=True))
+        groups.append({**group, "params": list(here)})
+    return {"state": {numbers[name]: value for name, value in state["state"].items()}, "param_groups": groups}
 
 
 def mesh_of(strategy: Strategy) -> DeviceMesh | None:

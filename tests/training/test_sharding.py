@@ -11,7 +11,7 @@ from torch import nn
 from c2c_lightning.errors import CheckpointError, ConfigurationError
 from c2c_lightning.export.checkpoint import load_checkpoint
 from c2c_lightning.fuser.config import FuserConfig
-from c2c_lightning.training.sharding import FSDP2Strategy, check_shardable, mesh_of, named_state
+from c2c_lightning.training.sharding import FSDP2Strategy, check_shardable, mesh_of, named_state, numbered_state
 from tests.training.runs import loader, module, trainer
 
 
@@ -53,6 +53,8 @@ def test_numbers_of_an_optimizers_state_are_places_in_its_groups() -> None:
     # Adam's first moment after one step is a tenth of the gradient.
     averages = {name: round(float(state["exp_avg"]), 4) for name, state in named["state"].items()}
     assert averages == {"a": 0.1, "b": 0.2, "c": 0.3}
+    # Numbers say where in the groups a parameter stands, not where in the module.
+    assert numbered_state(named) == optimizer.state_dict()
 
 
 def test_the_whole_fuser_is_the_fuser_itself_in_one_process(models: Path, tmp_path: Path) -> None:
