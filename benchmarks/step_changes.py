@@ -32,8 +32,6 @@ from c2c_lightning.bench.train_step import Trainer
 from c2c_lightning.bench.workload import Workload
 from c2c_lightning.data.batch import TrainingBatch
 from c2c_lightning.fuser.config import FuserConfig
-from c2c_lightning.fuser.group import LayerGroup
-from c2c_lightning.fuser.packing import PackedKV
 from c2c_lightning.kv.cache import Prefill
 from c2c_lightning.model.c2c import C2CModel
 
@@ -46,15 +44,6 @@ def _one_group(lengths: Sequence[int], pass_cost: int = 0) -> list[list[int]]:
 
 def _all_logits(self: C2CModel, batch: TrainingBatch) -> torch.Tensor:
     return self(batch.prompt, batch.response_ids, batch.response_mask).loss * batch.response_mask.sum()
-
-
-def _layer_by_layer(self: LayerGroup, receiver: Any, sharer: Any, read: Any, noise: Any) -> PackedKV:
-    """Each layer's fuser for itself, as unstacked ones run."""
-    parts = []
-    for place, (mine, theirs) in enumerate(zip(receiver, sharer, strict=True)):
-        of_layer = tuple(None if part is None else part[place : place + 1] for part in noise)
-        parts.append(self.one_layer(place, mine, theirs, read, of_layer))
-    return PackedKV(torch.cat([part.keys for part in parts]), torch.cat([part.values for part in parts]))
 
 
 @contextmanager
@@ -77,7 +66,6 @@ SAVINGS: dict[str, Callable[[], Any]] = {
     "rows of like length run together": _with_padding,
     "prefills end at the last keys and values": _without_early_end,
     "output head for supervised tokens, in chunks": lambda: patch.object(C2CModel, "response_loss", _all_logits),
-    "all layers' fusers in one product": lambda: patch.object(LayerGroup, "forward", _layer_by_layer),
     "norms and gelus computed again, not kept": lambda: patch("c2c_lightning.fuser.block._is_lean", lambda x: False),
     "AdamW in one pass": lambda: patch("c2c_lightning.bench.train_step.AdamW", _plain_adamw),
 }
