@@ -86,9 +86,11 @@ print(torch._dynamo.utils.counters["stats"]["unique_graphs"], dict(torch._dynamo
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_inductor(models: Path) -> None:
+def test_inductor(models: Path, tmp_path: Path) -> None:
     """Three batch sizes without one compilation each; outside of pytest, whose checks of shapes would be compiled."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    # A cache of its own: what a killed run left half written in the common one would be loaded.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+    environment["PYTHONPATH"] = str(Path(__file__).parents[2])
     command = [sys.executable, "-W", "ignore", "-c", INDUCTOR, str(models)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=580, env=environment, check=False)
     if "InvalidCxxCompiler" in done.stderr:

@@ -122,7 +122,10 @@ def test_a_sharded_runs_checkpoint_is_an_ordinary_one(two: Path, tmp_path: Path)
 def test_a_run_goes_on_sharded_and_back(one: Callable[..., C2CModule], begun: Path, two: Path) -> None:
     """With the optimizer's state: from one process to two that shard it, and from these to one."""
     onward = result(checkpoint(one(name="onward", count=4, resume=str(begun), **ADAM)).parent)
-    back = result(checkpoint(one(name="back", count=4, resume=str(two / "begun" / "run.ckpt"), **ADAM)).parent)
     assert difference(onward, result(begun.parent)) > 0.003
     assert difference(onward, result(two / "resumed")) < 5e-4
-    assert difference(onward, back) < 5e-4
+    # One step only: two processes count half as many batches, so what is an epoch's end there is its middle here.
+    step = result(checkpoint(one(name="step", count=3, resume=str(begun), **ADAM)).parent)
+    back = result(checkpoint(one(name="back", count=3, resume=str(two / "begun" / "run.ckpt"), **ADAM)).parent)
+    assert difference(step, result(begun.parent)) > 0.0005
+    assert difference(step, back) < 1e-4
