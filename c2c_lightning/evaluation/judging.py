@@ -100,17 +100,19 @@ def shown(question: Question, index: int | None, benchmark: Benchmark) -> str | 
     return letter(index) if benchmark.worded().shows_choices else question.choices[index]
 
 
-def follows(judgement: Judgement, question: Question, donor: Question, benchmark: Benchmark) -> bool:
-    """Whether an answer is the right one of another question.
+def follows(judgement: Judgement, question: Question, donor: Question, benchmark: Benchmark) -> bool | None:
+    """Whether an answer is the right one of another question; None where that one was no choice.
 
     Args:
         judgement: of the answer.
         question: what was asked.
         donor: the question whose cache was read.
-        benchmark: says whether letters were shown.
+        benchmark: says whether letters were shown, and whether only the choices could be answered.
     """
     if benchmark.worded().shows_choices:
         return judgement.choice is not None and judgement.choice == donor.answer
+    if benchmark.mode == "cloze" and normalise(donor.gold) not in map(normalise, question.choices):
+        return None
     if judgement.choice is not None:
         return normalise(question.choices[judgement.choice]) == normalise(donor.gold)
     return choice_text(judgement.output, donor.choices or (donor.gold,)) == (donor.answer or 0)

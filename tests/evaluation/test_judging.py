@@ -66,6 +66,11 @@ def test_following_the_donor() -> None:
     colours = Question(2, "c", "Colour?", ("red", "blue"), 0)
     assert follows(judge_reply("red", CITIES, TEXT), CITIES, colours, TEXT)
     assert not follows(judge_reply("blue", CITIES, TEXT), CITIES, colours, TEXT)
+    cloze = Benchmark("m", "x", mode="cloze", normalise="none", wording="question")
+    chosen = judge_scores(scores(-4.0, -6.0, -3.0), CITIES, cloze)
+    assert follows(chosen, CITIES, DONOR, cloze)
+    # Only what is asked about can be chosen, so nobody can follow.
+    assert follows(chosen, CITIES, colours, cloze) is None
 
 
 @pytest.mark.parametrize(
