@@ -72,7 +72,7 @@ class Response:
             supervised: (batch, n + 1), which of them count.
         """
         losses = []
-        for rows, begin, length in self._groups(receiver):
+        for rows, begin, length in self._groups(receiver, supervised):
             inputs = self._inputs(rows, begin, length)
             keep, wanted = supervised.index_select(0, rows)[:, : length + 1], targets.index_select(0, rows)
             wanted = wanted[:, : length + 1][keep]
@@ -85,8 +85,8 @@ class Response:
                 losses.append(summed_loss(receiver.model(**inputs).logits, wanted))
         return torch.stack(losses).sum()
 
-    def _groups(self, receiver: FrozenLM) -> list[tuple[Tensor, int, int]]:
-        """Rows to run together: their numbers, the first prompt column that one of them needs, their longest response.
+    def _groups(self, receiver: FrozenLM, supervised: Tensor) -> list[tuple[Tensor, int, int]]:
+        """Rows to run together: their numbers, the first prompt column that one of them needs, response tokens to run.
 
         On a GPU, where padding is cheap and a look at the lengths is a wait, all rows run together.
         """
@@ -94,7 +94,9 @@ class Response:
         every = torch.arange(len(self.ids), device=device)
         if device.type != "cpu" or receiver.is_sharded:
             return [(every, 0, longest)]
-        lengths, rest = self.mask.sum(1).tolist(), self.tokens.input_ids.shape[1] - self.prefix.num_tokens
+        # Up to the last token that is predicted, without itself; tokens before it that do not count are run too.
+        lengths = (supervised * torch.arange(longest + 1)).amax(1).tolist()
+        rest = self.tokens.input_ids.shape[1] - self.prefix.num_tokens
         first = self.tokens.mask.long().argmax(1)
         groups = []
         for rows in row_groups([rest + length for length in lengths]):

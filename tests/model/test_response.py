@@ -68,6 +68,31 @@ def test_loss_is_that_of_the_logits() -> None:
     torch.testing.assert_close(model.response_loss(batch) / batch.response_mask.sum(), mean)
 
 
+@pytest.mark.parametrize("supervised", [[5, 6, 7], [0, 9], [3]])
+def test_responses_whose_first_tokens_or_some_between_do_not_count(supervised: list[int]) -> None:
+    model, batch = _model("prefill", "qwen3"), _batch((0, 1, 2, 3))
+    mask = torch.zeros_like(batch.response_mask)
+    mask[:, :2], mask[0] = batch.response_mask[:, :2], False
+    mask[0, supervised] = True
+    mean = model(batch.prompt, batch.response_ids, mask).loss
+    torch.testing.assert_close(
+        model.response_loss(TrainingBatch(batch.prompt, batch.response_ids, mask)) / mask.sum(), mean
+    )
+
+
+def test_no_token_is_run_that_nothing_is_predicted_at() -> None:
+    model, widths = _model("prefill", "qwen3"), []
+
+    def seen(module: object, args: object, kwargs: dict[str, torch.Tensor]) -> None:
+        if torch.is_grad_enabled():
+            widths.append(kwargs["input_ids"].shape[1])
+
+    model.receiver.model.base_model.register_forward_pre_hook(seen, with_kwargs=True)
+    model.response_loss(_batch((0, 1)))
+    # The last prompt token and all response tokens but the last.
+    assert widths == [RESPONSES[1], RESPONSES[0]]
+
+
 def test_without_a_head_of_its_own_the_loss_is_the_same() -> None:
     model, batch = _model("prefill", "gemma3"), _batch((0, 1, 2, 3))
     expected = _loss_and_gradients(model, batch)
