@@ -84,3 +84,22 @@ class FusionRound:
     def to(self, device: torch.device | str) -> "FusionRound":
         """The same round with its indices on another device."""
         return FusionRound(self.begin, self.end, tuple(read.to(device) for read in self.reads))
+
+
+def span_ends(reads: Tensor, real: Tensor) -> Tensor:
+    """For each token the column after its span, (batch, tokens).
+
+    Args:
+        reads: (batch, tokens, sharers), which sharers each token reads.
+        real: (batch, tokens), False for padding.
+    """
+    batch, tokens = real.shape
+    column = torch.arange(tokens, device=real.device).expand(batch, tokens)
+    # The state of padding is that of the last real token before it.
+    last_real = torch.where(real, column, 0).cummax(-1).values
+    state = reads.gather(1, last_real[..., None].expand_as(reads))
+    changes = torch.ones(batch, tokens, dtype=torch.bool, device=real.device)
+    changes[:, :-1] = (state[:, 1:] != state[:, :-1]).any(-1)
+    # The nearest change at or after each column, looked up from the right.
+    end = torch.where(changes, column + 1, tokens)
+    return end.flip(-1).cummin(-1).values.flip(-1)

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from c2c_lightning.alignment.reads import FusionRound, Read
+from c2c_lightning.alignment.reads import FusionRound, Read, span_ends
 from c2c_lightning.errors import PromptError
 
 
@@ -213,7 +213,7 @@ class PromptBatch:
             return ()
         reads = torch.stack([s.index >= 0 for s in self.sharers], -1) & self.receiver.mask.bool()[..., None]
         reads = reads[:, :-1]  # (batch, tokens - 1, sharers)
-        span_end = _span_ends(reads, self.receiver.mask[:, :-1].bool())
+        span_end = span_ends(reads, self.receiver.mask[:, :-1].bool())
         ends = sorted(set(span_end[reads.any(-1)].tolist()))
         return tuple(self._round(end, reads & (span_end == end)[..., None]) for end in ends)
 
@@ -255,25 +255,6 @@ def _share_of(index: Tensor, share: float, side: str) -> Tensor:
     rank = reads.cumsum(1)  # 1 for a row's first fused token
     is_kept = rank <= kept if side == "former" else rank > count - kept
     return index.masked_fill(~is_kept, -1)
-
-
-def _span_ends(reads: Tensor, real: Tensor) -> Tensor:
-    """For each token the column after its span, (batch, tokens).
-
-    Args:
-        reads: (batch, tokens, sharers), which sharers each token reads.
-        real: (batch, tokens), False for padding.
-    """
-    batch, tokens = real.shape
-    column = torch.arange(tokens, device=real.device).expand(batch, tokens)
-    # The state of padding is that of the last real token before it.
-    last_real = torch.where(real, column, 0).cummax(-1).values
-    state = reads.gather(1, last_real[..., None].expand_as(reads))
-    changes = torch.ones(batch, tokens, dtype=torch.bool, device=real.device)
-    changes[:, :-1] = (state[:, 1:] != state[:, :-1]).any(-1)
-    # The nearest change at or after each column, looked up from the right.
-    end = torch.where(changes, column + 1, tokens)
-    return end.flip(-1).cummin(-1).values.flip(-1)
 
 
 class TrainingBatch:

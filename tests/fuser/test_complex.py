@@ -16,6 +16,7 @@ from c2c_lightning.kv.layer import LayerKV, LayerStack
 from c2c_lightning.training.compiling import compile_fuser
 from c2c_lightning.training.optim import ParameterGroups
 from tests.fuser.complex_twin import Twin, layer_of, same_weights
+from tests.fuser.several import check_order
 
 HEADS, SHARER_HEADS = (2, 4), (3, 5)
 RECEIVER = KVGeometry((LayerGeometry(2, 4, 4),) * 3)
@@ -172,12 +173,7 @@ def test_several_sharers(order: str) -> None:
     fuser = make(sharers=(SHARER, WIDE_SHARER), sharer_order=order)
     mine, first, second = cache(RECEIVER, 1), cache(SHARER, 2), cache(WIDE_SHARER, 3)
     both = FusionRound(0, TOKENS, EVERY.reads * 2)
-    fused = fuser(mine, [first, second], both)
-    only_first, only_second = fuser(mine, [first, None], both), fuser(mine, [None, second], both)
-    after_first = fuser(only_first, [None, second], both)
-    for n, layer in enumerate(fused):
-        summed = only_first[n].keys + only_second[n].keys - mine[n].keys
-        torch.testing.assert_close(layer.keys, summed if order == "parallel" else after_first[n].keys)
+    check_order(fuser, mine, first, second, both)
 
 
 def test_gates_are_listed_once_for_keys_and_once_for_values() -> None:

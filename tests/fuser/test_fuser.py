@@ -15,6 +15,7 @@ from c2c_lightning.fuser.gate import gumbel, logistic
 from c2c_lightning.fuser.layer import LayerFuser
 from c2c_lightning.kv.geometry import KVGeometry, LayerGeometry
 from c2c_lightning.kv.layer import LayerKV, LayerStack
+from tests.fuser.several import check_order
 
 RECEIVER = KVGeometry((LayerGeometry(2, 4, 4),) * 3)
 SHARER = KVGeometry((LayerGeometry(3, 5, 5),) * 4)
@@ -118,12 +119,7 @@ def test_several_sharers(order: str) -> None:
     fuser = make(sharers=(SHARER, SHARER), sharer_order=order)
     mine, first, second = cache(RECEIVER, 5, 1), cache(SHARER, 6, 2), cache(SHARER, 6, 3)
     both = FusionRound(1, 4, ROUND.reads * 2)
-    fused = fuser(mine, [first, second], both)
-    only_first, only_second = fuser(mine, [first, None], both), fuser(mine, [None, second], both)
-    after_first = fuser(only_first, [None, second], both)
-    for n, layer in enumerate(fused):
-        summed = only_first[n].keys + only_second[n].keys - mine[n].keys
-        torch.testing.assert_close(layer.keys, summed if order == "parallel" else after_first[n].keys)
+    check_order(fuser, mine, first, second, both)
 
 
 def test_skipped_layers_have_no_fuser() -> None:
