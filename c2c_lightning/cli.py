@@ -22,7 +22,7 @@ COMMANDS: dict[str, tuple[Command, str]] = {
     "predict": (trainer.run_predict, "write answers to a file of conversations"),
     "export": (export.run_export, "Lightning checkpoint to fuser directory"),
     "convert": (export.run_convert, "the authors' published layout to ours, and back"),
-    "analyze": (analyze.run_analyze, "alignment: which sharer token each receiver token reads; padding: what batching by length saves"),
+    "analyze": (analyze.run_analyze, "alignment: who reads which sharer token; padding: what batching by length saves"),
     "chat": (chat.run_chat, "talk in the terminal"),
     "bench": (bench.run_bench, "timings and memory as JSON: training step, inference, sweeps, data loading"),
 }
