@@ -18,8 +18,9 @@ from c2c_lightning.baselines.single import ReceiverOnly
 from c2c_lightning.baselines.views import ViewOf, plain_view
 from c2c_lightning.data.batch import PromptBatch, SharerTokens
 from c2c_lightning.data.conversation import Conversation
+from c2c_lightning.data.swap import swap_sharers
 from c2c_lightning.errors import BenchmarkError
-from c2c_lightning.evaluation.donors import DonorPool, seed_of, swap_sharers
+from c2c_lightning.evaluation.donors import DonorPool, seed_of
 from c2c_lightning.fuser.fuser import Fuser
 from c2c_lightning.kv.layer import LayerKV, LayerStack
 from c2c_lightning.model.c2c import C2CModel

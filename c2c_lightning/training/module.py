@@ -13,7 +13,6 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 from torch.optim import AdamW, Optimizer
-from torchmetrics import MeanMetric
 
 from c2c_lightning.data.batch import TrainingBatch
 from c2c_lightning.data.encode import Encoder
@@ -30,6 +29,7 @@ from c2c_lightning.training.compiling import compile_fuser
 from c2c_lightning.training.optim import ParameterGroups, Schedule
 from c2c_lightning.training.sharding import check_shardable, mesh_of, shard, shard_frozen
 from c2c_lightning.training.trained import TrainedC2C
+from c2c_lightning.training.validation import ValidationLosses
 
 logger = logging.getLogger(__name__)
 
@@ -90,12 +90,11 @@ class C2CModule(LightningModule):
         )
         self._encoder: Encoder | None = None
         self._window_tokens: Tensor | None = None
-        self.val_loss, self.val_loss_receiver = MeanMetric(), MeanMetric()
-        self._receiver_loss: Tensor | None = None
+        self.validation_losses = ValidationLosses(per_token=loss_average == "tokens")
 
     def setup(self, stage: str) -> None:
         """A run begins; another one may have other validation data."""
-        self._receiver_loss = None
+        self.validation_losses.forget()
 
     def configure_model(self) -> None:
         """Load the frozen models and make a fresh fuser; runs again before validation and does nothing then."""
@@ -193,24 +192,12 @@ class C2CModule(LightningModule):
         self._window_tokens = None
 
     def validation_step(self, batch: TrainingBatch, batch_idx: int) -> None:
-        """Loss with fusion and, on the same tokens, of the receiver alone."""
-        tokens = batch.response_mask.sum()
-        weight = tokens if self.loss_average == "tokens" else 1
-        self.val_loss.update(self.model.batch_loss(batch) / tokens, weight)
-        if self._receiver_loss is None:
-            self.val_loss_receiver.update(self.model.batch_loss(batch, active_sharers=()) / tokens, weight)
+        """Losses with fusion, with another row's cache, and of the receiver alone, on the same tokens."""
+        self.validation_losses.update(self.model, batch)
 
     def on_validation_epoch_end(self) -> None:
-        """Log both losses; the receiver never changes, so in one run its loss is computed once."""
-        receiver_loss = self._receiver_loss
-        if receiver_loss is None:
-            receiver_loss = self.val_loss_receiver.compute()
-        if not self.trainer.sanity_checking:
-            self._receiver_loss = receiver_loss
-        self.log("val/loss", self.val_loss.compute(), prog_bar=True)
-        self.log("val/loss_receiver", receiver_loss, prog_bar=True)
-        self.val_loss.reset()
-        self.val_loss_receiver.reset()
+        """Log the losses."""
+        self.log_dict(self.validation_losses.compute(self.trainer.sanity_checking), prog_bar=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what `lightning export` needs, so that it loads no language model."""

@@ -20,7 +20,7 @@ from c2c_lightning.evaluation.controls import (
     Zero,
     noise_like,
 )
-from c2c_lightning.evaluation.donors import DonorPool, reread
+from c2c_lightning.evaluation.donors import DonorPool
 from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.kv.layer import LayerKV
 from c2c_lightning.model.c2c import C2CModel
@@ -99,24 +99,6 @@ def test_an_answer_alone_is_the_answer_in_a_batch(c2c: C2CModel, questions: Any)
     for responder in [C2CResponder(c2c), *controls(c2c, questions)]:
         together = texts(responder, questions)
         assert together == [texts(responder, [question])[0] for question in questions], responder.name
-
-
-def slow_reread(own: list[int], donor: list[int]) -> list[int]:
-    fused = [token for token, source in enumerate(own) if source >= 0]
-    sources = [source for source in donor if source >= 0]
-    result = [-1] * len(own)
-    for k in range(1, len(fused) + 1):
-        if sources:
-            result[fused[-k]] = sources[-min(k, len(sources))]
-    return result
-
-
-def test_reading_a_donor_from_the_end() -> None:
-    own = [[-1, 4, 5, -1, 6, -1], [-1, -1, -1, 0, 1, -1], [0, 1, 2, 3, 4, -1]]
-    donor = [[-1, -1, 7, 8], [2, 3, 9, -1], [-1, -1, -1, -1]]
-    result = reread(torch.tensor(own), torch.tensor(donor)).tolist()
-    assert result == [slow_reread(mine, theirs) for mine, theirs in zip(own, donor, strict=True)]
-    assert result[0] == [-1, 7, 7, -1, 8, -1]
 
 
 def test_the_donor_is_another_question_of_like_length(c2c: C2CModel) -> None:

@@ -63,6 +63,7 @@ def test_keys_of_the_log(run: tuple[Path, Tables]) -> None:
     assert {
         "train/loss",
         "val/loss",
+        "val/loss_mismatched",
         "val/loss_receiver",
         "gate/open_fraction",
         "gate/temperature",
@@ -125,6 +126,6 @@ def test_the_bar_has_short_names(models: Path, tmp_path: Path, capsys: pytest.Ca
     bar = Progress()
     run = trainer(tmp_path, 2)
     run.callbacks.append(bar)
-    run.fit(made, loader(made, [[1], [2]]), loader(made, [[3]]))
-    assert set(bar.get_metrics(run, made)) == {"loss", "val", "receiver", "open"}
+    run.fit(made, loader(made, [[1], [2]]), loader(made, [[3, 4]]))
+    assert set(bar.get_metrics(run, made)) == {"loss", "val", "other", "alone", "open"}
     assert "loss:" in capsys.readouterr().out

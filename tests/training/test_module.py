@@ -7,6 +7,8 @@ import lightning as L
 import pytest
 import torch
 
+from c2c_lightning.data.batch import TrainingBatch
+from c2c_lightning.data.swap import swap_sharers
 from c2c_lightning.training.module import C2CModule
 from tests.training.runs import Losses, batch, loader, module, trainer
 
@@ -90,6 +92,29 @@ def test_validation_losses(models: Path, tmp_path: Path) -> None:
     assert result["val/loss"] == pytest.approx(fused, rel=1e-6)
     assert result["val/loss_receiver"] == pytest.approx(alone, rel=1e-6)
     assert abs(fused - alone) > 1e-3
+
+
+def test_a_neighbours_cache(models: Path, tmp_path: Path) -> None:
+    """Each row's sharer reads the next row: as if the sharer had been given that conversation."""
+    made = module(models, token_alignment="span")
+    made.configure_model()
+    result = trainer(tmp_path, 1).validate(made, loader(made, [[1, 2, 3], [4]]), verbose=False)[0]
+    made.eval()
+    with torch.no_grad():
+        losses, tokens = 0.0, 0
+        for own, other in ((1, 2), (2, 3), (3, 1)):
+            row, donor = batch(made, [own]), batch(made, [other])
+            prompt = swap_sharers(row.prompt, donor.prompt)
+            losses += float(made.model.response_loss(TrainingBatch(prompt, row.response_ids, row.response_mask)))
+            tokens += int(row.response_mask.sum())
+    assert result["val/loss_mismatched"] == pytest.approx(losses / tokens, rel=1e-6)  # row 4 has no neighbour
+    assert abs(result["val/loss_mismatched"] - result["val/loss"]) > 1e-4
+
+
+def test_rows_without_neighbours(models: Path, tmp_path: Path) -> None:
+    made = module(models)
+    result = trainer(tmp_path, 1).validate(made, loader(made, [[1], [2]]), verbose=False)[0]
+    assert set(result) == {"val/loss", "val/loss_receiver"}
 
 
 def receiver_loss(made: C2CModule, row: object) -> torch.Tensor:

@@ -12,6 +12,8 @@ from c2c_lightning.training.callbacks.access import is_trial, model_of
 
 logger = logging.getLogger(__name__)
 
+_LOSSES = {"val/loss": "o-", "val/loss_mismatched": "x:", "val/loss_receiver": "--"}
+
 
 class RunPicture(Callback):
     """Draws the losses of the run and the final gates into one PNG."""
@@ -20,7 +22,7 @@ class RunPicture(Callback):
         """Draw to `path`."""
         self.path = Path(path)
         self._train: list[tuple[int, Tensor]] = []
-        self._validation: list[tuple[int, float, float]] = []
+        self._validation: list[tuple[int, dict[str, float]]] = []
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         """Keep the loss on its device; nothing waits for it."""
@@ -32,8 +34,8 @@ class RunPicture(Callback):
         """Keep the validation losses."""
         metrics = trainer.callback_metrics
         if not trainer.sanity_checking and "val/loss" in metrics:
-            losses = float(metrics["val/loss"]), float(metrics["val/loss_receiver"])
-            self._validation.append((trainer.global_step, *losses))
+            losses = {name: float(metrics[name]) for name in _LOSSES if name in metrics}
+            self._validation.append((trainer.global_step, losses))
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw, from one process."""
@@ -50,10 +52,10 @@ class RunPicture(Callback):
         figure = Figure(figsize=(10, 4), layout="constrained")
         curve, gates = figure.subplots(1, 2)
         curve.plot([s for s, _ in self._train], [float(v) for _, v in self._train], lw=0.8, label="train/loss")
-        if self._validation:
-            steps, fused, alone = zip(*self._validation, strict=True)
-            curve.plot(steps, fused, "o-", label="val/loss")
-            curve.plot(steps, alone, "--", label="val/loss_receiver")
+        for name, style in _LOSSES.items():
+            points = [(step, losses[name]) for step, losses in self._validation if name in losses]
+            if points:
+                curve.plot(*zip(*points, strict=True), style, label=name)
         curve.set(xlabel="optimizer step", ylabel="loss (nats per token)", yscale="log")
         curve.legend()
         for number, sharer in enumerate(logits):

@@ -9,15 +9,21 @@ from rich.progress import BarColumn
 
 from c2c_lightning.training.callbacks.access import is_log_step
 
-# A line has room for four short names; the logs have the full ones.
-_SHORT = {"train/loss": "loss", "val/loss": "val", "val/loss_receiver": "receiver", "gate/open_fraction": "open"}
+# A line has room for a few short names; the logs have the full ones.
+_SHORT = {
+    "train/loss": "loss",
+    "val/loss": "val",
+    "val/loss_mismatched": "other",
+    "val/loss_receiver": "alone",
+    "gate/open_fraction": "open",
+}
 
 
 class Progress(RichProgressBar):
     """Lightning's bar with short names, and with values read as often as they are logged: reading waits for the device.
 
-    `loss` is the training loss, `val` the validation loss, `receiver` that of the receiver alone, `open` the share of
-    gates that are open.
+    `loss` is the training loss, `val` the validation loss, `other` that with another row's cache, `alone` that of the
+    receiver alone, `open` the share of gates that are open.
     """
 
     def __init__(self) -> None:
