@@ -9,6 +9,8 @@ import torch
 from lightning import LightningModule
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.plugins.precision import MixedPrecision
+from lightning.pytorch.utilities import GradClipAlgorithmType
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
@@ -190,6 +192,24 @@ class C2CModule(LightningModule):
             if parameter.grad is not None:
                 parameter.grad.mul_(scale)
         self._window_tokens = None
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip as Lightning does, and a fused optimizer's gradients in bf16-mixed too.
+
+        Lightning refuses fused optimizers in every mixed precision, because they undo the scale of the loss themselves,
+        after clipping. Only float16 has such a scale.
+        """
+        plugin = self.trainer.precision_plugin
+        if isinstance(plugin, MixedPrecision) and plugin.scaler is None:
+            algorithm = GradClipAlgorithmType(gradient_clip_algorithm or "norm")
+            super(MixedPrecision, plugin).clip_gradients(optimizer, gradient_clip_val or 0.0, algorithm)
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def validation_step(self, batch: TrainingBatch, batch_idx: int) -> None:
         """Losses with fusion, with another row's cache, and of the receiver alone, on the same tokens."""

@@ -46,7 +46,7 @@ def module(
     """
 
     def optimizer(parameters: Any) -> Any:
-        return SGD(parameters, lr=lr) if plain else AdamW(parameters, lr=lr, weight_decay=0.01)
+        return SGD(parameters, lr=lr) if plain else AdamW(parameters, lr=lr, weight_decay=0.01, fused=True)
 
     return C2CModule(
         LMSpec(str(models / "receiver")),

@@ -6,6 +6,7 @@ from pathlib import Path
 import lightning as L
 import pytest
 import torch
+from torch.nn.utils import get_total_norm
 
 from c2c_lightning.training.module import C2CModule
 from tests.training.runs import Losses, loader, module, trainer
@@ -44,6 +45,17 @@ def test_types(precision: str, dtype: str, models: Path, tmp_path: Path, exact: 
     }
     assert losses == pytest.approx(exact[1], rel=0.05)
     assert losses != exact[1]
+
+
+def test_clipping_with_a_fused_optimizer(models: Path, tmp_path: Path) -> None:
+    """The default AdamW is fused, and Lightning alone refuses to clip its gradients in mixed precision."""
+    norms = {}
+    for clip in (1e-9, None):
+        made = module(models, gate_noise="none")
+        trainer(tmp_path, 1, precision="bf16-mixed", gradient_clip_val=clip).fit(made, loader(made, [[1, 2]]))
+        norms[clip] = float(get_total_norm([p.grad for p in made.model.fuser.parameters() if p.grad is not None]))
+    assert norms[1e-9] == pytest.approx(1e-9, rel=1e-3)
+    assert norms[None] > 1e-3
 
 
 def test_float32_weights_keep_steps_that_bfloat16_loses(
