@@ -281,7 +281,24 @@ class TrainingBatch:
         """Number of examples."""
         return len(self.response_ids)
 
+    @cached_property
+    def supervised(self) -> Tensor:
+        """Places of the supervised tokens in the flattened (batch, response).
+
+        How many there are is known where the batch is made; on a GPU the question would be a wait.
+        """
+        return places_of(self.response_mask)
+
     def to(self, device: torch.device | str) -> "TrainingBatch":
-        """The same batch on another device."""
+        """The same batch on another device, what a step would have to wait for made before the move."""
+        if self.response_ids.device == torch.device(device):
+            return self
         prompt, ids, mask = self.prompt.to(device), self.response_ids.to(device), self.response_mask.to(device)
-        return TrainingBatch(prompt, ids, mask)
+        moved = TrainingBatch(prompt, ids, mask)
+        moved.__dict__["supervised"] = self.supervised.to(device, non_blocking=True)
+        return moved
+
+
+def places_of(mask: Tensor) -> Tensor:
+    """Where a mask holds, in its flattened form."""
+    return mask.flatten().nonzero()[:, 0]

@@ -192,11 +192,11 @@ class C2CModel(Conversing, nn.Module):
 
     def response_loss(self, batch: TrainingBatch, active_sharers: Sequence[int] | None = None) -> Tensor:
         """Summed cross-entropy of the supervised response tokens; nothing is computed that it does not need."""
-        prompt, ids, mask = self._placed(batch.prompt), batch.response_ids, batch.response_mask
-        ids, mask = ids.to(self.receiver.device), mask.to(self.receiver.device)
-        sharer_kv = self.prefill_sharers(prompt, active_sharers)
+        batch = batch.to(self.receiver.device)
+        sharer_kv = self.prefill_sharers(batch.prompt, active_sharers)
         # Nothing is predicted at the last response token, so it is not run.
-        return self._response(prompt, sharer_kv, ids[:, :-1], mask[:, :-1]).summed_loss(self.receiver, ids, mask)
+        ids, mask = batch.response_ids[:, :-1], batch.response_mask[:, :-1]
+        return self._response(batch.prompt, sharer_kv, ids, mask).summed_loss(self.receiver, batch)
 
     def _response(self, prompt: PromptBatch, sharer_kv: SharerKV, ids: Tensor, mask: Tensor) -> Response:
         """The responses behind their fused prompts."""

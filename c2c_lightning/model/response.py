@@ -1,6 +1,6 @@
 """The receiver over what follows the last fusion span: the rest of the prompt, then the response (paper, Eq. 4)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers.cache_utils import Cache
 
-from c2c_lightning.data.batch import TokenBatch, positions_of
+from c2c_lightning.data.batch import TokenBatch, TrainingBatch, places_of, positions_of
 from c2c_lightning.kv.cache import NewEntries, edited_prefix_cache, prefix_cache
 from c2c_lightning.kv.layer import LayerStack
 from c2c_lightning.kv.row_groups import row_groups
@@ -63,48 +63,46 @@ class Response:
         logits: Tensor = receiver.model(**self._inputs(rows, 0, self.ids.shape[1])).logits
         return logits
 
-    def summed_loss(self, receiver: FrozenLM, targets: Tensor, supervised: Tensor) -> Tensor:
-        """Summed cross-entropy of supervised tokens; the output head runs for these only.
+    def summed_loss(self, receiver: FrozenLM, batch: TrainingBatch) -> Tensor:
+        """Summed cross-entropy of the supervised tokens; the output head runs for these only.
 
         Args:
             receiver: the model that answers.
-            targets: (batch, n + 1), the tokens after the last prompt token and after each of `ids`.
-            supervised: (batch, n + 1), which of them count.
+            batch: what comes after the last prompt token and after each of `ids`, and which of it counts.
         """
         losses = []
-        for rows, begin, length in self._groups(receiver, supervised):
-            inputs = self._inputs(rows, begin, length)
-            keep, wanted = supervised.index_select(0, rows)[:, : length + 1], targets.index_select(0, rows)
-            wanted = wanted[:, : length + 1][keep]
+        for group in self._groups(receiver, batch):
+            inputs = self._inputs(group.rows, group.begin, group.length)
+            columns = group.length + 1
+            wanted = batch.response_ids.index_select(0, group.rows)[:, :columns].flatten().index_select(0, group.places)
             if receiver.head is not None:
-                hidden = receiver.model.base_model(**inputs).last_hidden_state[:, -1 - length :]
-                losses.append(receiver.head.summed_loss(hidden[keep], wanted))
+                hidden = receiver.model.base_model(**inputs).last_hidden_state[:, -columns:]
+                losses.append(receiver.head.summed_loss(hidden.flatten(0, 1).index_select(0, group.places), wanted))
             else:
-                width = inputs["input_ids"].shape[1]
-                inputs["logits_to_keep"] = F.pad(keep, (width - length - 1, 0))
+                keep = batch.response_mask.index_select(0, group.rows)[:, :columns]
+                inputs["logits_to_keep"] = F.pad(keep, (inputs["input_ids"].shape[1] - columns, 0))
                 losses.append(summed_loss(receiver.model(**inputs).logits, wanted))
         return torch.stack(losses).sum()
 
-    def _groups(self, receiver: FrozenLM, supervised: Tensor) -> list[tuple[Tensor, int, int]]:
-        """Rows to run together: their numbers, the first prompt column that one of them needs, response tokens to run.
+    def _groups(self, receiver: FrozenLM, batch: TrainingBatch) -> Iterator["_Group"]:
+        """Rows to run together.
 
         On a GPU, where padding is cheap and a look at the lengths is a wait, all rows run together.
         """
         device, longest = self.ids.device, self.ids.shape[1]
         every = torch.arange(len(self.ids), device=device)
         if device.type != "cpu" or receiver.is_sharded:
-            return [(every, 0, longest)]
+            yield _Group(every, 0, longest, batch.supervised)
+            return
         # Up to the last token that is predicted, without itself; tokens before it that do not count are run too.
-        lengths = (supervised * torch.arange(longest + 1)).amax(1).tolist()
+        lengths = (batch.response_mask * torch.arange(longest + 1)).amax(1).tolist()
         rest = self.tokens.input_ids.shape[1] - self.prefix.num_tokens
         first = self.tokens.mask.long().argmax(1)
-        groups = []
-        for rows in row_groups([rest + length for length in lengths]):
-            index = every[torch.tensor(rows)]
+        for numbers in row_groups([rest + length for length in lengths]):
+            rows, length = every[torch.tensor(numbers)], max(lengths[row] for row in numbers)
             # The columns that run are never cut: what edits them counts from the first.
-            begin = min(int(first[index].min()), self.prefix.num_tokens)
-            groups.append((index, begin, max(lengths[row] for row in rows)))
-        return groups
+            begin = min(int(first[rows].min()), self.prefix.num_tokens)
+            yield _Group(rows, begin, length, places_of(batch.response_mask[rows, : length + 1]))
 
     def _inputs(self, rows: Tensor, begin: int, length: int) -> dict[str, Any]:
         """Arguments of a pass over some rows, with prompt columns from `begin` on and `length` response tokens."""
@@ -121,3 +119,20 @@ class Response:
             "past_key_values": self.prefix.cache(rows, begin),
             "use_cache": False,
         }
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Rows that run together.
+
+    Attributes:
+        rows: their numbers.
+        begin: the first prompt column that one of them needs.
+        length: response tokens to run.
+        places: the supervised tokens in their flattened (rows, length + 1).
+    """
+
+    rows: Tensor
+    begin: int
+    length: int
+    places: Tensor

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from c2c_lightning.data.batch import PromptBatch
+from c2c_lightning.data.batch import PromptBatch, TrainingBatch
 from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.fuser.packing import PackedKV, add_packed, pack
 from c2c_lightning.kv.layer import LayerKV, LayerStack
@@ -70,6 +70,23 @@ def test_moving_the_fuser_moves_all_that_is_not_tied_to_a_device() -> None:
     model = fused(frozen("qwen3", 0, "cpu"), free).to("meta")
     assert model.receiver.device == torch.device("cpu")
     assert free.device == next(model.fuser.parameters()).device == META
+
+
+@pytest.mark.parametrize("mode", ["prefill", "prompt"])
+def test_a_training_step_looks_at_no_value(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU a look at a value, or a choice of elements by a mask, is a wait; on `meta` it is an error."""
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: False)  # does not know `meta`
+    receiver = frozen("qwen3", 0)
+    assert receiver.head is not None  # found by trying, once, where values can be looked at
+    config = FuserConfig(hidden_dim=16, intermediate_dim=16, fusion_mode=mode)
+    model = C2CModel(receiver, [frozen("llama", 1)], config).train().to("meta")
+    prompt = prompts()
+    ids = torch.randint(3, 90, (len(prompt), 7))
+    supervised = torch.arange(7) < torch.randint(1, 8, (len(prompt), 1))
+    batch = TrainingBatch(prompt, ids, supervised).to("meta")
+    model.response_loss(batch).backward()
+    assert {p.grad.device for p in model.fuser.parameters() if p.grad is not None} == {META}
+    assert all(p.grad is not None for p in model.fuser.parameters())
 
 
 class FakeCuda:
