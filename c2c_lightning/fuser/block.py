@@ -23,18 +23,24 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(layers, tokens, dim) to the same shape."""
-        update: Tensor = self.dropout(self._lean(x) if _is_lean(x) else self.w2(F.gelu(self.w1(self.norm(x)))))
-        return x + update
+        if not _is_chosen_elsewhere(x):
+            scale, w1, w2 = self.norm.weight, self.w1.weight, self.w2.weight
+            if torch.is_grad_enabled():
+                update: Tensor = _LeanUpdate.apply(x, scale, w1, w2)  # type: ignore[no-untyped-call]
+                return x + self.dropout(update)
+            if not self.training:
+                return torch.baddbmm(x, torch.ops.aten.gelu_(_inner(x, scale, w1)), w2)
+        return x + self.dropout(self.w2(F.gelu(self.w1(self.norm(x)))))
 
-    def _lean(self, x: Tensor) -> Tensor:
-        update: Tensor = _LeanUpdate.apply(x, self.norm.weight, self.w1.weight, self.w2.weight)  # type: ignore[no-untyped-call]
-        return update
+
+def _is_chosen_elsewhere(x: Tensor) -> bool:
+    """Whether autocast chooses the types, or a compiler the kernels."""
+    return torch.is_autocast_enabled(x.device.type) or torch.compiler.is_compiling()
 
 
-def _is_lean(x: Tensor) -> bool:
-    """Whether little is kept for the way back: not in types that autocast chooses, nor where a compiler decides."""
-    chooses = torch.is_autocast_enabled(x.device.type) or torch.compiler.is_compiling()
-    return torch.is_grad_enabled() and not chooses
+def _inner(x: Tensor, scale: Tensor, w1: Tensor) -> Tensor:
+    """What goes into the gelu, (layers, tokens, inner)."""
+    return torch.bmm(normalised(x)[0].mul_(scale), w1)
 
 
 class _LeanUpdate(torch.autograd.Function):
@@ -46,7 +52,7 @@ class _LeanUpdate(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, w1: Tensor, w2: Tensor) -> Tensor:
-        inner = normalised(x)[0].mul_(scale) @ w1
+        inner = _inner(x, scale, w1)
         ctx.save_for_backward(x, scale, w1, w2, inner)
         return torch.bmm(F.gelu(inner), w2)
 

@@ -31,6 +31,11 @@ def test_outputs_and_gradients_are_those_of_the_plain_block(tokens: int) -> None
     inputs = (x, *block.parameters())
     ours, expected = (torch.autograd.grad(y, inputs, seed) for y in (block(x), _plain(block, x)))
     torch.testing.assert_close(ours, expected)
+    for without_gradients in (block.train(), block.eval()):
+        whole, before = _plain(block, x), x.detach().clone()
+        with torch.no_grad():
+            torch.testing.assert_close(without_gradients(x), whole)
+        assert torch.equal(x, before)
 
 
 def test_gradients_are_those_of_finite_differences() -> None:
