@@ -129,7 +129,9 @@ def _scored(options: Sequence[Sequence[Sequence[int]]], logits: Tensor, chosen: 
 def score_fused_options(
     model: C2CModel, prompt: PromptBatch, sharer_kv: SharerKV, options: Sequence[Sequence[Sequence[int]]]
 ) -> list[OptionScores]:
-    """Log-probabilities of options where fusing goes on in the pass that reads them, so that no cache can be shared.
+    """Log-probabilities of options where fusing goes on in the pass that reads them.
+
+    Each prompt is fused once for all its options, unless their own tokens are fused too.
 
     Args:
         model: the fused model.
@@ -143,8 +145,11 @@ def score_fused_options(
     ids, mask = _right_padded([ids for _, ids in flat], device)
     model.receiver.check_length(prompt.num_receiver_tokens + ids.shape[1])
     prompts, run, real = prompt.select(rows), ids[:, :-1], mask[:, :-1]
-    kv = [None if stack is None else repeat_kv(stack, rows) for stack in sharer_kv]
-    prefix = model.mode.response_prefix(model, prompts, kv, run, real)
+    if model.mode.reads_response:
+        kv = [None if stack is None else repeat_kv(stack, rows) for stack in sharer_kv]
+        prefix = model.mode.response_prefix(model, prompts, kv, run, real)
+    else:
+        prefix = model.mode.response_prefix(model, prompt, sharer_kv, run, real).rows(rows)
     logits = Response(prompts.receiver, prefix, run, real).logits(model.receiver)[:, -ids.shape[1] :]
     return _scored(options, logits[mask].float(), ids[mask])
 

@@ -26,11 +26,14 @@ class Block(nn.Module):
         if not _is_chosen_elsewhere(x):
             scale, w1, w2 = self.norm.weight, self.w1.weight, self.w2.weight
             if torch.is_grad_enabled():
-                update: Tensor = _LeanUpdate.apply(x, scale, w1, w2)  # type: ignore[no-untyped-call]
-                return x + self.dropout(update)
+                return x + self._dropped(_LeanUpdate.apply(x, scale, w1, w2))  # type: ignore[no-untyped-call]
             if not self.training:
                 return torch.baddbmm(x, torch.ops.aten.gelu_(_inner(x, scale, w1)), w2)
-        return x + self.dropout(self.w2(F.gelu(self.w1(self.norm(x)))))
+        return x + self._dropped(self.w2(F.gelu(self.w1(self.norm(x)))))
+
+    def _dropped(self, update: Tensor) -> Tensor:
+        dropped: Tensor = self.dropout(update)
+        return dropped
 
 
 def _is_chosen_elsewhere(x: Tensor) -> bool:

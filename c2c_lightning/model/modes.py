@@ -27,6 +27,9 @@ class FusionMode(Protocol):
     reads_whole_prompt: bool
     """Whether sharers run over their last prompt token too."""
 
+    reads_response: bool
+    """Whether the response's tokens are fused too, so that what it goes on from depends on them."""
+
     def rounds(self, prompt: PromptBatch, config: FuserConfig) -> tuple[FusionRound, ...]:
         """What is fused together, in order, and up to where the receiver reads before."""
         ...
@@ -54,6 +57,7 @@ class PrefillFusion:
     """The paper: prompt tokens in fusion spans, never the last one; all else is computed on the fused cache."""
 
     reads_whole_prompt = False
+    reads_response = False
 
     def rounds(self, prompt: PromptBatch, config: FuserConfig) -> tuple[FusionRound, ...]:
         """As `FusionMode.rounds`, by the configured order of spans."""
@@ -109,6 +113,7 @@ class DecodeFusion:
     """
 
     reads_whole_prompt = True
+    reads_response = True
 
     def rounds(self, prompt: PromptBatch, config: FuserConfig) -> tuple[FusionRound, ...]:
         """As `FusionMode.rounds`: nothing is read on fused entries."""

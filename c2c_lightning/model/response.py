@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -35,10 +36,20 @@ class Prefix:
         """Its length, padding included."""
         return self.entries[0].num_tokens
 
+    def rows(self, rows: Tensor) -> "Prefix":
+        """That of some rows, in any order and number: several responses to one prompt."""
+        edit = None if self.edit is None else partial(_edit_of, self.edit, rows)
+        return Prefix([layer.rows(rows) for layer in self.entries], edit)
+
     def cache(self, rows: Tensor, begin: int = 0) -> Cache:
         """A cache to be read, never written, of some rows and of the columns from `begin` on."""
         entries = [layer.tokens(begin).rows(rows) for layer in self.entries]
         return prefix_cache(entries) if self.edit is None else edited_prefix_cache(entries, self.edit(rows))
+
+
+def _edit_of(edit: Callable[[Tensor], NewEntries], chosen: Tensor, rows: Tensor) -> NewEntries:
+    """What `edit` makes of the rows of a choice of rows."""
+    return edit(chosen[rows])
 
 
 @dataclass(frozen=True)

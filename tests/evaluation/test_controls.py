@@ -176,3 +176,13 @@ def test_option_scores_are_those_of_the_teacher_forced_pass(fusion_mode: Any, qu
             ids = torch.tensor([c2c.receiver.tokenizer(text, add_special_tokens=False)["input_ids"]])
             loss = c2c(c2c.encode([question]), ids).loss.detach()
             assert value == pytest.approx(-float(loss) * ids.shape[1], abs=1e-4)
+
+
+@pytest.mark.parametrize(("fusion_mode", "per_question"), [("prefill", 1), ("prompt", 1), ("decode", 2)])
+def test_a_prompt_is_fused_once_for_all_options(fusion_mode: Any, per_question: int, questions: Any) -> None:
+    """Unless the options themselves are fused: then each is a text of its own."""
+    c2c, batches = fused_pair(), []
+    c2c.fuser.config = replace(c2c.fuser.config, fusion_mode=fusion_mode)
+    c2c.fuser.register_forward_pre_hook(lambda fuser, inputs: batches.append(len(inputs[0][0].keys)))
+    C2CResponder(c2c).score(questions, [["Velmora", "the river"]] * len(questions))
+    assert set(batches) == {per_question * len(questions)}
