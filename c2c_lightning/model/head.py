@@ -66,13 +66,18 @@ class _ChunkedLoss(torch.autograd.Function):
         grads: list[Tensor] = []
         for part, wanted in zip(hidden.detach().split(step), targets.split(step), strict=True):
             logits = head.logits(part)
-            log_p = F.log_softmax(logits, -1, dtype=total.dtype)
-            total -= log_p.gather(1, wanted[:, None]).sum()
+            slope = None if head.cap is None else 1 - (logits / head.cap) ** 2
+            # Softmax in place: a second tensor of this size would be the largest of the step.
+            p = logits.to(total.dtype)
+            p -= p.amax(-1, keepdim=True)
+            chosen = p.gather(1, wanted[:, None])
+            mass = p.exp_().sum(-1, keepdim=True)
+            total += (mass.log() - chosen).sum()
             if ctx.needs_input_grad[0]:
-                grad = log_p.exp_()
+                grad = p.div_(mass)
                 grad[torch.arange(len(wanted), device=wanted.device), wanted] -= 1
-                if head.cap is not None:
-                    grad.mul_(1 - (logits / head.cap) ** 2)
+                if slope is not None:
+                    grad.mul_(slope)
                 grads.append(grad.to(head.linear.weight.dtype) @ head.linear.weight)
         ctx.save_for_backward(*([torch.cat(grads)] if grads else []))
         return total
