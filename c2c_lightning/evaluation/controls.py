@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from c2c_lightning.baselines.c2c import C2CResponder
+from c2c_lightning.baselines.c2c import C2CResponder, SomeSharers
 from c2c_lightning.baselines.likelihood import OptionScores
 from c2c_lightning.baselines.single import ReceiverOnly
 from c2c_lightning.baselines.views import ViewOf, plain_view
@@ -187,6 +187,13 @@ class ReceiverInSteps(ReceiverOnly):
             if end > kv[0].num_tokens:
                 kv = model.prefill_receiver(prompt, kv, end)
         return kv
+
+    def score(self, conversations: Sequence[Conversation], options: Sequence[Sequence[str]]) -> list[OptionScores]:
+        """Log-probability of each option, in the passes of C2C without any sharer."""
+        if not self.fused.model.mode.reads_whole_prompt:
+            return super().score(conversations, options)
+        fused = self.fused
+        return SomeSharers(fused.model, (), fused.view, self.name, self.measure_latency).score(conversations, options)
 
 
 class GatesClosed(C2CResponder):
