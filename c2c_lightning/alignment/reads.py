@@ -103,3 +103,13 @@ def span_ends(reads: Tensor, real: Tensor) -> Tensor:
     # The nearest change at or after each column, looked up from the right.
     end = torch.where(changes, column + 1, tokens)
     return end.flip(-1).cummin(-1).values.flip(-1)
+
+
+def share_of(index: Tensor, share: float, side: str) -> Tensor:
+    """A source index, (batch, tokens), with a part of its entries left."""
+    reads = index >= 0
+    count = reads.sum(1, keepdim=True)
+    kept = (count * share).round()
+    rank = reads.cumsum(1)  # 1 for a row's first fused token
+    is_kept = rank <= kept if side == "former" else rank > count - kept
+    return index.masked_fill(~is_kept, -1)

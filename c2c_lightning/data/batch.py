@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from c2c_lightning.alignment.reads import FusionRound, Read, span_ends
+from c2c_lightning.alignment.reads import FusionRound, Read, share_of, span_ends
 from c2c_lightning.errors import PromptError
 
 
@@ -190,7 +190,7 @@ class PromptBatch:
         """
         if not 0 <= share <= 1:
             raise PromptError(f"the share of the prompt that is fused is {share}, but must lie in [0, 1].")
-        sharers = tuple(replace(s, source_index=_share_of(s.index, share, side)) for s in self.sharers)
+        sharers = tuple(replace(s, source_index=share_of(s.index, share, side)) for s in self.sharers)
         return PromptBatch(self.receiver, sharers)
 
     def without(self, columns: Sequence[int]) -> "PromptBatch":
@@ -245,16 +245,6 @@ class PromptBatch:
         reads = [Read.join([fusion.reads[n] for fusion in rounds]) for n in range(len(self.sharers))]
         ends = sorted(set(row_end.tolist()) - {0})
         return tuple(FusionRound.of(end, [read.where(row_end[read.row] == end) for read in reads]) for end in ends)
-
-
-def _share_of(index: Tensor, share: float, side: str) -> Tensor:
-    """A source index, (batch, tokens), with a part of its entries left."""
-    reads = index >= 0
-    count = reads.sum(1, keepdim=True)
-    kept = (count * share).round()
-    rank = reads.cumsum(1)  # 1 for a row's first fused token
-    is_kept = rank <= kept if side == "former" else rank > count - kept
-    return index.masked_fill(~is_kept, -1)
 
 
 class TrainingBatch:
