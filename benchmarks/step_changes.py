@@ -20,6 +20,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+import torch.nn.functional as F
 import yaml
 from rich.console import Console
 from rich.progress import track
@@ -34,16 +35,19 @@ from c2c_lightning.data.batch import TrainingBatch
 from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.kv.cache import Prefill
 from c2c_lightning.model.c2c import C2CModel
+from c2c_lightning.model.frozen import FrozenLM
 
 PAIR = Path(__file__).parents[1] / "configs" / "bench" / "pair" / "small.yaml"
 
 
-def _one_group(lengths: Sequence[int], pass_cost: int = 0) -> list[list[int]]:
-    return [[row for row, length in enumerate(lengths) if length]]
-
-
 def _all_logits(self: C2CModel, batch: TrainingBatch) -> torch.Tensor:
-    return self(batch.prompt, batch.response_ids, batch.response_mask).loss * batch.response_mask.sum()
+    logits = self(batch.prompt, batch.response_ids, batch.response_mask).logits[:, :-1]
+    wanted = batch.response_ids.masked_fill(~batch.response_mask, -100)
+    return F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="sum")
+
+
+def _keep_all(x: torch.Tensor) -> bool:
+    return True
 
 
 @contextmanager
@@ -52,21 +56,14 @@ def _without_early_end() -> Iterator[None]:
         yield
 
 
-@contextmanager
-def _with_padding() -> Iterator[None]:
-    with (
-        patch("c2c_lightning.kv.row_groups.row_groups", _one_group),
-        patch("c2c_lightning.model.response.row_groups", _one_group),
-    ):
-        yield
-
-
 #: Each saving, and the step without it.
 SAVINGS: dict[str, Callable[[], Any]] = {
-    "rows of like length run together": _with_padding,
+    "rows run as one, without padding": lambda: patch.object(FrozenLM, "runs_packed", False),
     "prefills end at the last keys and values": _without_early_end,
     "output head for supervised tokens, in chunks": lambda: patch.object(C2CModel, "response_loss", _all_logits),
-    "norms and gelus computed again, not kept": lambda: patch("c2c_lightning.fuser.block._is_lean", lambda x: False),
+    "norms and gelus computed again, not kept": lambda: patch(
+        "c2c_lightning.fuser.block._is_chosen_elsewhere", lambda x: True
+    ),
     "AdamW in one pass": lambda: patch("c2c_lightning.bench.train_step.AdamW", _plain_adamw),
 }
 

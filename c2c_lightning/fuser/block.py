@@ -1,5 +1,6 @@
 """The block that all parts of a fuser are made of."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -8,6 +9,9 @@ from torch import Tensor, nn
 
 from c2c_lightning.fuser.rms_norm import StackedRMSNorm, normalised
 from c2c_lightning.fuser.stacked import StackedLinear
+
+#: Numbers that a processor works on at a time where it has caches: 2 MiB in float32.
+CACHED = 2**19
 
 
 class Block(nn.Module):
@@ -23,13 +27,15 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(layers, tokens, dim) to the same shape."""
-        if not _is_chosen_elsewhere(x):
-            scale, w1, w2 = self.norm.weight, self.w1.weight, self.w2.weight
-            if torch.is_grad_enabled():
-                return x + self._dropped(_LeanUpdate.apply(x, scale, w1, w2))  # type: ignore[no-untyped-call]
-            if not self.training:
-                return torch.baddbmm(x, torch.ops.aten.gelu_(_inner(x, scale, w1)), w2)
-        return x + self._dropped(self.w2(F.gelu(self.w1(self.norm(x)))))
+        if _is_chosen_elsewhere(x):
+            return x + self._dropped(self.w2(F.gelu(self.w1(self.norm(x)))))
+        weights = self.norm.weight, self.w1.weight, self.w2.weight
+        if self.training and self.dropout.p:
+            return x + self._dropped(_Lean.apply(x, *weights, False))  # type: ignore[no-untyped-call]
+        if not torch.is_grad_enabled():
+            return _run(x, *weights, is_added=True)
+        whole: Tensor = _Lean.apply(x, *weights, True)  # type: ignore[no-untyped-call]
+        return whole
 
     def _dropped(self, update: Tensor) -> Tensor:
         dropped: Tensor = self.dropout(update)
@@ -38,37 +44,61 @@ class Block(nn.Module):
 
 def _is_chosen_elsewhere(x: Tensor) -> bool:
     """Whether autocast chooses the types, or a compiler the kernels."""
-    return torch.is_autocast_enabled(x.device.type) or torch.compiler.is_compiling()
+    kind = x.device.type
+    has_autocast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    return has_autocast or torch.compiler.is_compiling()
 
 
-def _inner(x: Tensor, scale: Tensor, w1: Tensor) -> Tensor:
-    """What goes into the gelu, (layers, tokens, inner)."""
-    return torch.bmm(normalised(x)[0].mul_(scale), w1)
+def _visits(x: Tensor) -> Iterator[slice]:
+    """Layers to work on at a time: all at once, but on a CPU only as many as stay in its cache."""
+    layers, tokens, dim = x.shape
+    step = max(1, CACHED // max(1, tokens * dim)) if x.device.type == "cpu" else layers
+    return (slice(begin, begin + step) for begin in range(0, layers, step))
 
 
-class _LeanUpdate(torch.autograd.Function):
-    """`w2(gelu(w1(rmsnorm(x))))`; of each token only its input and what goes into the gelu are kept.
+def _run(x: Tensor, scale: Tensor, w1: Tensor, w2: Tensor, is_added: bool, into_gelu: Tensor | None = None) -> Tensor:
+    """The update `w2(gelu(w1(rmsnorm(x))))`, or with `is_added` the block; `into_gelu` is filled on the way."""
+    out = torch.empty_like(x)
+    for n in _visits(x):
+        kept = None if into_gelu is None else into_gelu[n]
+        inner = F.gelu(torch.bmm(normalised(x[n])[0].mul_(scale[n]), w1[n], out=kept))
+        if is_added:
+            torch.baddbmm(x[n], inner, w2[n], out=out[n])
+        else:
+            torch.bmm(inner, w2[n], out=out[n])
+    return out
+
+
+class _Lean(torch.autograd.Function):
+    """`_run`; of each token only its input and what goes into the gelu are kept.
 
     Norm and gelu are computed again on the way back: next to the products they cost nothing, and what autograd would
     keep of them is most of a fuser's memory.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: Tensor, w1: Tensor, w2: Tensor) -> Tensor:
-        inner = _inner(x, scale, w1)
-        ctx.save_for_backward(x, scale, w1, w2, inner)
-        return torch.bmm(F.gelu(inner), w2)
+    def forward(ctx: Any, x: Tensor, scale: Tensor, w1: Tensor, w2: Tensor, is_added: bool) -> Tensor:
+        into_gelu = x.new_empty(*x.shape[:2], w1.shape[-1])
+        ctx.save_for_backward(x, scale, w1, w2, into_gelu)
+        ctx.is_added = is_added
+        return _run(x, scale, w1, w2, is_added, into_gelu)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, ...]:
-        x, scale, w1, w2, inner = ctx.saved_tensors
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
+        x, scale, w1, w2, into_gelu = ctx.saved_tensors
         (grad,) = grads
-        of_w2 = F.gelu(inner).mT @ grad
-        of_inner = torch.ops.aten.gelu_backward(grad @ w2.mT, inner)
-        unit, factor = normalised(x)
-        # Both from one product: the scale stands between the tokens and w1.
-        of_scaled_w1 = unit.mT @ of_inner
-        of_scale = torch.linalg.vecdot(w1, of_scaled_w1).unsqueeze(1)
-        of_unit = (of_inner @ w1.mT).mul_(scale)
-        along = torch.linalg.vecdot(of_unit, unit).div_(-x.shape[-1]).unsqueeze(-1)
-        return of_unit.addcmul_(unit, along).mul_(factor), of_scale, of_scaled_w1.mul_(scale.mT), of_w2
+        of_x, of_scale, of_w1, of_w2 = (torch.empty_like(tensor) for tensor in (x, scale, w1, w2))
+        for n in _visits(x):
+            torch.bmm(F.gelu(into_gelu[n]).mT, grad[n], out=of_w2[n])
+            of_inner = torch.ops.aten.gelu_backward(grad[n] @ w2[n].mT, into_gelu[n])
+            unit, factor = normalised(x[n])
+            # Both from one product: the scale stands between the tokens and w1.
+            of_scaled_w1 = unit.mT @ of_inner
+            of_scale[n] = torch.linalg.vecdot(w1[n], of_scaled_w1).unsqueeze(1)
+            torch.mul(of_scaled_w1, scale[n].mT, out=of_w1[n])
+            of_unit = torch.bmm(of_inner, w1[n].mT, out=of_x[n]).mul_(scale[n])
+            along = torch.linalg.vecdot(of_unit, unit).div_(-x.shape[-1]).unsqueeze(-1)
+            of_unit.addcmul_(unit, along).mul_(factor)
+            if ctx.is_added:
+                of_unit.add_(grad[n])
+        return of_x, of_scale, of_w1, of_w2, None

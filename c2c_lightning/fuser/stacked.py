@@ -24,3 +24,12 @@ class StackedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(layers, tokens, in) to (layers, tokens, out)."""
         return torch.bmm(x, self.weight) if self.bias is None else torch.baddbmm(self.bias, x, self.weight)
+
+
+class NarrowLinear(StackedLinear):
+    """A map to very few numbers, computed from its other side: products are slow whose last dimension is small."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(layers, tokens, in) to (layers, tokens, out)."""
+        assert self.bias is not None, "made with one"
+        return torch.baddbmm(self.bias.mT, self.weight.mT, x.mT).mT

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from c2c_lightning.fuser.block import Block
 from c2c_lightning.fuser.config import FuserConfig
-from c2c_lightning.fuser.stacked import StackedLinear
+from c2c_lightning.fuser.stacked import NarrowLinear
 
 
 class HeadWeighting(nn.Module):
@@ -15,7 +15,7 @@ class HeadWeighting(nn.Module):
         """Make it for `num_layers` receiver layers with `num_heads` KV heads."""
         super().__init__()
         self.block = Block(num_layers, config.hidden_dim, config.hidden_dim, config.dropout)
-        self.output = StackedLinear(num_layers, config.hidden_dim, num_heads)
+        self.output = NarrowLinear(num_layers, config.hidden_dim, num_heads)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(layers, tokens, hidden) to (layers, tokens, kv_heads, 1)."""

@@ -10,6 +10,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from c2c_lightning.errors import UnsupportedModelError
 from c2c_lightning.kv.layer import LayerKV, LayerStack
+from c2c_lightning.kv.packed import Rows
 
 
 class PrefixLayer(DynamicLayer):
@@ -19,8 +20,10 @@ class PrefixLayer(DynamicLayer):
     any number of times (activation checkpointing replays it), and the response's entries are not kept alive.
     """
 
-    def __init__(self, prefix: LayerKV | None) -> None:
+    def __init__(self, prefix: LayerKV | None, rows: Rows | None = None) -> None:
+        """Hold a prefix, (batch, kv_heads, prefix, head_dim); `rows` where the new entries of a batch lie in one."""
         super().__init__()  # type: ignore[no-untyped-call]
+        self.rows = rows
         if prefix is not None and prefix.num_tokens:
             self.keys, self.values = prefix.keys, prefix.values
             self.dtype, self.device, self.is_initialized = prefix.keys.dtype, prefix.keys.device, True
@@ -31,7 +34,10 @@ class PrefixLayer(DynamicLayer):
         """Prefix and new entries, (batch, kv_heads, prefix + new, head_dim) each."""
         if self.keys is None or self.values is None:
             return key_states, value_states
-        return torch.cat([self.keys, key_states], 2), torch.cat([self.values, value_states], 2)
+        return self._behind(self.keys, key_states), self._behind(self.values, value_states)
+
+    def _behind(self, prefix: Tensor, new: Tensor) -> Tensor:
+        return torch.cat([prefix, new], 2) if self.rows is None else self.rows.behind(prefix, new)
 
 
 class RecordingLayer(PrefixLayer):
@@ -74,13 +80,13 @@ class Prefill:
         self.model, self.num_layers, self.to_end = model, num_layers, to_end
 
     def run(
-        self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor, prefix: LayerStack | None = None
+        self, input_ids: Tensor, attention_mask: Tensor | None, position_ids: Tensor, prefix: LayerStack | None = None
     ) -> LayerStack:
         """Keys and values of new tokens.
 
         Args:
             input_ids: (batch, new).
-            attention_mask: (batch, prefix + new).
+            attention_mask: (batch, prefix + new); None where rows lie in one (`kv.packed`).
             position_ids: (batch, new).
             prefix: what came before, (batch, kv_heads, prefix, head_dim) in each layer.
 
@@ -120,8 +126,8 @@ NewEntries = Callable[[int, LayerKV], LayerKV]
 class EditedPrefixLayer(PrefixLayer):
     """A prefix layer whose new entries are edited before attention reads them."""
 
-    def __init__(self, prefix: LayerKV, number: int, edit: NewEntries) -> None:
-        super().__init__(prefix)
+    def __init__(self, prefix: LayerKV, number: int, edit: NewEntries, rows: Rows | None = None) -> None:
+        super().__init__(prefix, rows)
         self.number, self.edit = number, edit
 
     def update(
@@ -149,14 +155,14 @@ class EditedLayer(DynamicLayer):
         return super().update(new.keys, new.values)
 
 
-def edited_prefix_cache(kv: LayerStack, edit: NewEntries) -> Cache:
+def edited_prefix_cache(kv: LayerStack, edit: NewEntries, rows: Rows | None = None) -> Cache:
     """`prefix_cache` with edited new entries."""
-    return Cache(layers=[EditedPrefixLayer(layer, n, edit) for n, layer in enumerate(kv)])
+    return Cache(layers=[EditedPrefixLayer(layer, n, edit, rows) for n, layer in enumerate(kv)])
 
 
-def prefix_cache(kv: LayerStack) -> Cache:
+def prefix_cache(kv: LayerStack, rows: Rows | None = None) -> Cache:
     """A cache that is read and never grows: for training passes over a fused prefix."""
-    return Cache(layers=[PrefixLayer(layer) for layer in kv])
+    return Cache(layers=[PrefixLayer(layer, rows) for layer in kv])
 
 
 def dynamic_cache(kv: LayerStack) -> DynamicCache:

@@ -1,8 +1,8 @@
 """A frozen receiver, frozen sharers and a fuser as one model (paper, Eq. 3 and 4)."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Self
@@ -17,6 +17,7 @@ from c2c_lightning.export.description import TrainingRecord
 from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.fuser.fuser import Fuser
 from c2c_lightning.kv.layer import LayerStack, SharerKV
+from c2c_lightning.kv.packed import is_left_padded
 from c2c_lightning.model.conversing import Conversing
 from c2c_lightning.model.frozen import FrozenLM
 from c2c_lightning.model.fused_prompt import FusedPrompt
@@ -36,11 +37,17 @@ class C2COutput:
 
     Attributes:
         loss: mean cross-entropy over the supervised response tokens.
-        logits: (batch, 1 + response, vocab), at the last prompt token and at each response token.
+        make_logits: computes the logits; a loss needs none where nothing is supervised.
     """
 
     loss: Tensor
-    logits: Tensor
+    make_logits: Callable[[], Tensor] = field(repr=False)
+
+    @cached_property
+    def logits(self) -> Tensor:
+        """(batch, 1 + response, vocab), at the last prompt token and at each response token; made when asked for."""
+        with torch.set_grad_enabled(self.loss.requires_grad):
+            return self.make_logits()
 
 
 class C2CModel(Conversing, nn.Module):
@@ -182,26 +189,41 @@ class C2CModel(Conversing, nn.Module):
         """
         response_ids = response_ids.to(self.receiver.device)
         mask = torch.ones_like(response_ids) if response_mask is None else response_mask.to(response_ids)
-        prompt = self._placed(prompt)
-        sharer_kv = self.prefill_sharers(prompt, active_sharers)
-        logits = self._response(prompt, sharer_kv, response_ids, mask).logits(self.receiver)
-        logits = logits[:, -1 - response_ids.shape[1] :]
-        supervised = mask.bool()
-        loss = summed_loss(logits[:, :-1][supervised], response_ids[supervised]) / supervised.sum()
-        return C2COutput(loss, logits)
+        batch = TrainingBatch(self._placed(prompt), response_ids, mask.bool())
+        sharer_kv = self.prefill_sharers(batch.prompt, active_sharers)
+        response = self._response(batch.prompt, sharer_kv, response_ids, batch.response_mask, self._is_packed(batch))
+        columns, head = 1 + response_ids.shape[1], self.receiver.head
+        if head is None:
+            logits = response.logits(self.receiver)[:, -columns:]
+            loss = summed_loss(logits[:, :-1][batch.response_mask], response_ids[batch.response_mask])
+            return C2COutput(loss / len(batch.supervised), lambda: logits)
+        hidden = response.hidden(self.receiver)[:, -columns:]
+        supervised = hidden[:, :-1].flatten(0, 1).index_select(0, batch.supervised)
+        loss = head.summed_loss(supervised, response_ids.flatten().index_select(0, batch.supervised))
+        return C2COutput(loss / len(batch.supervised), lambda: head.logits(hidden))
 
     def response_loss(self, batch: TrainingBatch, active_sharers: Sequence[int] | None = None) -> Tensor:
         """Summed cross-entropy of the supervised response tokens; nothing is computed that it does not need."""
         batch = batch.to(self.receiver.device)
         sharer_kv = self.prefill_sharers(batch.prompt, active_sharers)
-        # Nothing is predicted at the last response token, so it is not run.
-        ids, mask = batch.response_ids[:, :-1], batch.response_mask[:, :-1]
-        return self._response(batch.prompt, sharer_kv, ids, mask).summed_loss(self.receiver, batch)
+        # Nothing is predicted at a row's last token, so it is not run; where all run together, at no row's.
+        is_packed = self._is_packed(batch)
+        ids, mask = batch.response_ids[:, :-1], batch.response_mask[:, 1:] if is_packed else batch.response_mask[:, :-1]
+        return self._response(batch.prompt, sharer_kv, ids, mask, is_packed).summed_loss(self.receiver, batch)
 
-    def _response(self, prompt: PromptBatch, sharer_kv: SharerKV, ids: Tensor, mask: Tensor) -> Response:
+    def _is_packed(self, batch: TrainingBatch) -> bool:
+        """Whether responses are run as one row: something is to be predicted at real tokens only."""
+        if not self.receiver.runs_packed:
+            return False
+        return is_left_padded(batch.prompt.receiver.mask) and is_left_padded(batch.response_mask.flip(1))
+
+    def _response(
+        self, prompt: PromptBatch, sharer_kv: SharerKV, ids: Tensor, mask: Tensor, is_packed: bool
+    ) -> Response:
         """The responses behind their fused prompts."""
         self.receiver.check_length(prompt.num_receiver_tokens + ids.shape[1])
-        return Response(prompt.receiver, self.mode.response_prefix(self, prompt, sharer_kv, ids, mask), ids, mask)
+        prefix = self.mode.response_prefix(self, prompt, sharer_kv, ids, mask)
+        return Response(prompt.receiver, prefix, ids, mask, is_packed)
 
     @classmethod
     def from_pretrained(

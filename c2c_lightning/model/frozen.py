@@ -19,7 +19,7 @@ from c2c_lightning.errors import ModelLoadError, PromptError, UnsupportedModelEr
 from c2c_lightning.kv.cache import Prefill
 from c2c_lightning.kv.geometry import KVGeometry, probe_geometry, refuse_unfusable
 from c2c_lightning.kv.layer import LayerKV, LayerStack
-from c2c_lightning.kv.row_groups import run_by_length
+from c2c_lightning.kv.packed import Packing, Rows, can_go_row_by_row, is_left_padded, row_by_row
 from c2c_lightning.model.head import OutputHead
 
 logger = logging.getLogger(__name__)
@@ -79,6 +79,14 @@ class FrozenLM:
         """Where its weights are."""
         device: torch.device = next(self.model.parameters()).device
         return device
+
+    @property
+    def runs_packed(self) -> bool:
+        """Whether ragged rows are run as one, see `kv.packed`.
+
+        On a CPU a look at the mask costs nothing and padding costs its tokens; on a GPU it is the other way round.
+        """
+        return self.device.type == "cpu" and not self.is_sharded and can_go_row_by_row(self.model)
 
     @cached_property
     def head(self) -> OutputHead | None:
@@ -155,10 +163,12 @@ class FrozenLM:
                 one = ids.new_zeros(1, 1)
                 prefill.run(one, torch.ones_like(one), one)
             return self.empty_kv(len(input_ids))[:num_layers]
-        # On a CPU a look at the mask costs nothing and padding costs its tokens; on a GPU it is the other way round.
-        if prefix is None and mask.device.type == "cpu" and not self.is_sharded:
-            return run_by_length(prefill.run, ids, mask, positions)
-        return prefill.run(ids, mask, positions, prefix)
+        if prefix is not None or not self.runs_packed or mask.all() or not mask.any() or not is_left_padded(mask):
+            return prefill.run(ids, mask, positions, prefix)
+        packing = Packing.of(mask.bool())
+        with row_by_row(self.model, Rows(packing.lengths, (0,) * len(packing.lengths))):
+            packed = prefill.run(packing.pack(ids), None, packing.pack(positions))
+        return [packing.unpack_kv(layer) for layer in packed]
 
     def empty_kv(self, batch: int) -> LayerStack:
         """A cache over no tokens."""

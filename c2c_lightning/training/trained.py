@@ -38,7 +38,7 @@ class TrainedC2C(C2CModel):
             return self.response_loss(batch, active_sharers)
         replay: AbstractContextManager[None] = nullcontext()
         if self.activation_checkpointing:
-            replay = replayed(self.receiver.blocks)
+            replay = replayed(self.receiver.model, self.receiver.blocks)
         with replay:
             return self.response_loss(batch, active_sharers) + self._anchor(batch.prompt)
 

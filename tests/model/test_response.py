@@ -1,4 +1,6 @@
-"""Ragged batches of responses: rows of like length run together, and nobody notices."""
+"""Ragged batches of responses: all rows run as one, and nobody notices."""
+
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -6,7 +8,7 @@ import torch
 from c2c_lightning.data.batch import PromptBatch, TrainingBatch
 from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.model.c2c import C2CModel
-from c2c_lightning.model.frozen import load_frozen
+from c2c_lightning.model.frozen import FrozenLM, load_frozen
 from tests.tiny import tiny_pair
 
 PROMPTS, RESPONSES = (70, 9, 12, 66), (60, 4, 7, 3)
@@ -52,8 +54,8 @@ def test_loss_and_gradients_are_the_sums_of_the_rows(mode: str, receiver: str) -
     handle = body.register_forward_pre_hook(seen, with_kwargs=True)
     loss, gradients = _loss_and_gradients(model, _batch(every))
     handle.remove()
-    assert len(passes) == 2  # the long response apart from the short ones
-    assert sorted(rows for rows, _ in passes) == [1, 3]
+    # The last prompt token and all response tokens but the last, no padding.
+    assert passes == [(1, sum(RESPONSES))]
 
     alone = [_loss_and_gradients(model, _batch((row,))) for row in every]
     torch.testing.assert_close(loss, sum(single for single, _ in alone), rtol=1e-5, atol=1e-5)
@@ -80,17 +82,21 @@ def test_responses_whose_first_tokens_or_some_between_do_not_count(supervised: l
     )
 
 
-def test_no_token_is_run_that_nothing_is_predicted_at() -> None:
-    model, widths = _model("prefill", "qwen3"), []
-
-    def seen(module: object, args: object, kwargs: dict[str, torch.Tensor]) -> None:
-        if torch.is_grad_enabled():
-            widths.append(kwargs["input_ids"].shape[1])
-
-    model.receiver.model.base_model.register_forward_pre_hook(seen, with_kwargs=True)
-    model.response_loss(_batch((0, 1)))
-    # The last prompt token and all response tokens but the last.
-    assert widths == [RESPONSES[1], RESPONSES[0]]
+def test_logits_are_made_when_asked_for_and_those_of_the_padded_rows() -> None:
+    model, batch = _model("prefill", "qwen3"), _batch((0, 1, 2, 3))
+    packed = model(batch.prompt, batch.response_ids, batch.response_mask)
+    with patch.object(FrozenLM, "runs_packed", False):
+        padded = model(batch.prompt, batch.response_ids, batch.response_mask)
+    with torch.no_grad():
+        assert packed.logits.requires_grad
+    real = torch.nn.functional.pad(batch.response_mask, (1, 0), value=True)
+    torch.testing.assert_close(packed.logits[real], padded.logits[real], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(packed.loss, padded.loss)
+    expected = torch.nn.functional.cross_entropy(
+        packed.logits[:, :-1][batch.response_mask], batch.response_ids[batch.response_mask]
+    )
+    torch.testing.assert_close(packed.loss, expected)
+    assert packed.logits is packed.logits
 
 
 def test_without_a_head_of_its_own_the_loss_is_the_same() -> None:
