@@ -212,8 +212,8 @@ class C2CModel(Conversing, nn.Module):
         return self._response(batch.prompt, sharer_kv, ids, mask, is_packed).summed_loss(self.receiver, batch)
 
     def _is_packed(self, batch: TrainingBatch) -> bool:
-        """Whether responses are run as one row: something is to be predicted at real tokens only."""
-        if not self.receiver.runs_packed:
+        """Whether responses are run as one row: it pays, and something is to be predicted at real tokens only."""
+        if not self.receiver.gains_by_packing(batch.response_mask):
             return False
         return is_left_padded(batch.prompt.receiver.mask) and is_left_padded(batch.response_mask.flip(1))
 

@@ -116,3 +116,14 @@ def test_a_model_of_unknown_attention_is_run_padded() -> None:
     other = tiny_model("llama", 0)
     other.config._attn_implementation = "flex_attention"
     assert not can_go_row_by_row(other)
+
+
+def test_packed_only_where_padding_costs_more_than_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    lm, mask = load_frozen(tiny_pair("qwen3", 0)), _left_padded()
+    padding = int((~mask).sum())
+    assert lm.gains_by_packing(mask)
+    assert not lm.gains_by_packing(torch.ones_like(mask))
+    monkeypatch.setattr("c2c_lightning.model.frozen.ROW_FLOP", padding * lm.layer_flop / len(mask))
+    assert not lm.gains_by_packing(mask)
+    mask[0, 0] = False
+    assert lm.gains_by_packing(mask)
