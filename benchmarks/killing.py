@@ -1,5 +1,6 @@
 """Processes that train until somebody kills them, and whether they did what they would have done unkilled."""
 
+import logging
 import multiprocessing
 import os
 import random
@@ -172,6 +173,8 @@ def train(arguments: Sequence[str], rank: int, devices: int, port: int, folder: 
     os.dup2(log, 1)
     os.dup2(log, 2)
     sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
+    # Handlers of the process that this one was forked from write where that one writes.
+    logging.getLogger().handlers.clear()
     if devices > 1:
         os.environ.update(LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     lightning(arguments)

@@ -10,9 +10,7 @@ work on the machine counts little; memory is the highest above the loaded models
 import argparse
 import json
 import statistics
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -21,33 +19,23 @@ from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
-import yaml
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from torch.optim import AdamW
 
-from c2c_lightning.bench.memory import peak_bytes
-from c2c_lightning.bench.pair import RandomPair
+from benchmarks.fixed_work import model_and_batches, peak_mib_alone, print_peak, processor_seconds
 from c2c_lightning.bench.train_step import Trainer
-from c2c_lightning.bench.workload import Workload
 from c2c_lightning.data.batch import TrainingBatch
-from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.kv.cache import Prefill
 from c2c_lightning.model.c2c import C2CModel
 from c2c_lightning.model.frozen import FrozenLM
-
-PAIR = Path(__file__).parents[1] / "configs" / "bench" / "pair" / "small.yaml"
 
 
 def _all_logits(self: C2CModel, batch: TrainingBatch) -> torch.Tensor:
     logits = self(batch.prompt, batch.response_ids, batch.response_mask).logits[:, :-1]
     wanted = batch.response_ids.masked_fill(~batch.response_mask, -100)
     return F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="sum")
-
-
-def _keep_all(x: torch.Tensor) -> bool:
-    return True
 
 
 @contextmanager
@@ -83,10 +71,10 @@ def main(args: Sequence[str] | None = None) -> int:
     """
     options = _options(args)
     torch.set_num_threads(1)
-    model, batches = _model_and_batches()
+    model, batches = model_and_batches()
     if options.memory is not None:
         with SAVINGS[options.memory]() if options.memory else nullcontext():
-            print(peak_bytes(lambda: Trainer(model).steps(batches), torch.device("cpu")))
+            print_peak(Trainer(model), batches)
         return 0
     with_all = _memory("")
     results = []
@@ -107,13 +95,6 @@ def _options(args: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(args)
 
 
-def _model_and_batches() -> tuple[C2CModel, list[TrainingBatch]]:
-    sizes = yaml.safe_load(PAIR.read_text(encoding="utf-8"))["init_args"]
-    pair = RandomPair(sizes["receiver"], sizes["sharers"], FuserConfig(**sizes["fuser"]))
-    model = pair.build("cpu")
-    return model, list(Workload(batching="as_drawn").batches(32_000, 1))
-
-
 def _times(
     model: C2CModel, batches: Sequence[TrainingBatch], without: Callable[[], Any], rounds: int
 ) -> tuple[float, float]:
@@ -122,18 +103,14 @@ def _times(
     for _ in range(rounds):
         for is_saved in (True, False):
             with nullcontext() if is_saved else without():
-                trainer = Trainer(model)
-                begin = time.process_time()
-                trainer.steps(batches)
-                seconds[is_saved].append(time.process_time() - begin)
+                seconds[is_saved].append(processor_seconds(Trainer(model), batches))
     ratios = [without / with_it for with_it, without in zip(seconds[True], seconds[False], strict=True)]
     return statistics.median(ratios), statistics.median(seconds[False])
 
 
 def _memory(name: str) -> float:
-    """MiB above the loaded models, measured by a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.step_changes", "--memory", name]
-    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1]) / 2**20
+    """MiB above the loaded models without a saving, or with all of them."""
+    return peak_mib_alone("benchmarks.step_changes", "--memory", name)
 
 
 def _show(results: Sequence[dict[str, Any]], with_all: float) -> None:

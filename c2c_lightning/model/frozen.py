@@ -94,7 +94,8 @@ class FrozenLM:
     @cached_property
     def layer_flop(self) -> int:
         """FLOP of one token in one decoder layer, by the weights."""
-        return 2 * int(self.model.num_parameters(exclude_embeddings=True)) // self.geometry.num_layers
+        body = self.model.base_model  # without the output head
+        return 2 * int(body.num_parameters(exclude_embeddings=True)) // self.geometry.num_layers
 
     def gains_by_packing(self, mask: Tensor) -> bool:
         """Whether the padding of `mask` (batch, columns) costs more than attention row by row."""

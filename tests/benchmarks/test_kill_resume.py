@@ -37,8 +37,8 @@ def test_another_number_of_processes(before: int, after: int, streaming: bool, t
     with pytest.raises(RuntimeError, match="exit codes"):
         made.run_once(Case(devices=before, streaming=streaming), tmp_path / "run", Dying(2, 1.1))
     made.run_once(Case(devices=after, streaming=streaming), tmp_path / "run")
-    log = (tmp_path / "run" / "log-0.txt").read_text()
-    assert f"this run has {after}" in log
+    log = (tmp_path / "run" / "log-0.txt").read_text().split()  # lines are broken anywhere
+    assert f"this run has {after}" in " ".join(log)
     records, _ = read_records(tmp_path / "run", 0)
     assert max(record["step"] for record in records.values() if "step" in record) == 8
     assert (tmp_path / "run" / "fuser" / "model.safetensors").exists()

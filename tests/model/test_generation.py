@@ -81,6 +81,9 @@ def build(receiver: str, sharer: str, mode: str, is_open: bool) -> C2CModel:
     torch.manual_seed(3)
     model = C2CModel(frozen(receiver, 0), [frozen(sharer, 1)], config).eval()
     model.fuser.force_gates(is_open=is_open)
+    for name, parameter in model.fuser.named_parameters():
+        if "projector.output" in name:
+            parameter.data *= 4  # loud enough to change answers of three tokens
     return model
 
 

@@ -1,0 +1,126 @@
+"""The training step against the released one, written out plainly on the same models, by turns.
+
+    python -m benchmarks.released_step
+
+The fixed work of `lightning bench --config configs/bench/step.yaml` (24 examples, six steps of four as drawn, float32,
+one thread). The other side is the plain loop that the tests compare the recipe with: padded rows, one network for each
+layer, and for keys and values, whole prefills, logits everywhere. It is not the released code, and does a little less:
+there the sharer runs over responses too, and each layer waits for two numbers. Times are of the processor, so that
+other work on the machine counts little; memory is the highest above the loaded models, each side in a process of its
+own.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from torch.nn.utils import clip_grad_norm_
+from torch.optim import AdamW
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.fixed_work import model_and_batches, peak_mib_alone, print_peak, processor_seconds
+from c2c_lightning.bench.flops import samples_of, training_step
+from c2c_lightning.bench.shapes import PairShape
+from c2c_lightning.bench.train_step import Trainer
+from c2c_lightning.data.batch import TrainingBatch
+from c2c_lightning.model.c2c import C2CModel
+from tests.training.recipe import released_weights
+from tests.training.released_loop import ReleasedTraining
+
+
+class ReleasedTrainer:
+    """As `c2c_lightning.bench.train_step.Trainer`, over the plain loop's projectors."""
+
+    def __init__(self, model: C2CModel, learning_rate: float = 1e-4, clip: float = 1.0) -> None:
+        """Take a model's language models, and the weights of its fuser to begin with."""
+        sharers = [sharer.model for sharer in model.sharers]
+        self.training, self.clip = ReleasedTraining(model.receiver.model, sharers, released_weights(model.fuser)), clip
+        self.training.has_noise, self.training.temperature = True, 1.0
+        self.parameters = [t for sharer in self.training.projectors for w in sharer.values() for t in w.values()]
+        self.optimizer = AdamW(self.parameters, lr=learning_rate)
+
+    def step(self, batch: TrainingBatch) -> float:
+        """One optimizer step on the mean loss of a batch's tokens; the loss."""
+        loss = self.training.loss(batch)
+        loss.backward()
+        clip_grad_norm_(self.parameters, self.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return float(loss)
+
+    def steps(self, batches: Sequence[TrainingBatch]) -> None:
+        """One step on each of some batches."""
+        for batch in batches:
+            self.step(batch)
+
+
+SIDES: dict[str, Callable[[C2CModel], Trainer | ReleasedTrainer]] = {"ours": Trainer, "released": ReleasedTrainer}
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the benchmark.
+
+    Args:
+        args: command line, default that of the process.
+
+    Returns:
+        Exit code.
+    """
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3, help="how often each side is timed")
+    parser.add_argument("--output", help="JSON file for the results")
+    parser.add_argument("--memory", choices=SIDES, help=argparse.SUPPRESS)
+    options = parser.parse_args(args)
+    torch.set_num_threads(1)
+    model, batches = model_and_batches()
+    if options.memory:
+        print_peak(SIDES[options.memory](model), batches)
+        return 0
+    results = compare(model, batches, options.rounds)
+    results["mib"] = {side: peak_mib_alone("benchmarks.released_step", "--memory", side) for side in SIDES}
+    _show(results)
+    if options.output:
+        Path(options.output).write_text(json.dumps(results, indent=2), encoding="utf-8")
+    return 0
+
+
+def compare(model: C2CModel, batches: Sequence[TrainingBatch], rounds: int) -> dict[str, Any]:
+    """Seconds of each round and operations (FLOP) of both sides, the operations that are needed, the median ratio."""
+    seconds: dict[str, list[float]] = {side: [] for side in SIDES}
+    for _ in track(range(rounds), "Rounds", console=Console(stderr=True)):
+        for side, make in SIDES.items():
+            seconds[side].append(processor_seconds(make(model), batches))
+    return {
+        "ratio": statistics.median(b / a for a, b in zip(seconds["ours"], seconds["released"], strict=True)),
+        "seconds": seconds,
+        "flop": {side: _counted(make(model), batches) for side, make in SIDES.items()},
+        "needed_flop": training_step(PairShape.of(model), [s for b in batches for s in samples_of(b)]).total,
+    }
+
+
+def _counted(trainer: Trainer | ReleasedTrainer, batches: Sequence[TrainingBatch]) -> int:
+    with FlopCounterMode(display=False) as counter:
+        trainer.steps(batches)
+    return int(counter.get_total_flops())
+
+
+def _show(results: dict[str, Any]) -> None:
+    title = f"the plain released step : ours = {results['ratio']:.2f}"
+    table = Table("", "time, s", "work, GFLOP", "of the needed", "memory, MiB", title=title)
+    for side in SIDES:
+        seconds, flop = statistics.median(results["seconds"][side]), results["flop"][side]
+        share, mib = flop / results["needed_flop"], results["mib"][side]
+        table.add_row(side, f"{seconds:.1f}", f"{flop / 1e9:.0f}", f"{share:.2f}", f"{mib:.0f}")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
