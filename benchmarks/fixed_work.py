@@ -28,11 +28,15 @@ class Steps(Protocol):
         ...
 
 
+def small_pair() -> RandomPair:
+    """The pair of the fixed work."""
+    sizes = yaml.safe_load(PAIR.read_text(encoding="utf-8"))["init_args"]
+    return RandomPair(sizes["receiver"], sizes["sharers"], FuserConfig(**sizes["fuser"]))
+
+
 def model_and_batches() -> tuple[C2CModel, list[TrainingBatch]]:
     """The pair, made anew, and six batches of four examples as drawn."""
-    sizes = yaml.safe_load(PAIR.read_text(encoding="utf-8"))["init_args"]
-    pair = RandomPair(sizes["receiver"], sizes["sharers"], FuserConfig(**sizes["fuser"]))
-    return pair.build("cpu"), list(Workload(batching="as_drawn").batches(32_000, 1))
+    return small_pair().build("cpu"), list(Workload(batching="as_drawn").batches(32_000, 1))
 
 
 def processor_seconds(trainer: Steps, batches: Sequence[TrainingBatch]) -> float:

@@ -1,10 +1,11 @@
 """Weak scaling: samples a second of training in several processes over one, with the same rows a process.
 
-    python -m benchmarks.weak_scaling --processes 2 --steps 100 --repeats 3 --output scaling.json
+    python -m benchmarks.weak_scaling --processes 2 --output scaling.json
 
-Each run is `lightning fit` as a user starts it, with the embedded pair and one thread a process; data loading, gradient
-exchange (gloo) and optimizer are part of it, start and first steps are not. Runs with one process and with several take
-turns. Needs as many idle cores as processes. Exit code 1 if the goal is missed.
+Each run is `lightning fit` as a user starts it, with the pair of `configs/bench/step.yaml`, rows of one length, and one
+thread a process; data loading, gradient exchange (gloo) and optimizer are part of it, start and first steps are not.
+Runs with one process and with several take turns. Needs as many idle cores as processes. Exit code 1 if the goal is
+missed.
 """
 
 import argparse
@@ -19,11 +20,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
+import numpy as np
+import yaml
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-QUICKSTART = Path(__file__).parent.parent / "configs" / "fit" / "quickstart.yaml"
+from benchmarks.fixed_work import small_pair
+from c2c_lightning.bench.pair import FIRST_WORD
+from c2c_lightning.bench.workload import Workload
+
 COLUMN = "throughput/samples_per_second"
 
 
@@ -58,9 +64,9 @@ def main(args: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(prog="python -m benchmarks.weak_scaling", description=__doc__.splitlines()[0])
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=100, help="optimizer steps of each run")
+    parser.add_argument("--steps", type=int, default=20, help="optimizer steps of each run")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each kind")
-    parser.add_argument("--batch_size", type=int, default=64, help="rows of each process in a step")
+    parser.add_argument("--batch_size", type=int, default=4, help="rows of each process in a step")
     parser.add_argument("--strategy", default="ddp", help="of the Trainer")
     parser.add_argument("--goal", type=float, default=1.8, help="smallest factor that counts as success")
     parser.add_argument("--output", type=Path, help="write the numbers as JSON")
@@ -70,9 +76,11 @@ def main(args: Sequence[str] | None = None) -> int:
         console.print(f"{options.processes} processes need as many cores; there are {os.cpu_count()}.")
         return 2
     rates: dict[int, list[float]] = {1: [], options.processes: []}
-    for _ in track(range(options.repeats), "runs", console=console):
-        for processes, found in rates.items():
-            found.append(samples_per_second(processes, options.steps, options.batch_size, options.strategy))
+    with tempfile.TemporaryDirectory(prefix="weak_scaling.") as folder:
+        config = write_run(Path(folder), options.steps, options.batch_size, options.processes)
+        for _ in track(range(options.repeats), "runs", console=console):
+            for processes, found in rates.items():
+                found.append(samples_per_second(config, processes, options.strategy))
     scaling = Scaling(options.processes, tuple(rates[1]), tuple(rates[options.processes]))
     report(scaling, console)
     if options.output is not None:
@@ -80,36 +88,75 @@ def main(args: Sequence[str] | None = None) -> int:
     return int(scaling.factor < options.goal)
 
 
-def samples_per_second(processes: int, steps: int, batch_size: int, strategy: str) -> float:
+def write_run(folder: Path, steps: int, batch_size: int, processes: int) -> Path:
+    """Models, rows and configuration of a run in one process.
+
+    Args:
+        folder: they go there.
+        steps: optimizer steps.
+        batch_size: rows of a step.
+        processes: how many processes the rows must do for.
+
+    Returns:
+        The configuration's path.
+    """
+    pair = small_pair()
+    model = pair.build("cpu")
+    for name, lm in (("receiver", model.receiver), ("sharer", model.sharers[0])):
+        lm.model.save_pretrained(folder / name)
+        lm.tokenizer.save_pretrained(folder / name)
+    lengths = Workload(steps * batch_size * processes, prompt_sigma=0.0, response_sigma=0.0).lengths()
+    rows = zip(lengths.prompts[:, 0].tolist(), lengths.responses.tolist(), strict=True)
+    with (folder / "rows.jsonl").open("w") as file:
+        file.writelines(json.dumps(_row(number, *row)) + "\n" for number, row in enumerate(rows))
+    csv_logger = {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": {"save_dir": ".", "version": ""}}
+    source = {"class_path": "c2c_lightning.data.sources.Messages", "init_args": {"path": str(folder / "rows.jsonl")}}
+    config = {
+        "seed_everything": 0,
+        "model": {
+            "receiver": {"path": str(folder / "receiver")},
+            "sharers": [{"path": str(folder / "sharer")}],
+            "fuser": asdict(pair.fuser),
+        },
+        "data": {"train": source, "batch_size": batch_size, "validation_share": 0.0, "cache_dir": str(folder)},
+        "trainer": {
+            "accelerator": "cpu",
+            "max_steps": steps,
+            "log_every_n_steps": max(1, steps // 10),
+            "gradient_clip_val": 1.0,
+            "enable_progress_bar": False,
+            "enable_checkpointing": False,
+            "logger": csv_logger,
+        },
+    }
+    (folder / "fit.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    return folder / "fit.yaml"
+
+
+def _row(number: int, prompt: int, response: int) -> dict[str, list[dict[str, str]]]:
+    """A row of so many tokens; the chat template adds three to a prompt and one to a response."""
+    words = np.random.default_rng(number).integers(FIRST_WORD, 32_000, prompt + response).astype(str)
+    user, assistant = " ".join(words[: prompt - 3]), " ".join(words[prompt : prompt + response - 1])
+    return {"messages": [{"role": "user", "content": user}, {"role": "assistant", "content": assistant}]}
+
+
+def samples_per_second(config: Path, processes: int, strategy: str) -> float:
     """One training run: the median over its logged intervals, without the first two.
 
     Args:
+        config: what is trained.
         processes: how many.
-        steps: optimizer steps.
-        batch_size: rows of each process in a step.
         strategy: of the Trainer, where there are several processes.
     """
-    with tempfile.TemporaryDirectory(prefix="weak_scaling.") as folder:
-        trainer = {
-            "devices": str(processes),
-            "strategy": strategy if processes > 1 else "auto",
-            "max_steps": str(steps),
-            "log_every_n_steps": str(max(1, steps // 10)),
-            "limit_val_batches": "0",
-            "enable_progress_bar": "false",
-            "enable_checkpointing": "false",
-            "callbacks": "null",
-            "default_root_dir": folder,
-            "logger.init_args.save_dir": folder,
-        }
-        command = [sys.executable, "-m", "c2c_lightning", "fit", "--config", str(QUICKSTART)]
-        command += ["--data.batch_size", str(batch_size)]
-        command += [part for name, value in trainer.items() for part in (f"--trainer.{name}", value)]
+    with tempfile.TemporaryDirectory(prefix="weak_scaling.run.") as folder:
+        command = [sys.executable, "-m", "c2c_lightning", "fit", "--config", str(config)]
+        command += ["--trainer.devices", str(processes), "--trainer.strategy", strategy if processes > 1 else "auto"]
+        command += ["--trainer.default_root_dir", folder, "--trainer.logger.init_args.save_dir", folder]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:
             raise SystemExit(f"the run in {processes} processes failed:\n{done.stderr[-2000:]}")
-        return median(logged(Path(folder) / "metrics.csv")[2:])
+        return median(logged(next(Path(folder).rglob("metrics.csv")))[2:])
 
 
 def logged(path: Path) -> list[float]:
@@ -123,7 +170,7 @@ def report(scaling: Scaling, console: Console) -> None:
     table = Table("processes", "samples/s (median)", "runs", "factor")
     for processes, rates in ((1, scaling.one), (scaling.processes, scaling.several)):
         factor = f"{median(rates) / median(scaling.one):.2f}"
-        table.add_row(str(processes), f"{median(rates):.1f}", ", ".join(f"{rate:.1f}" for rate in rates), factor)
+        table.add_row(str(processes), f"{median(rates):.2f}", ", ".join(f"{rate:.2f}" for rate in rates), factor)
     console.print(table)
 
 

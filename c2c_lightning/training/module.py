@@ -14,6 +14,7 @@ from lightning.pytorch.utilities import GradClipAlgorithmType
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import AdamW, Optimizer
 
 from c2c_lightning.data.batch import TrainingBatch
@@ -30,6 +31,7 @@ from c2c_lightning.training.callbacks.throughput import Throughput
 from c2c_lightning.training.compiling import compile_fuser
 from c2c_lightning.training.optim import ParameterGroups, Schedule
 from c2c_lightning.training.sharding import check_shardable, mesh_of, shard, shard_frozen
+from c2c_lightning.training.token_count import TokenCount
 from c2c_lightning.training.trained import TrainedC2C
 from c2c_lightning.training.validation import ValidationLosses
 
@@ -91,7 +93,7 @@ class C2CModule(LightningModule):
             }
         )
         self._encoder: Encoder | None = None
-        self._window_tokens: Tensor | None = None
+        self._step_tokens = TokenCount()
         self.validation_losses = ValidationLosses(per_token=loss_average == "tokens")
 
     def setup(self, stage: str) -> None:
@@ -111,6 +113,9 @@ class C2CModule(LightningModule):
             compile_fuser(self.model.fuser, "inductor" if self.compile_fuser is True else self.compile_fuser)
         if self._mesh is not None:
             shard(self.model.to(self.trainer.strategy.root_device), self._mesh)
+        # Gate temperatures are set alike in all processes; DDP would send them around in every step.
+        buffers = [name for name, _ in self.named_buffers()]
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self, buffers)
 
     def _load_models(self) -> tuple[FrozenLM, list[FrozenLM]]:
         """The receiver and the sharers on the device of this process; all of them, or this process's pieces."""
@@ -175,7 +180,7 @@ class C2CModule(LightningModule):
         self.log("train/loss", loss.detach() / tokens, prog_bar=True, batch_size=len(batch))
         if self.loss_average == "batches":
             return loss / tokens
-        self._window_tokens = tokens if self._window_tokens is None else self._window_tokens + tokens
+        self._step_tokens.add(tokens)
         return loss
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
@@ -184,14 +189,12 @@ class C2CModule(LightningModule):
         Lightning has divided each batch's loss by the number of accumulated batches and DDP the gradients by the number
         of processes; both are undone here, so a short last window and unequal ranks count token by token.
         """
-        if self._window_tokens is None:
+        if self.loss_average == "batches":
             return
-        tokens = self.trainer.strategy.reduce(self._window_tokens.float(), reduce_op="sum")
-        scale = self.trainer.accumulate_grad_batches * self.trainer.world_size / tokens
+        scale = self.trainer.accumulate_grad_batches * self.trainer.world_size / self._step_tokens.take()
         for parameter in self.model.fuser.parameters():
             if parameter.grad is not None:
                 parameter.grad.mul_(scale)
-        self._window_tokens = None
 
     def configure_gradient_clipping(
         self,
