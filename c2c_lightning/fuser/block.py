@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from c2c_lightning.fuser.rms_norm import StackedRMSNorm, normalised
 from c2c_lightning.fuser.stacked import StackedLinear
 
-#: Numbers that a processor works on at a time where it has caches: 2 MiB in float32.
-CACHED = 2**19
+#: Numbers that a processor works on at a time where it has caches: 512 KiB in float32.
+CACHED = 2**17
 
 
 class Block(nn.Module):

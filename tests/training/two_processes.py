@@ -5,11 +5,13 @@ The same code makes the runs in one process that they are compared with.
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning import LightningDataModule, seed_everything
+from lightning.pytorch.strategies import DDPStrategy
 from torch.utils.data import DataLoader
 
 from c2c_lightning.data.batch import TrainingBatch
@@ -22,6 +24,13 @@ from tests.training.runs import Losses, module, trainer
 
 SIZES = [1, 4, 2, 3]
 """Rows in the four batches of each step."""
+
+# As in the overlays of `configs/trainer`.
+STRATEGIES: dict[str, Callable[[], Any]] = {
+    "auto": lambda: "auto",
+    "ddp": lambda: DDPStrategy(gradient_as_bucket_view=True),
+    "fsdp2": FSDP2Strategy,
+}
 
 
 class Shared(LightningDataModule):
@@ -111,7 +120,7 @@ def run(
         count,
         [ExportFuser(str(output / "fuser")), losses],
         devices=devices,
-        strategy=FSDP2Strategy() if strategy == "fsdp2" else strategy,
+        strategy=STRATEGIES[strategy](),
         accumulate_grad_batches=len(SIZES) // devices,
         use_distributed_sampler=False,
         gradient_clip_val=1.0,
