@@ -49,6 +49,7 @@ SAVINGS: dict[str, Callable[[], Any]] = {
     "rows run as one, without padding": lambda: patch.object(FrozenLM, "runs_packed", False),
     "prefills end at the last keys and values": _without_early_end,
     "output head for supervised tokens, in chunks": lambda: patch.object(C2CModel, "response_loss", _all_logits),
+    "few layers at a time, in the processor's cache": lambda: patch("c2c_lightning.fuser.block.CACHED", 2**40),
     "norms and gelus computed again, not kept": lambda: patch(
         "c2c_lightning.fuser.block._is_chosen_elsewhere", lambda x: True
     ),

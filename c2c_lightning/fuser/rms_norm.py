@@ -21,6 +21,11 @@ class StackedRMSNorm(nn.Module):
 
 
 def normalised(x: Tensor) -> tuple[Tensor, Tensor]:
-    """What a norm makes of `x` (..., dim) before it is scaled, and what each token was multiplied with, (..., 1)."""
-    factor = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(EPS).rsqrt_()
-    return x * factor, factor
+    """What a norm makes of `x` (..., dim) before it is scaled, and what each token was multiplied with, (..., 1).
+
+    The latter is float32 where `x` is less: rounded to bfloat16 it would be the largest error of a norm.
+    """
+    wide = torch.promote_types(x.dtype, torch.float32)
+    mean_square = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=wide).square_().div_(x.shape[-1])
+    factor = mean_square.add_(EPS).rsqrt_()
+    return (x * factor).to(x.dtype), factor

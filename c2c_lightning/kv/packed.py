@@ -122,7 +122,7 @@ _running: ContextVar[tuple[Rows, str]] = ContextVar("rows of the running pass")
 
 @contextmanager
 def row_by_row(model: nn.Module, rows: Rows) -> Iterator[None]:
-    """While it lasts, `model` attends within each of the rows that lie in its one row."""
+    """While it lasts, `model` attends within each of the rows that lie in its one row; no other thread may run it."""
     config: Any = model.config
     config = config.get_text_config()
     base = config._attn_implementation

@@ -97,8 +97,9 @@ class C2CModule(LightningModule):
         self.validation_losses = ValidationLosses(per_token=loss_average == "tokens")
 
     def setup(self, stage: str) -> None:
-        """A run begins; another one may have other validation data."""
+        """A run begins; another one may have other validation data, and have ended in the middle of a step."""
         self.validation_losses.forget()
+        self._step_tokens = TokenCount()
 
     def configure_model(self) -> None:
         """Load the frozen models and make a fresh fuser; runs again before validation and does nothing then."""
@@ -180,7 +181,7 @@ class C2CModule(LightningModule):
         self.log("train/loss", loss.detach() / tokens, prog_bar=True, batch_size=len(batch))
         if self.loss_average == "batches":
             return loss / tokens
-        self._step_tokens.add(tokens)
+        self._step_tokens.add(tokens, self.trainer.world_size)
         return loss
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:

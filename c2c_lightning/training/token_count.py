@@ -13,15 +13,15 @@ class TokenCount:
         """Begin with nothing."""
         self._parts: list[tuple[Tensor, distributed.Work | None]] = []
 
-    def add(self, tokens: Tensor) -> None:
+    def add(self, tokens: Tensor, processes: int = 1) -> None:
         """Count a batch; every process counts one.
 
         Args:
             tokens: (), how many this process's batch has, on its device.
+            processes: how many train together; all that there are, or one alone.
         """
         total = tokens.float()
-        is_shared = distributed.is_available() and distributed.is_initialized()
-        self._parts.append((total, distributed.all_reduce(total, async_op=True) if is_shared else None))
+        self._parts.append((total, distributed.all_reduce(total, async_op=True) if processes > 1 else None))
 
     def take(self) -> Tensor:
         """All that was counted since the last time, (); the next count begins at nothing.

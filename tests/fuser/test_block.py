@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from c2c_lightning.fuser.block import Block
+from c2c_lightning.fuser.rms_norm import normalised
 
 
 def _block(dropout: float = 0.0) -> Block:
@@ -36,6 +37,18 @@ def test_outputs_and_gradients_are_those_of_the_plain_block(tokens: int) -> None
         with torch.no_grad():
             torch.testing.assert_close(without_gradients(x), whole)
         assert torch.equal(x, before)
+
+
+def test_half_precision_norms_as_well_as_pytorch_does() -> None:
+    x = torch.randn(3, 200, 64).bfloat16()
+    exact = F.rms_norm(x.double(), (64,), eps=1e-6)
+    ours, theirs = ((y.double() - exact).abs().mean() for y in (normalised(x)[0], F.rms_norm(x, (64,), eps=1e-6)))
+    assert ours <= 1.01 * theirs
+    block = Block(3, 64, 32, 0.0).bfloat16()
+    x.requires_grad_()
+    block(x).sum().backward()
+    assert x.grad is not None
+    assert {tensor.dtype for tensor in (x.grad, *(p.grad for p in block.parameters()))} == {torch.bfloat16}
 
 
 def test_gradients_are_those_of_finite_differences() -> None:
