@@ -27,6 +27,7 @@ from torch.optim import AdamW
 from benchmarks.fixed_work import model_and_batches, peak_mib_alone, print_peak, processor_seconds
 from c2c_lightning.bench.train_step import Trainer
 from c2c_lightning.data.batch import TrainingBatch
+from c2c_lightning.fuser.block import all_layers_at_once
 from c2c_lightning.kv.cache import Prefill
 from c2c_lightning.model.c2c import C2CModel
 from c2c_lightning.model.frozen import FrozenLM
@@ -49,7 +50,7 @@ SAVINGS: dict[str, Callable[[], Any]] = {
     "rows run as one, without padding": lambda: patch.object(FrozenLM, "runs_packed", False),
     "prefills end at the last keys and values": _without_early_end,
     "output head for supervised tokens, in chunks": lambda: patch.object(C2CModel, "response_loss", _all_logits),
-    "few layers at a time, in the processor's cache": lambda: patch("c2c_lightning.fuser.block.CACHED", 2**40),
+    "few layers at a time, in the processor's cache": all_layers_at_once,
     "norms and gelus computed again, not kept": lambda: patch(
         "c2c_lightning.fuser.block._is_chosen_elsewhere", lambda x: True
     ),

@@ -1,6 +1,9 @@
 """The block that all parts of a fuser are made of."""
 
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -10,8 +13,8 @@ from torch import Tensor, nn
 from c2c_lightning.fuser.rms_norm import StackedRMSNorm, normalised
 from c2c_lightning.fuser.stacked import StackedLinear
 
-#: Numbers that a processor works on at a time where it has caches: 512 KiB in float32.
-CACHED = 2**17
+#: Numbers that a CPU works on at a time, so that they stay in its cache: 512 KiB in float32.
+_cached: ContextVar[int] = ContextVar("numbers in a cache", default=2**17)
 
 
 class Block(nn.Module):
@@ -49,10 +52,20 @@ def _is_chosen_elsewhere(x: Tensor) -> bool:
     return has_autocast or torch.compiler.is_compiling()
 
 
+@contextmanager
+def all_layers_at_once() -> Iterator[None]:
+    """While it lasts, a CPU works on all layers at once, as a GPU does: to count what a GPU would launch."""
+    token = _cached.set(sys.maxsize)
+    try:
+        yield
+    finally:
+        _cached.reset(token)
+
+
 def _visits(x: Tensor) -> Iterator[slice]:
     """Layers to work on at a time: all at once, but on a CPU only as many as stay in its cache."""
     layers, tokens, dim = x.shape
-    step = max(1, CACHED // max(1, tokens * dim)) if x.device.type == "cpu" else layers
+    step = min(layers, max(1, _cached.get() // max(1, tokens * dim))) if x.device.type == "cpu" else layers
     return (slice(begin, begin + step) for begin in range(0, layers, step))
 
 

@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from c2c_lightning.fuser.block import Block
+from c2c_lightning.bench.paper_size import CountKernels
+from c2c_lightning.fuser.block import Block, all_layers_at_once
 from c2c_lightning.fuser.rms_norm import normalised
 
 
@@ -54,6 +55,23 @@ def test_half_precision_norms_as_well_as_pytorch_does() -> None:
 def test_gradients_are_those_of_finite_differences() -> None:
     block, x = _block(), torch.randn(3, 4, 8, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(block, (x,))
+
+
+def _operations(block: Block, x: Tensor) -> tuple[int, Tensor]:
+    with CountKernels() as counter:
+        out = block(x)
+    return counter.kernels, out
+
+
+def test_a_cpu_visits_layers_in_turn_or_as_a_gpu_all_at_once() -> None:
+    block, x = _block(), torch.randn(3, 2**16, 8, dtype=torch.float64)
+    in_turn, expected = _operations(block, x)
+    one_layer, _ = _operations(block, x[:, :1])
+    with all_layers_at_once():
+        at_once, out = _operations(block, x)
+    assert at_once == one_layer < in_turn
+    assert torch.equal(out, expected)
+    assert _operations(block, x)[0] == in_turn
 
 
 def test_little_is_kept_for_the_way_back() -> None:
