@@ -14,7 +14,7 @@ import argparse
 import json
 import statistics
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,8 @@ import torch
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -37,31 +37,24 @@ from tests.training.recipe import released_weights
 from tests.training.released_loop import ReleasedTraining
 
 
-class ReleasedTrainer:
-    """As `c2c_lightning.bench.train_step.Trainer`, over the plain loop's projectors."""
+class ReleasedTrainer(Trainer):
+    """The same steps, over the plain loop's projectors."""
 
     def __init__(self, model: C2CModel, learning_rate: float = 1e-4, clip: float = 1.0) -> None:
         """Take a model's language models, and the weights of its fuser to begin with."""
+        super().__init__(model, learning_rate, clip)
         sharers = [sharer.model for sharer in model.sharers]
-        self.training, self.clip = ReleasedTraining(model.receiver.model, sharers, released_weights(model.fuser)), clip
+        self.training = ReleasedTraining(model.receiver.model, sharers, released_weights(model.fuser))
         self.training.has_noise, self.training.temperature = True, 1.0
         self.parameters = [t for sharer in self.training.projectors for w in sharer.values() for t in w.values()]
         self.optimizer = AdamW(self.parameters, lr=learning_rate)
 
-    def step(self, batch: TrainingBatch) -> None:
-        """One optimizer step on the mean loss of a batch's tokens."""
-        self.training.loss(batch).backward()
-        clip_grad_norm_(self.parameters, self.clip)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-
-    def steps(self, batches: Sequence[TrainingBatch]) -> None:
-        """One step on each of some batches."""
-        for batch in batches:
-            self.step(batch)
+    def mean_loss(self, batch: TrainingBatch) -> Tensor:
+        """As `Trainer.mean_loss`."""
+        return self.training.loss(batch)
 
 
-SIDES: dict[str, Callable[[C2CModel], Trainer | ReleasedTrainer]] = {"ours": Trainer, "released": ReleasedTrainer}
+SIDES: dict[str, type[Trainer]] = {"ours": Trainer, "released": ReleasedTrainer}
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -105,7 +98,7 @@ def compare(model: C2CModel, batches: Sequence[TrainingBatch], rounds: int) -> d
     }
 
 
-def _counted(trainer: Trainer | ReleasedTrainer, batches: Sequence[TrainingBatch]) -> int:
+def _counted(trainer: Trainer, batches: Sequence[TrainingBatch]) -> int:
     # PyTorch counts no products inside its CPU kernel for attention; spelled out they are all pairs, masked or not.
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         trainer.steps(batches)

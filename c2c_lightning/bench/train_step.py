@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW
 
@@ -37,10 +38,13 @@ class Trainer:
         self.parameters = list(model.fuser.parameters())
         self.optimizer = AdamW(self.parameters, lr=learning_rate, fused=True)
 
+    def mean_loss(self, batch: TrainingBatch) -> Tensor:
+        """The mean loss of a batch's supervised tokens."""
+        return self.model.response_loss(batch) / batch.response_mask.sum()
+
     def step(self, batch: TrainingBatch) -> None:
-        """One optimizer step on the mean loss of a batch's tokens."""
-        loss = self.model.response_loss(batch) / batch.response_mask.sum()
-        loss.backward()
+        """One optimizer step on a batch."""
+        self.mean_loss(batch).backward()
         clip_grad_norm_(self.parameters, self.clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
