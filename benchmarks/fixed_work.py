@@ -5,27 +5,19 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 import torch
 import yaml
 
 from c2c_lightning.bench.memory import peak_bytes
 from c2c_lightning.bench.pair import RandomPair
+from c2c_lightning.bench.train_step import Trainer
 from c2c_lightning.bench.workload import Workload
 from c2c_lightning.data.batch import TrainingBatch
 from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.model.c2c import C2CModel
 
 PAIR = Path(__file__).parents[1] / "configs" / "bench" / "pair" / "small.yaml"
-
-
-class Steps(Protocol):
-    """Something that trains."""
-
-    def steps(self, batches: Sequence[TrainingBatch]) -> None:
-        """One optimizer step on each batch."""
-        ...
 
 
 def small_pair() -> RandomPair:
@@ -39,14 +31,14 @@ def model_and_batches() -> tuple[C2CModel, list[TrainingBatch]]:
     return small_pair().build("cpu"), list(Workload(batching="as_drawn").batches(32_000, 1))
 
 
-def processor_seconds(trainer: Steps, batches: Sequence[TrainingBatch]) -> float:
+def processor_seconds(trainer: Trainer, batches: Sequence[TrainingBatch]) -> float:
     """This process's time for all steps: other work on the machine counts little."""
     begin = time.process_time()
     trainer.steps(batches)
     return time.process_time() - begin
 
 
-def print_peak(trainer: Steps, batches: Sequence[TrainingBatch]) -> None:
+def print_peak(trainer: Trainer, batches: Sequence[TrainingBatch]) -> None:
     """Print the most memory that all steps take above what is loaded, in bytes."""
     print(peak_bytes(lambda: trainer.steps(batches), torch.device("cpu")))
 

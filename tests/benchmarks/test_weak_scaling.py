@@ -13,7 +13,7 @@ from tests.bench.pairs import tiny
 
 def test_rows_have_one_length(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weak_scaling, "small_pair", tiny)
-    config = yaml.safe_load(weak_scaling.write_run(tmp_path, steps=3, batch_size=2, processes=2).read_text())
+    config = yaml.safe_load(weak_scaling.write_run(tmp_path, rows=12).read_text())
     tokenizer = AutoTokenizer.from_pretrained(config["model"]["receiver"]["path"])
     rows = [json.loads(line)["messages"] for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
     assert len(rows) == 12
