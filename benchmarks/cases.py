@@ -62,7 +62,7 @@ class Case:
                     every_n_train_steps=3,
                     save_last=True,
                 ),
-                part("c2c_lightning.training.callbacks.export.ExportFuser", output_dir=f"{folder}/fuser"),
+                part("c2c_lightning.training.callbacks.export_fuser.ExportFuser", output_dir=f"{folder}/fuser"),
             ],
             "trainer.default_root_dir": f"{folder}",
             "trainer.logger": False,

@@ -18,12 +18,12 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from c2c_lightning.baselines.factories import T2T
-from c2c_lightning.evaluation.benchmarks import Benchmark, load_questions, resolve
-from c2c_lightning.evaluation.entrants import Entrant, Field, entrants
-from c2c_lightning.evaluation.exam import Exam
-from c2c_lightning.evaluation.share import batches_of
-from c2c_lightning.evaluation.team import load_teams
+from c2c_lightning.evaluation.distributed import batches_of
+from c2c_lightning.evaluation.load_models import load_bundles
+from c2c_lightning.evaluation.plan import Field, Participant, entrants
+from c2c_lightning.evaluation.runner import Runner
+from c2c_lightning.evaluation.tasks import Benchmark, load_questions, resolve
+from c2c_lightning.responders.registry import T2T
 
 RESPONDERS = ["receiver", "sharer", T2T("In one sentence: {question}", 32), "c2c"]
 
@@ -40,8 +40,8 @@ def main(args: Sequence[str] | None = None) -> int:
     options = _options(args)
     torch.set_num_threads(1)
     benchmark = resolve(Benchmark("quickstart", limit=options.questions))
-    exam = Exam(benchmark, load_questions(benchmark), {"max_new_tokens": 8, "do_sample": False})
-    teams = load_teams([options.fuser], dtype="float32")
+    exam = Runner(benchmark, load_questions(benchmark), {"max_new_tokens": 8, "do_sample": False})
+    teams = load_bundles([options.fuser], dtype="float32")
     results = []
     for entrant in entrants(Field(RESPONDERS), teams, benchmark, exam.questions):
         results.append(_measure(exam, entrant, options.batch_size, options.repeats))
@@ -62,7 +62,7 @@ def _options(args: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(args)
 
 
-def _measure(exam: Exam, entrant: Entrant, batch_size: int, repeats: int) -> dict[str, Any]:
+def _measure(exam: Runner, entrant: Participant, batch_size: int, repeats: int) -> dict[str, Any]:
     """One responder, both ways by turns; the first round warms up."""
     seconds: dict[int, list[float]] = {1: [], batch_size: []}
     wall: dict[int, list[float]] = {1: [], batch_size: []}

@@ -9,13 +9,13 @@ from pathlib import Path
 import torch
 import yaml
 
-from c2c_lightning.bench.memory import peak_bytes
-from c2c_lightning.bench.pair import RandomPair
-from c2c_lightning.bench.train_step import Trainer
-from c2c_lightning.bench.workload import Workload
 from c2c_lightning.data.batch import TrainingBatch
 from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.model.c2c import C2CModel
+from c2c_lightning.profiling.model_pair import RandomPair
+from c2c_lightning.profiling.peak_memory import peak_bytes
+from c2c_lightning.profiling.train_step import Trainer
+from c2c_lightning.profiling.workload import Workload
 
 PAIR = Path(__file__).parents[1] / "configs" / "bench" / "pair" / "small.yaml"
 

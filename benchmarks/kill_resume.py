@@ -19,11 +19,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from benchmarks.cases import CASES
-from benchmarks.killing import Bench, Outcome
+from benchmarks.killing import BenchContext, Outcome
 
 QUICKSTART = Path(__file__).parent.parent / "configs" / "fit" / "quickstart.yaml"
 
@@ -43,9 +43,9 @@ def main(args: Sequence[str] | None = None) -> int:
     columns = (TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn())
     with ExitStack() as stack:
         folder = options.folder or stack.enter_context(tempfile.TemporaryDirectory(prefix="kill_resume."))
-        bar = stack.enter_context(Progress(*columns, console=console))
+        bar = stack.enter_context(EpochProgress(*columns, console=console))
         task = bar.add_task("kills", total=options.kills * len(cases))
-        bench = Bench(
+        bench = BenchContext(
             Path(folder), options.config, options.steps, random.Random(options.seed), lambda: bar.advance(task)
         )
         outcomes = []

@@ -50,7 +50,7 @@ class Outcome:
 
 
 @dataclass
-class Bench:
+class BenchContext:
     """Runs cases.
 
     Attributes:

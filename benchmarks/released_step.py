@@ -28,11 +28,11 @@ from torch.optim import AdamW
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.fixed_work import model_and_batches, peak_mib_alone, print_peak, processor_seconds
-from c2c_lightning.bench.flops import samples_of, training_step
-from c2c_lightning.bench.shapes import PairShape
-from c2c_lightning.bench.train_step import Trainer
 from c2c_lightning.data.batch import TrainingBatch
 from c2c_lightning.model.c2c import C2CModel
+from c2c_lightning.profiling.flops import samples_of, training_step
+from c2c_lightning.profiling.shapes import PairShape
+from c2c_lightning.profiling.train_step import Trainer
 from tests.training.recipe import released_weights
 from tests.training.released_loop import ReleasedTraining
 

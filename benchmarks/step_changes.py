@@ -25,12 +25,12 @@ from rich.table import Table
 from torch.optim import AdamW
 
 from benchmarks.fixed_work import model_and_batches, peak_mib_alone, print_peak, processor_seconds
-from c2c_lightning.bench.train_step import Trainer
 from c2c_lightning.data.batch import TrainingBatch
-from c2c_lightning.fuser.block import all_layers_at_once
 from c2c_lightning.kv.cache import Prefill
 from c2c_lightning.model.c2c import C2CModel
-from c2c_lightning.model.frozen import FrozenLM
+from c2c_lightning.model.frozen_lm import FrozenLM
+from c2c_lightning.ops.residual_mlp import all_layers_at_once
+from c2c_lightning.profiling.train_step import Trainer
 
 
 def _all_logits(self: C2CModel, batch: TrainingBatch) -> torch.Tensor:
@@ -52,9 +52,9 @@ SAVINGS: dict[str, Callable[[], Any]] = {
     "output head for supervised tokens, in chunks": lambda: patch.object(C2CModel, "response_loss", _all_logits),
     "few layers at a time, in the processor's cache": all_layers_at_once,
     "norms and gelus computed again, not kept": lambda: patch(
-        "c2c_lightning.fuser.block._is_chosen_elsewhere", lambda x: True
+        "c2c_lightning.ops.residual_mlp._is_chosen_elsewhere", lambda x: True
     ),
-    "AdamW in one pass": lambda: patch("c2c_lightning.bench.train_step.AdamW", _plain_adamw),
+    "AdamW in one pass": lambda: patch("c2c_lightning.profiling.train_step.AdamW", _plain_adamw),
 }
 
 

@@ -29,8 +29,8 @@ from rich.progress import track
 from rich.table import Table
 
 from benchmarks.fixed_work import small_pair
-from c2c_lightning.bench.pair import FIRST_WORD
-from c2c_lightning.bench.workload import Workload
+from c2c_lightning.profiling.model_pair import FIRST_WORD
+from c2c_lightning.profiling.workload import Workload
 
 COLUMN = "throughput/samples_per_second"
 

@@ -10,20 +10,20 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 from rich.logging import RichHandler
 
-from c2c_lightning.commands import analyze, bench, chat, export, trainer
+from c2c_lightning.commands import analyze, bench, export_fuser, terminal_chat, trainer_cli
 from c2c_lightning.errors import C2CError
 
 Command = Callable[[Sequence[str]], None]
 
 COMMANDS: dict[str, tuple[Command, str]] = {
-    "fit": (trainer.run_fit, "train a fuser"),
-    "validate": (trainer.run_fit, "loss of a fuser, and of the receiver alone, on validation data"),
-    "test": (trainer.run_test, "benchmarks over responders: receiver, sharer, T2T, routing, C2C, controls"),
-    "predict": (trainer.run_predict, "write answers to a file of conversations"),
-    "export": (export.run_export, "Lightning checkpoint to fuser directory"),
-    "convert": (export.run_convert, "the authors' published layout to ours, and back"),
+    "fit": (trainer_cli.run_fit, "train a fuser"),
+    "validate": (trainer_cli.run_fit, "loss of a fuser, and of the receiver alone, on validation data"),
+    "test": (trainer_cli.run_test, "benchmarks over responders: receiver, sharer, T2T, routing, C2C, controls"),
+    "predict": (trainer_cli.run_predict, "write answers to a file of conversations"),
+    "export": (export_fuser.run_export, "Lightning checkpoint to fuser directory"),
+    "convert": (export_fuser.run_convert, "the authors' published layout to ours, and back"),
     "analyze": (analyze.run_analyze, "alignment: who reads which sharer token; padding: what batching by length saves"),
-    "chat": (chat.run_chat, "talk in the terminal"),
+    "chat": (terminal_chat.run_chat, "talk in the terminal"),
     "bench": (bench.run_bench, "timings and memory as JSON: training step, inference, sweeps, data loading"),
 }
 
@@ -75,8 +75,8 @@ def _is_no_advertisement(record: logging.LogRecord) -> bool:
 
 def _hint(given: Sequence[str]) -> str:
     """What to do about wrong arguments."""
-    if given[0] in trainer.EXAMPLES and not any(part.startswith(("--config", "-c")) for part in given[1:]):
-        example = trainer.EXAMPLES[given[0]]
+    if given[0] in trainer_cli.EXAMPLES and not any(part.startswith(("--config", "-c")) for part in given[1:]):
+        example = trainer_cli.EXAMPLES[given[0]]
         return f"No configuration is given. Say for example `lightning {given[0]} --config {example}`."
     return f"See `lightning {given[0]} --help`."
 

@@ -4,7 +4,7 @@ import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from c2c_lightning.alignment.chat import ChatReader
+from c2c_lightning.alignment.chat_tokenizer import ChatTokenizer
 
 _PADDING = "·"
 _NOT_FUSED = "-"
@@ -25,7 +25,7 @@ class AlignmentPicture:
     source_index: list[int]
 
 
-def visible_tokens(reader: ChatReader, ids: Sequence[int], attention_mask: Sequence[int] | None) -> list[str]:
+def visible_tokens(reader: ChatTokenizer, ids: Sequence[int], attention_mask: Sequence[int] | None) -> list[str]:
     """Tokens as they can be shown: white space made visible, pieces of characters as bytes.
 
     Args:
@@ -40,7 +40,7 @@ def visible_tokens(reader: ChatReader, ids: Sequence[int], attention_mask: Seque
     return [_visible(reader, token) if bit else _PADDING for token, bit in zip(ids, mask, strict=True)]
 
 
-def _visible(reader: ChatReader, token: int) -> str:
+def _visible(reader: ChatTokenizer, token: int) -> str:
     text: str = reader.tokenizer.decode([token], skip_special_tokens=False)
     if "\ufffd" in text:
         text = f"⟨{reader.tokenizer.convert_ids_to_tokens(token)}⟩"

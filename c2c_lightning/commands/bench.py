@@ -13,9 +13,9 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from c2c_lightning.bench.benchmark import Bench, Benchmark
-from c2c_lightning.bench.pair import Pair
-from c2c_lightning.bench.results import environment, to_table
+from c2c_lightning.profiling.benchmark import BenchContext, Benchmark
+from c2c_lightning.profiling.model_pair import Pair
+from c2c_lightning.profiling.results import environment, to_table
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ def run_bench(args: Sequence[str]) -> None:
     results = {"environment": environment(device)}
     for benchmark in options.benchmarks:
         with _progress(console, benchmark.name) as progress:
-            results[benchmark.name] = benchmark.run(Bench(options.pair, device, folder, progress))
+            results[benchmark.name] = benchmark.run(BenchContext(options.pair, device, folder, progress))
         console.print(to_table(benchmark.name, results[benchmark.name]))
     text = json.dumps(results, indent=2)
     (folder / "results.json").write_text(text + "\n")

@@ -12,7 +12,7 @@ from c2c_lightning.errors import MissingExtraError
 def main() -> None:
     """Everything that `lm_eval` does, and `--model c2c --model_args fuser=DIR`."""
     try:
-        from c2c_lightning.evaluation.harness import main as run
+        from c2c_lightning.evaluation.lm_eval_model import main as run
     except MissingExtraError as error:
         sys.exit(f"error: {error}")
     run()

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from c2c_lightning.alignment.reads import FusionRound, Read, share_of, span_ends
+from c2c_lightning.alignment.fusion_plan import FusedTokens, FusionStep, keep_fraction, span_ends
 from c2c_lightning.errors import PromptError
 
 
@@ -190,7 +190,7 @@ class PromptBatch:
         """
         if not 0 <= share <= 1:
             raise PromptError(f"the share of the prompt that is fused is {share}, but must lie in [0, 1].")
-        sharers = tuple(replace(s, source_index=share_of(s.index, share, side)) for s in self.sharers)
+        sharers = tuple(replace(s, source_index=keep_fraction(s.index, share, side)) for s in self.sharers)
         return PromptBatch(self.receiver, sharers)
 
     def without(self, columns: Sequence[int]) -> "PromptBatch":
@@ -202,7 +202,7 @@ class PromptBatch:
         )
 
     @cached_property
-    def fusion_rounds(self) -> tuple[FusionRound, ...]:
+    def fusion_rounds(self) -> tuple[FusionStep, ...]:
         """The fused tokens, span by span; made once, where the batch is made, so that a training step never waits.
 
         A span is a run of tokens that read the same sharers. Padding belongs to the span before it, so a row's spans
@@ -217,12 +217,12 @@ class PromptBatch:
         ends = sorted(set(span_end[reads.any(-1)].tolist()))
         return tuple(self._round(end, reads & (span_end == end)[..., None]) for end in ends)
 
-    def _round(self, end: int, reads: Tensor) -> FusionRound:
+    def _round(self, end: int, reads: Tensor) -> FusionStep:
         picks = []
         for number, sharer in enumerate(self.sharers):
             row, token = reads[..., number].nonzero(as_tuple=True)
-            picks.append(Read(row, token, sharer.index[row, token]))
-        return FusionRound.of(end, picks)
+            picks.append(FusedTokens(row, token, sharer.index[row, token]))
+        return FusionStep.of(end, picks)
 
     @cached_property
     def num_read_tokens(self) -> tuple[int, ...]:
@@ -233,7 +233,7 @@ class PromptBatch:
         )
 
     @cached_property
-    def whole_round(self) -> tuple[FusionRound, ...]:
+    def whole_round(self) -> tuple[FusionStep, ...]:
         """All spans of a row at once, for fusing them from one clean prefill; a round holds the rows that end alike."""
         rounds = self.fusion_rounds
         if len(rounds) < 2:
@@ -242,9 +242,9 @@ class PromptBatch:
         for fusion in rounds:
             for read in fusion.reads:
                 row_end[read.row] = fusion.end
-        reads = [Read.join([fusion.reads[n] for fusion in rounds]) for n in range(len(self.sharers))]
+        reads = [FusedTokens.join([fusion.reads[n] for fusion in rounds]) for n in range(len(self.sharers))]
         ends = sorted(set(row_end.tolist()) - {0})
-        return tuple(FusionRound.of(end, [read.where(row_end[read.row] == end) for read in reads]) for end in ends)
+        return tuple(FusionStep.of(end, [read.where(row_end[read.row] == end) for read in reads]) for end in ends)
 
 
 class TrainingBatch:

@@ -11,15 +11,15 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import distributed
 
 from c2c_lightning.data.batch import TrainingBatch
-from c2c_lightning.data.buckets import BatchLimits
 from c2c_lightning.data.encode import Encoder
-from c2c_lightning.data.feed import ResumableLoader, TableFeed
-from c2c_lightning.data.loader import EpochLoader
-from c2c_lightning.data.prepare import Settings, sources_of
-from c2c_lightning.data.report import DataReport
+from c2c_lightning.data.loading.epoch_loader import EpochLoader
+from c2c_lightning.data.loading.length_buckets import BatchLimits
+from c2c_lightning.data.loading.stream_loaders import StreamFeed, is_stream
+from c2c_lightning.data.loading.table_loaders import ResumableLoader, TableFeed
+from c2c_lightning.data.preprocessing.data_report import DataReport
+from c2c_lightning.data.preprocessing.prepare import Settings, sources_of
+from c2c_lightning.data.preprocessing.tokenized_dataset import cache_folder, usable_processes
 from c2c_lightning.data.sources import Mixture, Source
-from c2c_lightning.data.stream_feed import StreamFeed, is_stream
-from c2c_lightning.data.tokens import cache_folder, usable_processes
 from c2c_lightning.errors import ConfigurationError, DataError
 
 logger = logging.getLogger(__name__)

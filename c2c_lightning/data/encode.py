@@ -3,9 +3,9 @@
 Strategies, one per sharer (paper A.1.2 for `first` and `longest`):
 
 - `identity`: the sharer reads the receiver's own ids; every prompt token but the last is fused.
-- `first`, `longest`: as released, receiver and sharer in one row of slots, see `alignment/sections.py`.
-- `span`: the sharer reads its own tokens, see `alignment/spans.py`.
-- `span_template`: so, and template tokens are fused too, see `alignment/stretches.py`.
+- `first`, `longest`: as released, receiver and sharer in one row of slots, see `alignment/released_chat.py`.
+- `span`: the sharer reads its own tokens, see `alignment/span_alignment.py`.
+- `span_template`: so, and template tokens are fused too, see `alignment/template_alignment.py`.
 """
 
 import hashlib
@@ -15,12 +15,12 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
-from c2c_lightning.alignment.chat import ChatReader, TokenizedChat
+from c2c_lightning.alignment.chat_tokenizer import ChatTokenizer, TokenizedChat
 from c2c_lightning.alignment.fingerprint import tokenizer_fingerprint
+from c2c_lightning.alignment.retokenization import pad_id
 from c2c_lightning.alignment.strategy import TokenAlignment, choose_strategy
-from c2c_lightning.alignment.tokens import pad_id
-from c2c_lightning.data.assemble import EncodedPrompt, Reading, SharerEncoding, assemble
-from c2c_lightning.data.conversation import (
+from c2c_lightning.data.encode_sharers import EncodedPrompt, Reading, SharerEncoding, assemble
+from c2c_lightning.data.messages import (
     Conversation,
     Message,
     Private,
@@ -95,22 +95,22 @@ class Encoder:
     def __init__(
         self, receiver: TokenizerSpec, sharers: Sequence[TokenizerSpec], token_alignment: TokenAlignment = "auto"
     ) -> None:
-        self._receiver = ChatReader(receiver.tokenizer, receiver.template)
+        self._receiver = ChatTokenizer(receiver.tokenizer, receiver.template)
         self.strategies = tuple(choose_strategy(receiver.tokenizer, s.tokenizer, token_alignment) for s in sharers)
         # Under identity the sharer reads what the receiver reads, template included.
         self._sharers = tuple(
-            self._receiver if strategy == "identity" else ChatReader(sharer.tokenizer, sharer.template)
+            self._receiver if strategy == "identity" else ChatTokenizer(sharer.tokenizer, sharer.template)
             for sharer, strategy in zip(sharers, self.strategies, strict=True)
         )
         self.fingerprint = _fingerprint((receiver, *sharers), self.strategies)
 
     @property
-    def receiver_reader(self) -> ChatReader:
+    def receiver_reader(self) -> ChatTokenizer:
         """The receiver's template and tokenizer."""
         return self._receiver
 
     @property
-    def sharer_readers(self) -> tuple[ChatReader, ...]:
+    def sharer_readers(self) -> tuple[ChatTokenizer, ...]:
         """Each sharer's template and tokenizer; the receiver's where it reads the receiver's tokens."""
         return self._sharers
 

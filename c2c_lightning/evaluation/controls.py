@@ -12,19 +12,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from c2c_lightning.baselines.c2c import C2CResponder, SomeSharers
-from c2c_lightning.baselines.likelihood import OptionScores
-from c2c_lightning.baselines.single import ReceiverOnly
-from c2c_lightning.baselines.views import ViewOf, plain_view
 from c2c_lightning.data.batch import PromptBatch, SharerTokens
-from c2c_lightning.data.conversation import Conversation
-from c2c_lightning.data.swap import swap_sharers
+from c2c_lightning.data.messages import Conversation
+from c2c_lightning.data.mismatch import swap_sharers
 from c2c_lightning.errors import BenchmarkError
-from c2c_lightning.evaluation.donors import DonorPool, seed_of
+from c2c_lightning.evaluation.mismatched import DonorPool, seed_of
 from c2c_lightning.fuser.fuser import Fuser
 from c2c_lightning.kv.layer import LayerKV, LayerStack
 from c2c_lightning.model.c2c import C2CModel
-from c2c_lightning.model.responder import Answer
+from c2c_lightning.responders.base import Answer
+from c2c_lightning.responders.c2c_responder import C2CResponder, SomeSharers
+from c2c_lightning.responders.option_scoring import OptionScores
+from c2c_lightning.responders.question_views import ViewOf, plain_view
+from c2c_lightning.responders.single_model import ReceiverOnly
 
 # --- another question's cache -----------------------------------------------------------------------------------------
 

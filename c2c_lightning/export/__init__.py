@@ -2,7 +2,7 @@
 
 from c2c_lightning.export.description import FuserDescription, ModelReference, TrainingRecord, check_models
 from c2c_lightning.export.format import SavedFuser, load_fuser, save_fuser
-from c2c_lightning.export.published import convert_released, to_released
+from c2c_lightning.export.released.convert import convert_released, to_released
 
 __all__ = [
     "FuserDescription",

@@ -7,10 +7,10 @@ from typing import Any, Self
 
 from jsonargparse import ArgumentError, ArgumentParser
 
-from c2c_lightning.alignment.layers import LayerMap
-from c2c_lightning.data.conversation import PromptTemplate
+from c2c_lightning.alignment.layer_alignment import LayerMap
+from c2c_lightning.data.messages import PromptTemplate
 from c2c_lightning.errors import C2CError, FuserFormatError, PairMismatchError
-from c2c_lightning.fuser.complex_config import ComplexConfig
+from c2c_lightning.fuser.c2c_complex_config import ComplexConfig
 from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.fuser.fuser import layer_maps
 from c2c_lightning.kv.geometry import KVGeometry

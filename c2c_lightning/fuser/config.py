@@ -3,10 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from c2c_lightning.alignment.layers import LayerAlignment
+from c2c_lightning.alignment.layer_alignment import LayerAlignment
 from c2c_lightning.alignment.strategy import TokenAlignment
 from c2c_lightning.errors import FuserConfigError
-from c2c_lightning.fuser.complex_config import ComplexConfig
+from c2c_lightning.fuser.c2c_complex_config import ComplexConfig
 
 FuserKind = Literal["c2c", "no_weights", "fuse", "project", "no_gates", "c2c_c"]
 

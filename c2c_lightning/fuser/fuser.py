@@ -6,13 +6,13 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from c2c_lightning.alignment.layers import ALIGNMENTS, LayerMap, checked_map
-from c2c_lightning.alignment.reads import FusionRound, Read
+from c2c_lightning.alignment.fusion_plan import FusedTokens, FusionStep
+from c2c_lightning.alignment.layer_alignment import ALIGNMENTS, LayerMap, checked_map
 from c2c_lightning.errors import FuserConfigError
-from c2c_lightning.fuser.complex import ComplexGroup
+from c2c_lightning.fuser.c2c_complex import ComplexGroup
 from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.fuser.gate import NOISES, Gate
-from c2c_lightning.fuser.group import C2CGroup, GateNoise, LayerGroup
+from c2c_lightning.fuser.layer_group import C2CGroup, GateNoise, LayerGroup
 from c2c_lightning.fuser.packing import add_packed
 from c2c_lightning.kv.geometry import KVGeometry, LayerGeometry
 from c2c_lightning.kv.layer import LayerKV, LayerStack
@@ -65,7 +65,7 @@ class Fuser(nn.Module):
         self.sharers: Sequence[SharerFuser] = nn.ModuleList(fusers)  # type: ignore[assignment]
 
     def forward(
-        self, receiver_kv: LayerStack, sharer_kv: Sequence[LayerStack | None], fusion: FusionRound
+        self, receiver_kv: LayerStack, sharer_kv: Sequence[LayerStack | None], fusion: FusionStep
     ) -> LayerStack:
         """Put the fused entries of one round in the receiver's place.
 
@@ -102,19 +102,21 @@ class Fuser(nn.Module):
             sharer_kv: each sharer's entries that they read, as many tokens, all layers; None for one that is left out.
         """
         batch, tokens, fused = new.keys.shape[0], new.num_tokens, new
-        read = Read.every(batch, tokens, new.keys.device)
+        read = FusedTokens.every(batch, tokens, new.keys.device)
         for sharer, kv in zip(self.sharers, sharer_kv, strict=True):
             source = sharer.layer_map[layer]
             if kv is None or source is None:
                 continue
             group, place = sharer.place_of(layer)
-            noise = self._noise(group, 1, batch, FusionRound(0, tokens, (read,)), read)
+            noise = self._noise(group, 1, batch, FusionStep(0, tokens, (read,)), read)
             base = new if self.config.sharer_order == "parallel" else fused
             residual = group.one_layer(place, base, kv[source], read, noise)
             fused = add_packed([fused], read.row, read.token, residual)[0]
         return fused
 
-    def _noise(self, group: LayerGroup, num_layers: int, batch: int, fusion: FusionRound, read: Read) -> GateNoise:
+    def _noise(
+        self, group: LayerGroup, num_layers: int, batch: int, fusion: FusionStep, read: FusedTokens
+    ) -> GateNoise:
         """Gate noise for keys and for values; None outside training."""
         kind = self.config.gate_noise
         if not (self.training and group.gates and kind != "none"):

@@ -9,11 +9,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from c2c_lightning.fuser.complex_config import ComplexConfig
+from c2c_lightning.fuser.c2c_complex_config import ComplexConfig
 from c2c_lightning.fuser.mlp import MLP, Activated
 from c2c_lightning.fuser.packing import PackedKV
-from c2c_lightning.fuser.stacked import StackedLinear
 from c2c_lightning.kv.geometry import LayerGeometry
+from c2c_lightning.ops.stacked_linear import StackedLinear
 
 Weights = tuple[Tensor, Tensor]
 """Weights of keys and of values, each broadcastable to (layers, tokens, kv_heads, head_dim)."""

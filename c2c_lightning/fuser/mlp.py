@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from c2c_lightning.fuser.layer_norm import StackedLayerNorm
-from c2c_lightning.fuser.stacked import StackedLinear
+from c2c_lightning.ops.stacked_linear import StackedLinear
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.relu, "silu": F.silu}
 

@@ -2,9 +2,9 @@
 
 from torch import Tensor, nn
 
-from c2c_lightning.fuser.block import Block
 from c2c_lightning.fuser.config import FuserConfig
-from c2c_lightning.fuser.stacked import StackedLinear
+from c2c_lightning.ops.residual_mlp import Block
+from c2c_lightning.ops.stacked_linear import StackedLinear
 
 
 class FeatureFusion(nn.Module):

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from c2c_lightning.fuser.block import Block
 from c2c_lightning.fuser.config import FuserConfig
-from c2c_lightning.fuser.stacked import NarrowLinear
+from c2c_lightning.ops.residual_mlp import Block
+from c2c_lightning.ops.stacked_linear import NarrowLinear
 
 
 class HeadWeighting(nn.Module):

@@ -10,7 +10,9 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from c2c_lightning.errors import UnsupportedModelError
 from c2c_lightning.kv.layer import LayerKV, LayerStack
-from c2c_lightning.kv.packed import Rows
+
+JoinEntries = Callable[[Tensor, Tensor], Tensor]
+"""Joins a prefix and new entries, (batch, kv_heads, tokens, head_dim) each, along the tokens."""
 
 
 class PrefixLayer(DynamicLayer):
@@ -20,10 +22,10 @@ class PrefixLayer(DynamicLayer):
     any number of times (activation checkpointing replays it), and the response's entries are not kept alive.
     """
 
-    def __init__(self, prefix: LayerKV | None, rows: Rows | None = None) -> None:
-        """Hold a prefix, (batch, kv_heads, prefix, head_dim); `rows` where the new entries of a batch lie in one."""
+    def __init__(self, prefix: LayerKV | None, join: JoinEntries | None = None) -> None:
+        """Hold a prefix, (batch, kv_heads, prefix, head_dim); `join` replaces concatenation for ragged batches."""
         super().__init__()  # type: ignore[no-untyped-call]
-        self.rows = rows
+        self.join = join
         if prefix is not None and prefix.num_tokens:
             self.keys, self.values = prefix.keys, prefix.values
             self.dtype, self.device, self.is_initialized = prefix.keys.dtype, prefix.keys.device, True
@@ -37,7 +39,7 @@ class PrefixLayer(DynamicLayer):
         return self._behind(self.keys, key_states), self._behind(self.values, value_states)
 
     def _behind(self, prefix: Tensor, new: Tensor) -> Tensor:
-        return torch.cat([prefix, new], 2) if self.rows is None else self.rows.behind(prefix, new)
+        return torch.cat([prefix, new], 2) if self.join is None else self.join(prefix, new)
 
 
 class RecordingLayer(PrefixLayer):
@@ -126,8 +128,8 @@ NewEntries = Callable[[int, LayerKV], LayerKV]
 class EditedPrefixLayer(PrefixLayer):
     """A prefix layer whose new entries are edited before attention reads them."""
 
-    def __init__(self, prefix: LayerKV, number: int, edit: NewEntries, rows: Rows | None = None) -> None:
-        super().__init__(prefix, rows)
+    def __init__(self, prefix: LayerKV, number: int, edit: NewEntries, join: JoinEntries | None = None) -> None:
+        super().__init__(prefix, join)
         self.number, self.edit = number, edit
 
     def update(
@@ -155,14 +157,14 @@ class EditedLayer(DynamicLayer):
         return super().update(new.keys, new.values)
 
 
-def edited_prefix_cache(kv: LayerStack, edit: NewEntries, rows: Rows | None = None) -> Cache:
+def edited_prefix_cache(kv: LayerStack, edit: NewEntries, join: JoinEntries | None = None) -> Cache:
     """`prefix_cache` with edited new entries."""
-    return Cache(layers=[EditedPrefixLayer(layer, n, edit, rows) for n, layer in enumerate(kv)])
+    return Cache(layers=[EditedPrefixLayer(layer, n, edit, join) for n, layer in enumerate(kv)])
 
 
-def prefix_cache(kv: LayerStack, rows: Rows | None = None) -> Cache:
+def prefix_cache(kv: LayerStack, join: JoinEntries | None = None) -> Cache:
     """A cache that is read and never grows: for training passes over a fused prefix."""
-    return Cache(layers=[PrefixLayer(layer, rows) for layer in kv])
+    return Cache(layers=[PrefixLayer(layer, join) for layer in kv])
 
 
 def dynamic_cache(kv: LayerStack) -> DynamicCache:

@@ -17,18 +17,18 @@ from c2c_lightning.export.description import TrainingRecord
 from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.fuser.fuser import Fuser
 from c2c_lightning.kv.layer import LayerStack, SharerKV
-from c2c_lightning.kv.packed import is_left_padded
-from c2c_lightning.model.conversing import Conversing
-from c2c_lightning.model.frozen import FrozenLM
+from c2c_lightning.model.frozen_lm import FrozenLM
 from c2c_lightning.model.fused_prompt import FusedPrompt
+from c2c_lightning.model.fusion_modes import MODES, FusionMode
 from c2c_lightning.model.generation import generate
-from c2c_lightning.model.head import summed_loss
-from c2c_lightning.model.modes import MODES, FusionMode
-from c2c_lightning.model.overlap import Beside
-from c2c_lightning.model.prefix import KnownPart, joined
+from c2c_lightning.model.prefill import read_prompt
+from c2c_lightning.model.prefix_match import PrefixMatch, joined
 from c2c_lightning.model.pretrained import DType, ModelLike, load_pretrained, save_pretrained
-from c2c_lightning.model.reading import read_prompt
 from c2c_lightning.model.response import Response
+from c2c_lightning.model.side_stream import SideStreamPrefill
+from c2c_lightning.model.text_interface import TextInterface
+from c2c_lightning.ops.chunked_cross_entropy import summed_loss
+from c2c_lightning.ops.ragged_attention import is_left_padded
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class C2COutput:
             return self.make_logits()
 
 
-class C2CModel(Conversing, nn.Module):
+class C2CModel(TextInterface, nn.Module):
     """The receiver, answering on a cache that its sharers' caches are fused into.
 
     Only `fuser` is a submodule: it alone trains, and it alone is in the state dict.
@@ -89,8 +89,8 @@ class C2CModel(Conversing, nn.Module):
         return [None if prefill is None else prefill.result() for prefill in started]
 
     def start_sharers(
-        self, prompt: PromptBatch, active_sharers: Sequence[int] | None = None, known: KnownPart | None = None
-    ) -> list[Beside | None]:
+        self, prompt: PromptBatch, active_sharers: Sequence[int] | None = None, known: PrefixMatch | None = None
+    ) -> list[SideStreamPrefill | None]:
         """`prefill_sharers`, not waited for: the receiver's prefill may run beside them.
 
         Args:
@@ -105,11 +105,11 @@ class C2CModel(Conversing, nn.Module):
             raise PairMismatchError(
                 f"active_sharers is {list(active)}, but the sharers are 0 to {len(self.sharers) - 1}."
             )
-        started: list[Beside | None] = []
+        started: list[SideStreamPrefill | None] = []
         for n, sharer in enumerate(self.sharers):
             prefix = None if known is None else known.sharer_kv[n]
             work = partial(self._prefill_sharer, prompt, n, prefix)
-            started.append(Beside(sharer.device, work) if n in active else None)
+            started.append(SideStreamPrefill(sharer.device, work) if n in active else None)
         return started
 
     @torch.no_grad()

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from c2c_lightning.alignment.reads import FusionRound
+from c2c_lightning.alignment.fusion_plan import FusionStep
 from c2c_lightning.data.batch import PromptBatch, TokenBatch
 from c2c_lightning.errors import PromptError
 from c2c_lightning.kv.layer import LayerStack
-from c2c_lightning.model.prefix import KnownPart, joined, known_part
+from c2c_lightning.model.prefix_match import PrefixMatch, joined, match_prefix
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,13 @@ class FusedPrompt:
     """
 
     prompt: PromptBatch
-    rounds: tuple[FusionRound, ...]
+    rounds: tuple[FusionStep, ...]
     sharer_kv: list[LayerStack | None]
     plain: LayerStack
     fused: LayerStack
     made_by: Any
 
-    def known_part(self, prompt: PromptBatch, rounds: Sequence[FusionRound], made_by: Any) -> KnownPart | None:
+    def match_prefix(self, prompt: PromptBatch, rounds: Sequence[FusionStep], made_by: Any) -> PrefixMatch | None:
         """What of new prompts was read here already; each of them may begin as this one does, or not.
 
         Args:
@@ -50,7 +50,7 @@ class FusedPrompt:
             raise PromptError(f"a prefix is one prompt, but this one was read from {len(self.prompt)}.")
         if self.made_by is None or made_by != self.made_by:
             return None
-        return known_part(self, prompt, rounds)
+        return match_prefix(self, prompt, rounds)
 
     def followed_by(self, new_ids: Tensor, entries: LayerStack) -> "FusedPrompt":
         """The same with an answer, no token of which is fused.

@@ -10,8 +10,8 @@ from transformers.cache_utils import Cache
 
 from c2c_lightning.data.batch import PromptBatch
 from c2c_lightning.errors import GenerationError
-from c2c_lightning.model.decoding import DecodeCache
-from c2c_lightning.model.frozen import FrozenLM
+from c2c_lightning.model.decode_cache import DecodeCache
+from c2c_lightning.model.frozen_lm import FrozenLM
 
 REFUSED = {
     "use_mtp": "drafting heads read the receiver's hidden states over the whole prompt",

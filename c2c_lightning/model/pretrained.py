@@ -11,12 +11,12 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from c2c_lightning.alignment.fingerprint import tokenizer_fingerprint
-from c2c_lightning.data.conversation import PromptTemplate
+from c2c_lightning.data.messages import PromptTemplate
 from c2c_lightning.errors import PairMismatchError
 from c2c_lightning.export.description import FuserDescription, ModelReference, TrainingRecord, check_models
 from c2c_lightning.export.format import load_fuser, save_fuser
 from c2c_lightning.fuser.fuser import Fuser
-from c2c_lightning.model.frozen import FrozenLM, LMSpec, load_frozen
+from c2c_lightning.model.frozen_lm import FrozenLM, LMSpec, load_frozen
 
 logger = logging.getLogger(__name__)
 

@@ -13,9 +13,9 @@ from transformers.cache_utils import Cache
 from c2c_lightning.data.batch import TokenBatch, TrainingBatch, positions_of
 from c2c_lightning.kv.cache import NewEntries, edited_prefix_cache, prefix_cache
 from c2c_lightning.kv.layer import LayerKV, LayerStack
-from c2c_lightning.kv.packed import Packing, Rows, row_by_row
-from c2c_lightning.model.frozen import FrozenLM
-from c2c_lightning.model.head import summed_loss
+from c2c_lightning.model.frozen_lm import FrozenLM
+from c2c_lightning.ops.chunked_cross_entropy import summed_loss
+from c2c_lightning.ops.ragged_attention import Packing, Rows, row_by_row
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,12 @@ class Prefix:
         """`cache` for new tokens that lie in one row."""
         edit = self._edit()
         if edit is None:
-            return prefix_cache(self.entries, rows)
+            return prefix_cache(self.entries, rows.behind)
 
         def edit_packed(layer: int, new: LayerKV) -> LayerKV:
             return packing.pack_kv(edit(layer, packing.unpack_kv(new)))
 
-        return edited_prefix_cache(self.entries, edit_packed, rows)
+        return edited_prefix_cache(self.entries, edit_packed, rows.behind)
 
     def _edit(self) -> NewEntries | None:
         keys = self.entries[0].keys

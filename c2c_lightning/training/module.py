@@ -22,17 +22,17 @@ from c2c_lightning.data.encode import Encoder
 from c2c_lightning.export.description import FuserDescription, parse_config
 from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.fuser.fuser import Fuser
-from c2c_lightning.model.frozen import FrozenLM, LMSpec, load_frozen, load_tokenizer, tokenizer_spec
+from c2c_lightning.model.frozen_lm import FrozenLM, LMSpec, load_frozen, load_tokenizer, tokenizer_spec
 from c2c_lightning.model.pretrained import reference
-from c2c_lightning.training.callbacks.gates import GateMonitor
+from c2c_lightning.training.callbacks.gate_monitor import GateMonitor
 from c2c_lightning.training.callbacks.random_state import RandomState
 from c2c_lightning.training.callbacks.temperature import AnnealTemperature
 from c2c_lightning.training.callbacks.throughput import Throughput
-from c2c_lightning.training.compiling import compile_fuser
+from c2c_lightning.training.compile_fuser import compile_fuser
 from c2c_lightning.training.optim import ParameterGroups, Schedule
 from c2c_lightning.training.sharding import check_shardable, mesh_of, shard, shard_frozen
 from c2c_lightning.training.token_count import TokenCount
-from c2c_lightning.training.trained import TrainedC2C
+from c2c_lightning.training.train_model import TrainModel
 from c2c_lightning.training.validation import ValidationLosses
 
 logger = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ class C2CModule(LightningModule):
         model: the fused model, from `configure_model` on.
     """
 
-    model: TrainedC2C
+    model: TrainModel
 
     def __init__(
         self,
@@ -106,7 +106,7 @@ class C2CModule(LightningModule):
         if hasattr(self, "model"):
             return
         receiver, sharers = self._load_models()
-        self.model = TrainedC2C(receiver, sharers, self.fuser_config)
+        self.model = TrainModel(receiver, sharers, self.fuser_config)
         if self.fuser_config.gate_noise == "none":
             _freeze_gates(self.model.fuser)
         self.model.activation_checkpointing = self.activation_checkpointing

@@ -11,7 +11,7 @@ from transformers import get_scheduler
 
 from c2c_lightning.fuser.gate import Gate
 from c2c_lightning.fuser.layer_norm import StackedLayerNorm
-from c2c_lightning.fuser.rms_norm import StackedRMSNorm
+from c2c_lightning.ops.rms_norm import StackedRMSNorm
 
 
 @dataclass(frozen=True)

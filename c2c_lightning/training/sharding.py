@@ -20,8 +20,8 @@ from torch.optim import Optimizer
 
 from c2c_lightning.errors import ConfigurationError
 from c2c_lightning.fuser.config import FuserConfig
-from c2c_lightning.model.frozen import FrozenLM
-from c2c_lightning.training.trained import TrainedC2C
+from c2c_lightning.model.frozen_lm import FrozenLM
+from c2c_lightning.training.train_model import TrainModel
 
 
 class FSDP2Strategy(ModelParallelStrategy):
@@ -157,7 +157,7 @@ def check_shardable(config: FuserConfig, is_sharded: bool) -> None:
         )
 
 
-def shard(model: TrainedC2C, mesh: DeviceMesh) -> None:
+def shard(model: TrainModel, mesh: DeviceMesh) -> None:
     """Shard the fuser; it is gathered as a whole for each batch.
 
     Args:

@@ -5,8 +5,8 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from c2c_lightning.data.batch import TrainingBatch
-from c2c_lightning.data.swap import swap_sharers
-from c2c_lightning.training.trained import TrainedC2C
+from c2c_lightning.data.mismatch import swap_sharers
+from c2c_lightning.training.train_model import TrainModel
 
 
 class ValidationLosses(nn.Module):
@@ -30,7 +30,7 @@ class ValidationLosses(nn.Module):
         """A run begins; another one may have other validation data."""
         self._receiver_loss = None
 
-    def update(self, model: TrainedC2C, batch: TrainingBatch) -> None:
+    def update(self, model: TrainModel, batch: TrainingBatch) -> None:
         """Measure a batch, the same tokens three times."""
         tokens = batch.response_mask.sum()
         weight = tokens if self.per_token else torch.ones_like(tokens)

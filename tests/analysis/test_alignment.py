@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from c2c_lightning.analysis.alignment import AlignmentReport, alignment_report
+from c2c_lightning.analysis.alignment_report import AlignmentReport, alignment_report
 from c2c_lightning.data.encode import Encoder, TokenAlignment, TokenizerSpec
 from c2c_lightning.errors import PromptError
 from tests.alignment.styles import tokenizer_of

@@ -4,9 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from c2c_lightning.analysis.padding import padding_report
-from c2c_lightning.data.buckets import Lengths
-from tests.data.test_buckets import long_tailed
+from c2c_lightning.analysis.padding_report import padding_report
+from c2c_lightning.data.loading.length_buckets import Lengths
+from tests.data.loading.test_length_buckets import long_tailed
 
 
 def test_batches_by_length_pad_less() -> None:

@@ -8,12 +8,12 @@ import pytest
 
 from benchmarks.cases import CASES, Case, Dying
 from benchmarks.kill_resume import QUICKSTART, main
-from benchmarks.killing import Bench, Outcome, differences
+from benchmarks.killing import BenchContext, Outcome, differences
 from benchmarks.watched_fit import read_records
 
 
-def bench(folder: Path, steps: int) -> Bench:
-    return Bench(folder, QUICKSTART, steps, random.Random(0))
+def bench(folder: Path, steps: int) -> BenchContext:
+    return BenchContext(folder, QUICKSTART, steps, random.Random(0))
 
 
 def test_a_killed_and_resumed_run_is_the_same(tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_the_table_the_file_and_the_exit_code(
     found: list[str], code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     outcome = Outcome(CASES[0], kills=2, resumed=1, agreed=0 if found else 2, differences=found)
-    monkeypatch.setattr(Bench, "try_case", lambda *_: outcome)
+    monkeypatch.setattr(BenchContext, "try_case", lambda *_: outcome)
     output = tmp_path / "kills.json"
     assert main(["--kills", "2", "--only", str(CASES[0]), "--output", str(output)]) == code
     said = capsys.readouterr().out

@@ -3,11 +3,11 @@
 import torch
 
 from benchmarks.released_step import ReleasedTrainer, compare
-from c2c_lightning.bench.train_step import Trainer
-from c2c_lightning.bench.workload import Workload
 from c2c_lightning.data.batch import TrainingBatch
 from c2c_lightning.model.c2c import C2CModel
-from tests.bench.pairs import tiny
+from c2c_lightning.profiling.train_step import Trainer
+from c2c_lightning.profiling.workload import Workload
+from tests.profiling.pairs import tiny
 from tests.training.recipe import released_weights
 
 

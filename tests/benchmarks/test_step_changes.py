@@ -5,10 +5,10 @@ import torch
 
 from benchmarks import step_changes
 from benchmarks.step_changes import SAVINGS
-from c2c_lightning.bench.workload import Workload
 from c2c_lightning.data.batch import TrainingBatch
 from c2c_lightning.model.c2c import C2CModel
-from tests.bench.pairs import tiny
+from c2c_lightning.profiling.workload import Workload
+from tests.profiling.pairs import tiny
 
 
 def _work() -> tuple[C2CModel, list[TrainingBatch]]:

@@ -8,7 +8,7 @@ import yaml
 from transformers import AutoTokenizer
 
 from benchmarks import weak_scaling
-from tests.bench.pairs import tiny
+from tests.profiling.pairs import tiny
 
 
 def test_rows_have_one_length(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

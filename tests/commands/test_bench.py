@@ -7,12 +7,12 @@ import pytest
 import yaml
 
 from c2c_lightning.cli import main
-from tests.bench.pairs import RECEIVER, SHARER
+from tests.profiling.pairs import RECEIVER, SHARER
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "bench").glob("*.yaml"))
 
 PAIR = {
-    "class_path": "c2c_lightning.bench.pair.RandomPair",
+    "class_path": "c2c_lightning.profiling.model_pair.RandomPair",
     "init_args": {"receiver": RECEIVER, "sharers": [SHARER], "fuser": {"hidden_dim": 8, "intermediate_dim": 8}},
 }
 
@@ -22,7 +22,7 @@ def test_results_are_json_on_standard_output_and_nothing_else(
 ) -> None:
     (tmp_path / "pair.yaml").write_text(yaml.safe_dump(PAIR))
     benchmark = {
-        "class_path": "c2c_lightning.bench.train_step.TrainStep",
+        "class_path": "c2c_lightning.profiling.train_step.TrainStep",
         "init_args": {"workload": {"num_samples": 2, "batch_size": 2}, "rounds": 1, "product_size": 8},
     }
     run = {"pair": "pair.yaml", "benchmarks": [benchmark], "output_dir": str(tmp_path / "out")}

@@ -8,7 +8,7 @@ import lightning as L
 import pytest
 
 from c2c_lightning.data.datamodule import InstructionDataModule
-from c2c_lightning.data.rows import RowEncoder
+from c2c_lightning.data.preprocessing.row_encoder import RowEncoder
 from c2c_lightning.data.sources import Messages
 from c2c_lightning.errors import ConfigurationError, DataError
 from tests.data.encoders import shared_encoder

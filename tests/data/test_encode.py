@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
-from c2c_lightning.data.conversation import PromptTemplate
 from c2c_lightning.data.encode import EncodedPrompt, Encoder, TokenAlignment, TokenizerSpec
+from c2c_lightning.data.messages import PromptTemplate
 from c2c_lightning.errors import AlignmentError, DataError, PromptError
 from tests.alignment.conversations import conversations
 from tests.alignment.styles import STYLES, rendered, tokenizer_of

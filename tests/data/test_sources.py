@@ -7,8 +7,8 @@ import pytest
 from datasets import Dataset, DatasetDict
 
 from c2c_lightning.data import jsonlines
-from c2c_lightning.data.conversation import Conversation
-from c2c_lightning.data.files import load_rows
+from c2c_lightning.data.messages import Conversation
+from c2c_lightning.data.readers.files import load_rows
 from c2c_lightning.data.sources import (
     GSM8K,
     LongBench,

@@ -7,11 +7,11 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from c2c_lightning import embedded
-from c2c_lightning.embedded.exam import exact_replies, probe_accuracy, value_probabilities
-from c2c_lightning.embedded.lessons import ask, ask_after_note, ask_for_sentence
-from c2c_lightning.embedded.rows import write_rows
-from c2c_lightning.embedded.world import VALUES, Fact, make_world, sentence_request
 from c2c_lightning.errors import ModelLoadError
+from tools.embedded_world.exam import exact_replies, probe_accuracy, value_probabilities
+from tools.embedded_world.lessons import ask, ask_after_note, ask_for_sentence
+from tools.embedded_world.rows import write_rows
+from tools.embedded_world.world import VALUES, Fact, make_world, sentence_request
 
 Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 SIZE_LIMIT = 5_000_000  # bytes

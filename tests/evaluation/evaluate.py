@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from lightning import Trainer
 
-from c2c_lightning.baselines.factories import T2T
-from c2c_lightning.evaluation.benchmarks import Benchmark
-from c2c_lightning.evaluation.module import BenchmarkDataModule, EvaluationModule
-from c2c_lightning.model.frozen import LMSpec
+from c2c_lightning.evaluation.evaluation_module import BenchmarkDataModule, EvaluationModule
+from c2c_lightning.evaluation.tasks import Task
+from c2c_lightning.model.frozen_lm import LMSpec
+from c2c_lightning.responders.registry import T2T
 
 
 def main(output: str, devices: int, limit: int, batch_size: int) -> None:
@@ -22,7 +22,7 @@ def main(output: str, devices: int, limit: int, batch_size: int) -> None:
     strategy = "ddp" if devices > 1 else "auto"
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
     trainer = Trainer(accelerator="cpu", devices=devices, strategy=strategy, use_distributed_sampler=False, **quiet)
-    data = BenchmarkDataModule([Benchmark("quickstart", limit=limit)], batch_size)
+    data = BenchmarkDataModule([Task("quickstart", limit=limit)], batch_size)
     trainer.test(module, datamodule=data, verbose=False)
 
 

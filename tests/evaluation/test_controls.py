@@ -7,9 +7,6 @@ from typing import Any
 import pytest
 import torch
 
-from c2c_lightning.baselines.c2c import C2CResponder
-from c2c_lightning.baselines.single import ReceiverOnly
-from c2c_lightning.baselines.views import plain_view
 from c2c_lightning.errors import BenchmarkError
 from c2c_lightning.evaluation.controls import (
     GatesClosed,
@@ -20,11 +17,14 @@ from c2c_lightning.evaluation.controls import (
     Zero,
     noise_like,
 )
-from c2c_lightning.evaluation.donors import DonorPool
+from c2c_lightning.evaluation.mismatched import DonorPool
 from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.kv.layer import LayerKV
 from c2c_lightning.model.c2c import C2CModel
-from c2c_lightning.model.frozen import load_frozen
+from c2c_lightning.model.frozen_lm import load_frozen
+from c2c_lightning.responders.c2c_responder import C2CResponder
+from c2c_lightning.responders.question_views import plain_view
+from c2c_lightning.responders.single_model import ReceiverOnly
 from tests.evaluation.conftest import fused_pair
 
 GREEDY: dict[str, Any] = {"max_new_tokens": 8, "do_sample": False}

@@ -9,10 +9,10 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from c2c_lightning.fuser.complex import ComplexGroup
+from c2c_lightning.fuser.c2c_complex import ComplexGroup
 from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.fuser.mlp import MLP
-from c2c_lightning.fuser.stacked import StackedLinear
+from c2c_lightning.ops.stacked_linear import StackedLinear
 
 Cache = tuple[Tensor, Tensor]
 """Keys and values, (batch, kv_heads, tokens, head_dim)."""

@@ -2,12 +2,12 @@
 
 import torch
 
-from c2c_lightning.alignment.reads import FusionRound
+from c2c_lightning.alignment.fusion_plan import FusionStep
 from c2c_lightning.fuser.fuser import Fuser
 from c2c_lightning.kv.layer import LayerStack
 
 
-def check_order(fuser: Fuser, mine: LayerStack, first: LayerStack, second: LayerStack, both: FusionRound) -> None:
+def check_order(fuser: Fuser, mine: LayerStack, first: LayerStack, second: LayerStack, both: FusionStep) -> None:
     """`parallel` adds up what each gives alone; `sequential` lets the second read what the first has made.
 
     Args:

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from c2c_lightning.alignment.layers import checked_map, depth, terminal, terminal_or_skip
-from c2c_lightning.alignment.reads import FusionRound, Read
+from c2c_lightning.alignment.fusion_plan import FusedTokens, FusionStep
+from c2c_lightning.alignment.layer_alignment import checked_map, depth, terminal, terminal_or_skip
 from c2c_lightning.errors import FuserConfigError, LayerMapError
 from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.fuser.fuser import Fuser
 from c2c_lightning.fuser.gate import gumbel, logistic
-from c2c_lightning.fuser.layer import LayerFuser
+from c2c_lightning.fuser.layer_fuser import LayerFuser
 from c2c_lightning.kv.geometry import KVGeometry, LayerGeometry
 from c2c_lightning.kv.layer import LayerKV, LayerStack
 from tests.fuser.several import check_order
@@ -23,7 +23,7 @@ RECEIVER = KVGeometry((LayerGeometry(2, 4, 4),) * 3)
 SHARER = KVGeometry((LayerGeometry(3, 5, 5),) * 4)
 # Layers of two shapes, as in hybrids: several stacks.
 HYBRID = KVGeometry((LayerGeometry(2, 4, 4), LayerGeometry(1, 6, 3), LayerGeometry(2, 4, 4)))
-ROUND = FusionRound(1, 4, (Read(torch.tensor([0, 0, 1]), torch.tensor([1, 3, 2]), torch.tensor([4, 0, 2])),))
+ROUND = FusionStep(1, 4, (FusedTokens(torch.tensor([0, 0, 1]), torch.tensor([1, 3, 2]), torch.tensor([4, 0, 2])),))
 
 
 def cache(geometry: KVGeometry, tokens: int, seed: int, batch: int = 2) -> LayerStack:
@@ -90,8 +90,8 @@ def test_stacked_fuser_is_the_slow_twin(kind: str, receiver_geometry: KVGeometry
 
 def test_one_layer_at_a_time_is_the_stack() -> None:
     fuser, mine, theirs = make(HYBRID), cache(HYBRID, 3, 1), cache(SHARER, 3, 2)
-    read = Read.every(2, 3, torch.device("cpu"))
-    together = fuser(mine, [theirs], FusionRound(0, 3, (read,)))
+    read = FusedTokens.every(2, 3, torch.device("cpu"))
+    together = fuser(mine, [theirs], FusionStep(0, 3, (read,)))
     for n, layer in enumerate(mine):
         alone = fuser.fuse_new(n, layer, [theirs])
         torch.testing.assert_close(alone.keys, together[n].keys)
@@ -120,7 +120,7 @@ def test_closed_gates_change_nothing() -> None:
 def test_several_sharers(order: str) -> None:
     fuser = make(sharers=(SHARER, SHARER), sharer_order=order)
     mine, first, second = cache(RECEIVER, 5, 1), cache(SHARER, 6, 2), cache(SHARER, 6, 3)
-    both = FusionRound(1, 4, ROUND.reads * 2)
+    both = FusionStep(1, 4, ROUND.reads * 2)
     check_order(fuser, mine, first, second, both)
 
 

@@ -18,11 +18,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from c2c_lightning.data.batch import PromptBatch
 from c2c_lightning.export import convert_released, load_fuser
-from c2c_lightning.export.published import groups_of
-from c2c_lightning.export.released_layout import released_name, unstack_layer
+from c2c_lightning.export.released.convert import groups_of
+from c2c_lightning.export.released.projector_layout import released_name, unstack_layer
 from c2c_lightning.kv.layer import LayerKV
 from c2c_lightning.model.c2c import C2CModel
-from c2c_lightning.model.frozen import load_frozen
+from c2c_lightning.model.frozen_lm import load_frozen
 
 ASSETS = Path(__file__).parent.parent / "assets" / "golden"
 
@@ -149,7 +149,7 @@ def training_rows(golden: Golden) -> Iterator[Row]:
     """Training mode with the recorded gate noise: cache, logits, loss and gradients."""
     prompt, response = golden.case("batch")
     golden.model.train()
-    with mock.patch("c2c_lightning.fuser.group.draw_uniform", recorded_noise(golden)):
+    with mock.patch("c2c_lightning.fuser.layer_group.draw_uniform", recorded_noise(golden)):
         fused = golden.model.fuse_spans(prompt, golden.model.prefill_sharers(prompt))
         yield Row("batch.train.fused_kv", CACHE, difference(stacked(fused), golden["batch.train.fused_kv"]))
         output = golden.model(prompt, response)

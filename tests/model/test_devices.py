@@ -18,10 +18,10 @@ from c2c_lightning.fuser.packing import PackedKV, add_packed, pack
 from c2c_lightning.kv.layer import LayerKV, LayerStack
 from c2c_lightning.model import c2c
 from c2c_lightning.model.c2c import C2CModel
-from c2c_lightning.model.frozen import FrozenLM, LMSpec, load_frozen
-from c2c_lightning.model.overlap import Beside
+from c2c_lightning.model.frozen_lm import FrozenLM, LMSpec, load_frozen
+from c2c_lightning.model.side_stream import SideStreamPrefill
 from tests.model.test_families import prompts
-from tests.model.test_modes import build
+from tests.model.test_fusion_modes import build
 from tests.tiny import tiny_model, tiny_tokenizer
 
 META = torch.device("meta")
@@ -125,7 +125,7 @@ def test_work_runs_on_a_stream_of_its_own(monkeypatch: pytest.MonkeyPatch) -> No
         cuda.log.append(f"work on {cuda.now}")
         return kv
 
-    beside = Beside(torch.device("cuda", 0), work, cuda)
+    beside = SideStreamPrefill(torch.device("cuda", 0), work, cuda)
     assert cuda.log == ["side waits for main", "work on side"]
     assert beside.result() is kv
     assert cuda.log[2:] == ["main waits for side", "kept for main", "kept for main"]
@@ -133,14 +133,14 @@ def test_work_runs_on_a_stream_of_its_own(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_without_streams_work_is_simply_done() -> None:
     cuda, kv = FakeCuda(), [LayerKV(torch.zeros(1, 1, 2, 4), torch.zeros(1, 1, 2, 4))]
-    assert Beside(torch.device("cpu"), lambda: kv, cuda).result() is kv
+    assert SideStreamPrefill(torch.device("cpu"), lambda: kv, cuda).result() is kv
     assert cuda.log == []
 
 
 def test_the_receiver_is_started_before_sharers_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     model, log = build("qwen3", "llama", "prefill", 2), []
 
-    class Noted(Beside):
+    class Noted(SideStreamPrefill):
         def __init__(self, *args: Any) -> None:
             log.append("sharer started")
             super().__init__(*args)
@@ -158,7 +158,7 @@ def test_the_receiver_is_started_before_sharers_are_waited_for(monkeypatch: pyte
 
         return call
 
-    monkeypatch.setattr(c2c, "Beside", Noted)
+    monkeypatch.setattr(c2c, "SideStreamPrefill", Noted)
     monkeypatch.setitem(model.receiver.__dict__, "prefill", noted("receiver", prefill))
     monkeypatch.setitem(model.fuser.__dict__, "forward", noted("fuser", forward))
     model.fuse(PromptBatch.shared(prompts().receiver.input_ids, num_sharers=2))

@@ -9,12 +9,12 @@ import torch
 from transformers import TorchAoConfig
 
 from c2c_lightning.data.batch import PromptBatch
-from c2c_lightning.data.conversation import PromptTemplate
+from c2c_lightning.data.messages import PromptTemplate
 from c2c_lightning.errors import ModelLoadError, PairMismatchError
 from c2c_lightning.export import TrainingRecord, convert_released
 from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.model.c2c import C2CModel
-from c2c_lightning.model.frozen import FrozenLM, LMSpec, load_frozen
+from c2c_lightning.model.frozen_lm import FrozenLM, LMSpec, load_frozen
 from c2c_lightning.model.pretrained import Pretrained, load_pretrained, save_pretrained
 from tests.tiny import Style, tiny_pair
 

@@ -8,7 +8,7 @@ import torch
 from c2c_lightning.data.batch import PromptBatch, TrainingBatch
 from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.model.c2c import C2CModel
-from c2c_lightning.model.frozen import FrozenLM, load_frozen
+from c2c_lightning.model.frozen_lm import FrozenLM, load_frozen
 from tests.tiny import tiny_pair
 
 PROMPTS, RESPONSES = (70, 9, 12, 66), (60, 4, 7, 3)

@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from c2c_lightning.alignment.reads import FusionRound, Read
+from c2c_lightning.alignment.fusion_plan import FusedTokens, FusionStep
 from c2c_lightning.data.batch import PromptBatch, SharerTokens, TokenBatch
 from c2c_lightning.errors import PairMismatchError, PromptError
 from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.kv.cache import cache_entries
 from c2c_lightning.kv.layer import LayerStack
 from c2c_lightning.model.c2c import C2CModel
-from c2c_lightning.model.frozen import load_frozen
+from c2c_lightning.model.frozen_lm import load_frozen
 from tests.tiny import tiny_pair
 
 # For each prompt and token the sharers that it reads, as a bit set; a new section begins where that changes.
@@ -86,10 +86,10 @@ def slow_fused(model: C2CModel, prompt: PromptBatch, sections: list[int]) -> Lay
             source = prompt.sharers[number].index[0, begin:end]
             if sections[begin] >> number & 1:
                 token = torch.arange(begin, end)
-                reads = [Read(*(torch.zeros(0, dtype=torch.long),) * 3)] * 2
-                reads[number] = Read(torch.zeros_like(token), token, source)
+                reads = [FusedTokens(*(torch.zeros(0, dtype=torch.long),) * 3)] * 2
+                reads[number] = FusedTokens(torch.zeros_like(token), token, source)
                 with torch.no_grad():
-                    kv = model.fuser(kv, theirs, FusionRound(begin, end, tuple(reads)))
+                    kv = model.fuser(kv, theirs, FusionStep(begin, end, tuple(reads)))
         cache = DynamicCache(ddp_cache_data=[(layer.keys, layer.values) for layer in kv])
         begin = end
     return cache_entries(cache)

@@ -20,8 +20,8 @@ from torch.optim import Optimizer
 
 from c2c_lightning.cli import main
 from c2c_lightning.data.batch import TrainingBatch
-from c2c_lightning.export.published import groups_of
-from c2c_lightning.export.released_layout import released_name, unstack_layer
+from c2c_lightning.export.released.convert import groups_of
+from c2c_lightning.export.released.projector_layout import released_name, unstack_layer
 from c2c_lightning.fuser.fuser import Fuser
 from c2c_lightning.model.c2c import C2CModel
 from tests.golden.parity import Row

@@ -11,10 +11,10 @@ import torch
 from lightning.pytorch.loggers import CSVLogger, Logger
 
 from c2c_lightning.model.c2c import C2CModel
-from c2c_lightning.training.callbacks.export import ExportFuser
-from c2c_lightning.training.callbacks.gates import gate_rows
-from c2c_lightning.training.callbacks.picture import RunPicture
-from c2c_lightning.training.callbacks.progress import Progress
+from c2c_lightning.training.callbacks.export_fuser import ExportFuser
+from c2c_lightning.training.callbacks.gate_monitor import gate_rows
+from c2c_lightning.training.callbacks.progress_bar import FitProgressBar
+from c2c_lightning.training.callbacks.run_picture import RunPicture
 from tests.training.runs import loader, module, trainer
 
 
@@ -123,7 +123,7 @@ def test_a_trial_writes_nothing(models: Path, tmp_path: Path) -> None:
 
 def test_the_bar_has_short_names(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made = module(models)
-    bar = Progress()
+    bar = FitProgressBar()
     run = trainer(tmp_path, 2)
     run.callbacks.append(bar)
     run.fit(made, loader(made, [[1], [2]]), loader(made, [[3, 4]]))

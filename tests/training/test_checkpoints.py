@@ -11,7 +11,7 @@ from c2c_lightning.data.batch import PromptBatch
 from c2c_lightning.data.datamodule import InstructionDataModule
 from c2c_lightning.data.sources import Messages
 from c2c_lightning.errors import CheckpointError
-from c2c_lightning.export.checkpoint import export_checkpoint
+from c2c_lightning.export.from_checkpoint import export_checkpoint
 from c2c_lightning.model.c2c import C2CModel
 from c2c_lightning.training.checkpoint import AtomicCheckpointIO, Checkpoint
 from c2c_lightning.training.module import C2CModule

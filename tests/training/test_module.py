@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from c2c_lightning.data.batch import TrainingBatch
-from c2c_lightning.data.swap import swap_sharers
+from c2c_lightning.data.mismatch import swap_sharers
 from c2c_lightning.training.module import C2CModule
 from tests.training.runs import Losses, batch, loader, module, trainer
 

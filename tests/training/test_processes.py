@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from c2c_lightning.export.checkpoint import export_checkpoint
+from c2c_lightning.export.from_checkpoint import export_checkpoint
 from c2c_lightning.model.c2c import C2CModel
 from c2c_lightning.training.module import C2CModule
 from tests.training.two_processes import conversations, run

@@ -9,7 +9,7 @@ from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import nn
 
 from c2c_lightning.errors import CheckpointError, ConfigurationError
-from c2c_lightning.export.checkpoint import load_checkpoint
+from c2c_lightning.export.from_checkpoint import load_checkpoint
 from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.training.sharding import FSDP2Strategy, check_shardable, mesh_of, named_state, numbered_state
 from tests.training.runs import loader, module, trainer

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from c2c_lightning.data.batch import TrainingBatch
 from c2c_lightning.data.collate import collate_examples
-from c2c_lightning.training.callbacks.export import ExportFuser
+from c2c_lightning.training.callbacks.export_fuser import ExportFuser
 from c2c_lightning.training.checkpoint import AtomicCheckpointIO
 from c2c_lightning.training.module import C2CModule
 from c2c_lightning.training.sharding import FSDP2Strategy

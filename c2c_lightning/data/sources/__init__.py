@@ -1,10 +1,10 @@
 """Where conversations come from. Each source is one class, chosen in YAML by its `class_path`."""
 
-from c2c_lightning.data.sources.base import Source, TableSource
 from c2c_lightning.data.sources.chat import Messages, OpenHermes
 from c2c_lightning.data.sources.choice import MultipleChoice
 from c2c_lightning.data.sources.mixture import Mixture
 from c2c_lightning.data.sources.question import GSM8K, LongBench, PromptResponse
+from c2c_lightning.data.sources.source import Source, TableSource
 
 __all__ = [
     "GSM8K",

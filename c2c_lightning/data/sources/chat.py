@@ -1,7 +1,7 @@
 """Conversations that are already conversations."""
 
-from c2c_lightning.data.conversation import Conversation, check_messages, from_speakers, told_to_sharers
-from c2c_lightning.data.sources.base import Row, TableSource
+from c2c_lightning.data.messages import Conversation, check_messages, from_speakers, told_to_sharers
+from c2c_lightning.data.sources.source import Row, TableSource
 from c2c_lightning.errors import DataError
 
 

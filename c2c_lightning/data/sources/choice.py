@@ -3,8 +3,8 @@
 import string
 from typing import Any
 
-from c2c_lightning.data.conversation import Conversation
-from c2c_lightning.data.sources.base import Row, TableSource, text
+from c2c_lightning.data.messages import Conversation
+from c2c_lightning.data.sources.source import Row, TableSource, text
 from c2c_lightning.errors import DataError
 
 # The training prompt of the published code for MMLU (MMLUChatDataset); evaluation words it otherwise.

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from c2c_lightning.data.sources.base import Source
+from c2c_lightning.data.sources.source import Source
 from c2c_lightning.errors import DataError
 
 

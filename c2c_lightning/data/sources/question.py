@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from c2c_lightning.data.conversation import Conversation, after_context
-from c2c_lightning.data.sources.base import Row, TableSource, text
+from c2c_lightning.data.messages import Conversation, after_context
+from c2c_lightning.data.sources.source import Row, TableSource, text
 from c2c_lightning.errors import DataError
 
 

@@ -1,0 +1,212 @@
+"""How much of a conversation reaches the sharer undamaged, and how much of it is fused."""
+
+import json
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from c2c_lightning.alignment.chat_tokenizer import TokenizedChat
+from c2c_lightning.analysis.alignment_picture import AlignmentPicture, html_page, text_picture, visible_tokens
+from c2c_lightning.data.encode import EncodedPrompt, Encoder
+from c2c_lightning.data.messages import Conversation, Private
+from c2c_lightning.errors import PromptError
+
+
+@dataclass
+class AlignmentCounts:
+    """Sums over conversations, for one sharer.
+
+    Attributes:
+        conversations: how many.
+        receiver_tokens: prompt tokens of the receiver.
+        message_tokens: of these, how many belong to a message.
+        fused_tokens: of these, how many read a sharer token.
+        fused_message_tokens: message tokens that read a sharer token.
+        sharer_tokens: tokens the sharer reads, padding aside.
+        messages: messages of which the receiver reads something the sharer is told too.
+        damaged_messages: of these, how many reach the sharer as another text.
+        replacement_marks: U+FFFD in what the sharer reads that were not in the messages.
+    """
+
+    conversations: int = 0
+    receiver_tokens: int = 0
+    message_tokens: int = 0
+    fused_tokens: int = 0
+    fused_message_tokens: int = 0
+    sharer_tokens: int = 0
+    messages: int = 0
+    damaged_messages: int = 0
+    replacement_marks: int = 0
+
+    @property
+    def coverage(self) -> float:
+        """Share of the message tokens that are fused."""
+        return self.fused_message_tokens / max(1, self.message_tokens)
+
+    @property
+    def damaged_share(self) -> float:
+        """Share of the messages that reach the sharer as another text."""
+        return self.damaged_messages / max(1, self.messages)
+
+    def add(self, other: "AlignmentCounts") -> None:
+        """Add the counts of another conversation.
+
+        Args:
+            other: its counts.
+        """
+        for field in fields(self):
+            setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
+
+
+@dataclass(frozen=True)
+class SharerAlignment:
+    """What one sharer gets.
+
+    Attributes:
+        strategy: its token alignment.
+        counts: sums over all conversations.
+        picture: the first conversation, token by token.
+    """
+
+    strategy: str
+    counts: AlignmentCounts
+    picture: AlignmentPicture
+
+
+@dataclass(frozen=True)
+class AlignmentReport:
+    """Coverage over a data set, and a picture of its first conversation.
+
+    Attributes:
+        sharers: one entry per sharer.
+    """
+
+    sharers: tuple[SharerAlignment, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain numbers.
+
+        Returns:
+            One entry per sharer with its strategy, counts, coverage and share of damaged messages.
+        """
+        return {"version": 1, "sharers": [_numbers(sharer) for sharer in self.sharers]}
+
+    def to_text(self) -> str:
+        """For the terminal.
+
+        Returns:
+            Figures and picture of each sharer.
+        """
+        return "\n\n".join(f"{_summary(n, s)}\n\n{text_picture(s.picture)}" for n, s in enumerate(self.sharers))
+
+    def to_html(self, path: str | Path) -> Path:
+        """One page that needs no network.
+
+        Args:
+            path: the file to write.
+
+        Returns:
+            Its path.
+        """
+        page = html_page([(_summary(n, sharer), sharer.picture) for n, sharer in enumerate(self.sharers)])
+        Path(path).write_text(page, encoding="utf-8")
+        return Path(path)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the plain numbers as JSON.
+
+        Args:
+            path: the file to write.
+
+        Returns:
+            Its path.
+        """
+        Path(path).write_text(json.dumps(self.to_json(), indent=2) + "\n", encoding="utf-8")
+        return Path(path)
+
+
+def alignment_report(
+    encoder: Encoder, conversations: Sequence[Conversation], sharer_conversations: Sequence[Private] | None = None
+) -> AlignmentReport:
+    """Measure the token alignment of an encoder.
+
+    Args:
+        encoder: the pair and its strategy.
+        conversations: prompts; the last message of each is to be answered.
+        sharer_conversations: for each prompt what sharers are told instead.
+
+    Returns:
+        The report.
+
+    Raises:
+        PromptError: for no conversations, or one that cannot be encoded.
+    """
+    if not conversations:
+        raise PromptError("There is no conversation to align.")
+    counts = [AlignmentCounts() for _ in encoder.strategies]
+    pictures: list[AlignmentPicture] = []
+    prompts = encoder.encode_many(conversations, sharer_conversations)
+    chats = encoder.receiver_reader.read(conversations, True)
+    for prompt, chat in zip(prompts, chats, strict=True):
+        for number, sharer in enumerate(prompt.sharers):
+            reader = encoder.sharer_readers[number]
+            counts[number].add(_count(encoder, number, prompt, chat))
+            if len(pictures) < len(counts):
+                mine = visible_tokens(encoder.receiver_reader, prompt.receiver_ids, prompt.attention_mask)
+                others = visible_tokens(reader, sharer.input_ids, sharer.attention_mask)
+                pictures.append(AlignmentPicture(mine, others, sharer.source_index))
+    pairs = zip(encoder.strategies, counts, pictures, strict=True)
+    return AlignmentReport(tuple(SharerAlignment(*pair) for pair in pairs))
+
+
+def _count(encoder: Encoder, number: int, prompt: EncodedPrompt, chat: TokenizedChat) -> AlignmentCounts:
+    sharer = prompt.sharers[number]
+    real = prompt.attention_mask or [1] * len(prompt.receiver_ids)
+    # Source index of each of the receiver's own tokens, padding left out.
+    index = [source for source, bit in zip(sharer.source_index, real, strict=True) if bit]
+    ranges = [chat.token_range(span.start, span.end) for span in chat.spans]
+    inside = {token for start, end in ranges for token in range(start, end)}
+    counts = AlignmentCounts(
+        conversations=1,
+        receiver_tokens=len(index),
+        message_tokens=len(inside),
+        fused_tokens=sum(source >= 0 for source in index),
+        fused_message_tokens=sum(index[token] >= 0 for token in inside),
+        sharer_tokens=sum(sharer.attention_mask or [1] * len(sharer.input_ids)),
+    )
+    decode = encoder.sharer_readers[number].tokenizer.decode
+    is_copy = encoder.strategies[number] in ("first", "longest")
+    everything = "" if is_copy else decode(sharer.input_ids)
+    for span, (start, end) in zip(chat.spans, ranges, strict=True):
+        sources = [source for source in index[start:end] if source >= 0]
+        if sources:
+            # A copy is read token by token; a sharer that has its own tokens reads what lies between them too.
+            read = decode([sharer.input_ids[source] for source in sources]) if is_copy else everything
+            _compare(counts, chat.text[span.start : span.end], read)
+    return counts
+
+
+def _compare(counts: AlignmentCounts, shown: str, read: str) -> None:
+    shown, read = (unicodedata.normalize("NFC", text).strip() for text in (shown, read))
+    counts.messages += 1
+    counts.damaged_messages += shown not in read
+    counts.replacement_marks += max(0, read.count("\ufffd") - shown.count("\ufffd"))
+
+
+def _numbers(sharer: SharerAlignment) -> dict[str, Any]:
+    counts = sharer.counts
+    shares = {"coverage": counts.coverage, "damaged_share": counts.damaged_share}
+    return {"strategy": sharer.strategy, **asdict(counts), **shares}
+
+
+def _summary(number: int, sharer: SharerAlignment) -> str:
+    counts = sharer.counts
+    return (
+        f"Sharer {number + 1}, token alignment `{sharer.strategy}`, {counts.conversations} conversations: "
+        f"{counts.fused_message_tokens} of {counts.message_tokens} message tokens fused ({counts.coverage:.1%}), "
+        f"{counts.fused_tokens} of {counts.receiver_tokens} prompt tokens; {counts.damaged_messages} of "
+        f"{counts.messages} messages reach the sharer damaged ({counts.damaged_share:.1%}), with "
+        f"{counts.replacement_marks} replacement marks."
+    )

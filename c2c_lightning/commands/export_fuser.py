@@ -1,0 +1,42 @@
+"""`lightning export` and `lightning convert`: fusers to and from files."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from jsonargparse import ArgumentParser
+
+from c2c_lightning.errors import FuserFormatError
+from c2c_lightning.export.released.convert import convert_released, to_released
+
+logger = logging.getLogger(__name__)
+
+
+def run_export(args: Sequence[str]) -> None:
+    """Write the fuser of a Lightning checkpoint as a fuser directory."""
+    parser = ArgumentParser(prog="lightning export", description=run_export.__doc__, exit_on_error=False)
+    parser.add_argument("--ckpt_path", type=str, required=True, help="Lightning checkpoint of `lightning fit`")
+    parser.add_argument("--output_dir", type=str, required=True, help="fuser directory to write")
+    options = parser.parse_args(list(args[1:]))
+    from c2c_lightning.export.from_checkpoint import export_checkpoint
+
+    export_checkpoint(Path(options.ckpt_path), Path(options.output_dir))
+    logger.info("fuser written to %s", options.output_dir)
+
+
+def run_convert(args: Sequence[str]) -> None:
+    """Convert the authors' published layout to a fuser directory, or back."""
+    parser = ArgumentParser(prog="lightning convert", description=run_convert.__doc__, exit_on_error=False)
+    parser.add_argument("--input", nargs="+", required=True, help="one directory for each sharer, or a fuser directory")
+    parser.add_argument("--output_dir", type=str, required=True, help="directory to write")
+    parser.add_argument("--to", choices=["ours", "released"], default="ours", help="which layout to write")
+    parser.add_argument("--receiver", help="the receiver; default what the input names")
+    parser.add_argument("--sharers", nargs="+", help="the sharers; default what the input names")
+    options = parser.parse_args(list(args[1:]))
+    if options.to == "released":
+        if len(options.input) != 1:
+            raise FuserFormatError("--to released takes one fuser directory as --input.")
+        to_released(options.input[0], options.output_dir)
+    else:
+        convert_released(options.input, options.output_dir, options.receiver, options.sharers)
+    logger.info("written to %s", options.output_dir)

@@ -1,0 +1,51 @@
+"""Which rows of a mixture an epoch reads: a pure function of (seed, epoch)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from c2c_lightning.data.loading.length_buckets import Rows
+
+
+@dataclass(frozen=True)
+class MixedRows:
+    """The rows of each epoch of a mixture.
+
+    Each part is read in a shuffled order without end; an epoch takes its share where the last one stopped, so that
+    over the epochs every row comes equally often.
+
+    Attributes:
+        parts: the rows of each part, none empty.
+        shares: the part's shares of an epoch; they sum to 1.
+        until: how long an epoch is: until the `first` part, or `all`, have been read once.
+        seed: of the orders.
+    """
+
+    parts: Sequence[Rows]
+    shares: Sequence[float]
+    until: Literal["first", "all"]
+    seed: int
+
+    def __call__(self, epoch: int) -> Rows:
+        """The rows of an epoch, part by part."""
+        taken = []
+        for number, (rows, count) in enumerate(zip(self.parts, self.counts(), strict=True)):
+            places = np.arange(epoch * count, (epoch + 1) * count)
+            taken.append(rows[self._endless_order(number, len(rows), places)])
+        return np.concatenate(taken)
+
+    def counts(self) -> list[int]:
+        """Rows that an epoch takes of each part; the same in every epoch."""
+        sizes = [len(rows) / share for rows, share in zip(self.parts, self.shares, strict=True)]
+        total = min(sizes) if self.until == "first" else max(sizes)
+        return [max(1, round(share * total)) for share in self.shares]
+
+    def _endless_order(self, part: int, size: int, places: Rows) -> Rows:
+        """What stands at some places of an order that shuffles `size` rows again each time it has seen them all."""
+        order = np.empty_like(places)
+        for round_ in np.unique(places // size):
+            here = places // size == round_
+            order[here] = np.random.default_rng([self.seed, part, int(round_)]).permutation(size)[places[here] % size]
+        return order

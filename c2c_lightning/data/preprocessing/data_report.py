@@ -1,0 +1,140 @@
+"""What was read, kept and dropped, and why: nothing is dropped silently."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
+
+from c2c_lightning.data.preprocessing.row_encoder import BAD_KINDS
+from c2c_lightning.errors import DataError
+
+TOO_LONG = "longer than max_length"
+IN_VALIDATION = "question is in the validation data"
+
+_SHOWN = 5
+
+
+@dataclass
+class SourceReport:
+    """The rows of one source.
+
+    Attributes:
+        name: the source.
+        use: `train` or `validation`.
+        rows: rows read.
+        dropped: rows that are not used, by reason.
+        held_out: rows that went from training to validation.
+        examples: the first bad rows, `FILE:LINE: why`.
+    """
+
+    name: str
+    use: str
+    rows: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    held_out: int = 0
+    examples: list[str] = field(default_factory=list)
+
+    @property
+    def kept(self) -> int:
+        """Rows that are used in this use."""
+        return self.rows - self.dropped.total() - self.held_out
+
+    @property
+    def bad(self) -> int:
+        """Rows that could not be read."""
+        return sum(self.dropped[kind] for kind in BAD_KINDS)
+
+    def drop(self, reason: str, count: int) -> None:
+        """Count rows that are not used."""
+        if count:
+            self.dropped[reason] += count
+
+    def note(self, origin: str, why: str) -> None:
+        """Remember where a bad row stands, if it is one of the first."""
+        if len(self.examples) < _SHOWN:
+            self.examples.append(f"{origin}: {why}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, for checkpoints, logs and model cards."""
+        return {**asdict(self), "dropped": dict(self.dropped), "examples": list(self.examples)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """What `to_dict` gave."""
+        return cls(
+            **{**values, "dropped": Counter(values.get("dropped", {})), "examples": [*values.get("examples", [])]}
+        )
+
+    def add(self, other: "SourceReport") -> None:
+        """Count what another reader of the same source saw."""
+        self.rows += other.rows
+        self.dropped += other.dropped
+        self.held_out += other.held_out
+        self.examples = (self.examples + other.examples)[:_SHOWN]
+
+    def check(self, max_bad_share: float) -> None:
+        """Make sure that most rows could be read.
+
+        Args:
+            max_bad_share: the share of bad rows that is still fine.
+
+        Raises:
+            DataError: when there are more.
+        """
+        if self.bad <= max_bad_share * self.rows:
+            return
+        lines = "\n  ".join(self.examples)
+        raise DataError(
+            f"{self.bad:,} of {self.rows:,} rows of {self.name} cannot be used ({_listed(self.dropped)}), and "
+            f"`max_bad_share` allows {max_bad_share:.2%}. The first ones:\n  {lines}\n"
+            "Mend them, or raise `max_bad_share`."
+        )
+
+
+@dataclass
+class DataReport:
+    """All sources of a run and what became of them.
+
+    Attributes:
+        sources: one entry per source and use.
+        train_rows: rows of an epoch; None for a stream.
+        validation_rows: rows of the validation data.
+        batches: batches of an epoch over all processes; None for a stream.
+        tokens: tokens of an epoch over all models, without padding.
+        padding: share of the tokens in batches that are padding.
+    """
+
+    sources: list[SourceReport] = field(default_factory=list)
+    train_rows: int | None = None
+    validation_rows: int = 0
+    batches: int | None = None
+    tokens: int | None = None
+    padding: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, for checkpoints, logs and model cards."""
+        return {**asdict(self), "sources": [source.to_dict() for source in self.sources]}
+
+    def to_text(self) -> str:
+        """Lines to read."""
+        lines = [line for source in self.sources for line in _source_lines(source)]
+        if self.train_rows is not None:
+            lines.append(f"epoch: {self.train_rows:,} rows in {self.batches:,} batches, {self.tokens:,} tokens")
+        if self.padding is not None:
+            lines.append(f"padding: {self.padding:.1%} of the tokens in batches")
+        lines.append(f"validation: {self.validation_rows:,} rows")
+        return "\n".join(lines)
+
+
+def _source_lines(source: SourceReport) -> Iterable[str]:
+    yield f"{source.use} {source.name}: {source.rows:,} rows read, {source.kept:,} kept"
+    if source.held_out:
+        yield f"  held out for validation: {source.held_out:,}"
+    for reason, count in source.dropped.most_common():
+        yield f"  dropped, {reason}: {count:,}"
+    for example in source.examples:
+        yield f"    {example}"
+
+
+def _listed(counts: Counter[str]) -> str:
+    return ", ".join(f"{reason}: {count:,}" for reason, count in counts.most_common())

@@ -1,0 +1,191 @@
+"""Sources to encoded rows, split in training and validation, with an account of everything left out."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import datasets
+import numpy as np
+from numpy.typing import NDArray
+
+from c2c_lightning.data.encode import Encoder
+from c2c_lightning.data.loading.length_buckets import BatchLimits, Rows
+from c2c_lightning.data.preprocessing.data_report import IN_VALIDATION, TOO_LONG, SourceReport
+from c2c_lightning.data.preprocessing.tokenized_dataset import TokenTable, encoded_table
+from c2c_lightning.data.sources.mixture import Mixture
+from c2c_lightning.data.sources.source import Source
+from c2c_lightning.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+KEY_RANGE = 2.0**63
+"""Prompt keys are spread evenly from 0 up to this."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How sources become batches.
+
+    Attributes:
+        encoder: makes the tokens.
+        cache_dir: where encoded tables are kept.
+        limits: how large a batch may be.
+        max_length: tokens of the longer model; longer rows are dropped.
+        max_rows: read only that many rows of each training source.
+        max_validation_rows: use only that many rows for validation.
+        validation_share: held out of the training data if there is no other validation data.
+        max_bad_share: the share of unreadable rows that is still fine.
+        num_proc: processes that encode.
+        num_workers: processes that read and pad batches.
+        pin_memory: whether batches go to page-locked memory.
+        seed: of the order of rows.
+    """
+
+    encoder: Encoder
+    cache_dir: Path
+    limits: BatchLimits
+    max_length: int = 2048
+    max_rows: int | None = None
+    max_validation_rows: int | None = None
+    validation_share: float = 0.0
+    max_bad_share: float = 0.0
+    num_proc: int = 1
+    num_workers: int = 0
+    pin_memory: bool = False
+    seed: int = 0
+
+    def is_held_out(self, key: int) -> bool:
+        """Whether a question belongs to the validation data that is taken out of the training data."""
+        return key < self.validation_share * KEY_RANGE
+
+
+@dataclass
+class PreparedRows:
+    """Encoded rows of one use.
+
+    Attributes:
+        table: all rows of all sources, one source after another.
+        parts: for each source the rows of the table that are used.
+        reports: one per source.
+    """
+
+    table: TokenTable
+    parts: list[Rows]
+    reports: list[SourceReport]
+
+    @property
+    def rows(self) -> Rows:
+        """All rows that are used."""
+        return np.concatenate(self.parts)
+
+    def first(self, count: int | None) -> "PreparedRows":
+        """The same with no more than `count` rows, those with the smallest keys."""
+        keys = self.table.keys[self.rows]
+        if count is None or len(keys) <= count:
+            return self
+        border = np.partition(keys, count - 1)[count - 1]
+        return PreparedRows(self.table, [part[self.table.keys[part] <= border] for part in self.parts], self.reports)
+
+    def leave_out(self, unwanted: NDArray[np.bool_]) -> list[int]:
+        """Use fewer rows.
+
+        Args:
+            unwanted: (rows of the table,) what to leave out.
+
+        Returns:
+            How many rows of each part that were.
+        """
+        before = [len(part) for part in self.parts]
+        self.parts = [part[~unwanted[part]] for part in self.parts]
+        return [count - len(part) for count, part in zip(before, self.parts, strict=True)]
+
+
+def sources_of(data: Source | Mixture | Sequence[Source]) -> list[Source]:
+    """The sources of what a user may give."""
+    if isinstance(data, Source):
+        return [data]
+    return list(data.sources if isinstance(data, Mixture) else data)
+
+
+def prepare(sources: Sequence[Source], use: str, how: Settings) -> PreparedRows:
+    """Read, encode and filter sources.
+
+    Args:
+        sources: where rows come from.
+        use: `train` or `validation`, for the report.
+        how: the settings.
+
+    Returns:
+        Encoded rows.
+
+    Raises:
+        DataError: when a source cannot be read, has too many bad rows, or nothing is left of it.
+    """
+    tables = [encoded_table(s, how.encoder, how.cache_dir, how.max_rows, how.num_proc) for s in sources]
+    reports = [_rejections(source.name, use, table) for source, table in zip(sources, tables, strict=True)]
+    for report in reports:
+        report.check(how.max_bad_share)
+    table = TokenTable(datasets.concatenate_datasets(tables))
+    borders = np.cumsum([0, *map(len, tables)])
+    parts = [np.arange(start, end) for start, end in pairwise(borders)]
+    prepared = PreparedRows(table, [part[~table.is_rejected[part]] for part in parts], reports)
+    too_long = prepared.leave_out(table.longest > how.max_length)
+    for report, count in zip(reports, too_long, strict=True):
+        report.drop(TOO_LONG, count)
+        if not report.kept:
+            raise DataError(
+                f"No row of {report.name} is left: {report.rows:,} were read, {report.bad:,} are bad, {count:,} are "
+                f"longer than `max_length` ({how.max_length} tokens)."
+            )
+    return prepared
+
+
+def hold_out(train: PreparedRows, share: float) -> PreparedRows | None:
+    """Take validation rows out of the training data, by the prompts' keys: the same question, the same side.
+
+    Args:
+        train: loses the rows.
+        share: about how many of them.
+
+    Returns:
+        The rows taken out; None if the share is 0.
+    """
+    if not share:
+        return None
+    keys = train.table.keys
+    # A very small data set may have no key below the border: then the smallest key is taken.
+    border = max(share * KEY_RANGE, float(keys[train.rows].min()))
+    chosen = keys <= border
+    parts = [part[chosen[part]] for part in train.parts]
+    for report, count in zip(train.reports, train.leave_out(chosen), strict=True):
+        report.held_out = count
+    if not len(train.rows):
+        raise DataError("All rows were held out for validation. Lower `validation_share` or give more training data.")
+    return PreparedRows(train.table, parts, [])
+
+
+def leave_out_questions(train: PreparedRows, validation: PreparedRows) -> None:
+    """Take rows out of the training data whose question is in the validation data.
+
+    Args:
+        train: loses the rows.
+        validation: stays as it is.
+    """
+    asked = np.isin(train.table.keys, validation.table.keys[validation.rows])
+    for report, count in zip(train.reports, train.leave_out(asked), strict=True):
+        report.drop(IN_VALIDATION, count)
+    if not len(train.rows):
+        raise DataError("Every question of the training data is in the validation data too.")
+
+
+def _rejections(name: str, use: str, table: datasets.Dataset) -> SourceReport:
+    report = SourceReport(name, use, len(table))
+    kinds = table.with_format("arrow").select_columns(["rejected"])[:]["rejected"]
+    report.dropped.update(kinds.drop_null().to_pylist())
+    bad = np.flatnonzero(np.asarray(kinds.is_valid()))
+    for row in bad[:5].tolist():
+        columns = table[row]
+        report.note(columns["origin"], columns["why"])
+    return report

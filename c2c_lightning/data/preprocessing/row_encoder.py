@@ -1,0 +1,158 @@
+"""One row of a source to one encoded example, or to the reason why not."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+from c2c_lightning.data.encode import EncodedExample, Encoder
+from c2c_lightning.data.messages import Conversation, check_example
+from c2c_lightning.data.readers.json_lines import ORIGIN, TooLargeError, decode
+from c2c_lightning.data.sources.source import Source
+from c2c_lightning.errors import C2CError, DataError
+
+MALFORMED = "malformed"
+TOO_LARGE = "too large"
+NO_RESPONSE = "empty response"
+
+BAD_KINDS = (MALFORMED, TOO_LARGE, NO_RESPONSE)
+"""Why a row may be bad. Rows that are merely too long are not bad."""
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A row that is no training example.
+
+    Attributes:
+        kind: one of `BAD_KINDS`.
+        why: the reason in words.
+        origin: where the row stands, `FILE:LINE` or the source's name and the row's number.
+    """
+
+    kind: str
+    why: str
+    origin: str
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """A row that is a training example.
+
+    Attributes:
+        example: its tokens.
+        key: see `ReadRow`.
+        origin: where the row stands.
+    """
+
+    example: EncodedExample
+    key: int
+    origin: str
+
+
+@dataclass(frozen=True)
+class ReadRow:
+    """A row that was read and checked, but not encoded.
+
+    Attributes:
+        messages: the conversation; its last message is the response.
+        own: what sharers read instead, None for the same.
+        key: a number from 0 up to 2**63 - 1 that is the same for the same prompt, whatever its case and white space.
+        origin: where the row stands.
+    """
+
+    messages: Conversation
+    own: Conversation | None
+    key: int
+    origin: str
+
+
+@dataclass(frozen=True)
+class RowEncoder:
+    """Reads rows of one source and encodes them for one pair of models.
+
+    Attributes:
+        source: reads conversations off rows.
+        encoder: makes tokens of them.
+    """
+
+    source: Source
+    encoder: Encoder
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]], first: int) -> list[Accepted | Rejected]:
+        """Encode rows, with one tokenizer call for all that can be read.
+
+        Args:
+            rows: rows as the source loads them.
+            first: number of the first of them, from 0.
+
+        Returns:
+            One result per row.
+        """
+        read = [self.read(row, number) for number, row in enumerate(rows, first)]
+        encoded = iter(self.encode([item for item in read if isinstance(item, ReadRow)]))
+        return [item if isinstance(item, Rejected) else next(encoded) for item in read]
+
+    def read(self, row: Mapping[str, Any], number: int) -> ReadRow | Rejected:
+        """Read and check a row without encoding it.
+
+        Args:
+            row: as the source loads it.
+            number: its number, from 0.
+
+        Returns:
+            The conversation, or why it is none.
+        """
+        origin = row.get(ORIGIN) or f"{self.source.name} row {number}"
+        try:
+            messages, own = self.source.messages(decode(row))
+            _refuse_nul([*messages, *(own or [])])
+            if messages and messages[-1]["role"] == "assistant" and not messages[-1]["content"].strip():
+                return Rejected(NO_RESPONSE, "The response is empty.", origin)
+            return ReadRow(check_example(messages), own, prompt_key(messages, own), origin)
+        except TooLargeError as problem:
+            return Rejected(TOO_LARGE, str(problem), origin)
+        except (C2CError, LookupError, TypeError, ValueError, AttributeError) as problem:
+            # A source of someone's own may trip over a row in any of these ways.
+            return Rejected(MALFORMED, f"{problem}" if isinstance(problem, C2CError) else repr(problem), origin)
+
+    def encode(self, rows: Sequence[ReadRow]) -> list[Accepted | Rejected]:
+        """Encode rows that were read, with one tokenizer call for all.
+
+        Args:
+            rows: the rows.
+
+        Returns:
+            One result per row; a chat template may refuse some.
+        """
+        if not rows:
+            return []
+        try:
+            examples = self.encoder.encode_examples([row.messages for row in rows], [row.own for row in rows])
+        except C2CError as problem:  # one of them does not fit: find out which
+            if len(rows) == 1:
+                return [Rejected(MALFORMED, str(problem), rows[0].origin)]
+            half = len(rows) // 2
+            return self.encode(rows[:half]) + self.encode(rows[half:])
+        return [Accepted(example, row.key, row.origin) for row, example in zip(rows, examples, strict=True)]
+
+
+def prompt_key(messages: Conversation, own: Conversation | None = None) -> int:
+    """A number for what is asked, so that the same question never stands in training and in validation.
+
+    Args:
+        messages: a conversation with its response, which does not count.
+        own: what sharers read instead.
+
+    Returns:
+        An even spread over 0 ... 2**63 - 1.
+    """
+    asked = [message["content"] for message in (*messages[:-1], *(own or []))]
+    folded = " ".join(" ".join(asked).casefold().split())
+    return int.from_bytes(blake2b(folded.encode(), digest_size=8).digest()) >> 1
+
+
+def _refuse_nul(messages: Conversation) -> None:
+    """Tokenizers read NUL bytes, but in a text they show a broken file."""
+    for number, message in enumerate(messages):
+        if "\x00" in message["content"]:
+            raise DataError(f"The content of message {number} holds NUL bytes.")

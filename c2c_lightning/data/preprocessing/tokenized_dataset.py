@@ -1,0 +1,242 @@
+"""Encoded rows as a table on disk, so that a second start reads no text at all."""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+from filelock import FileLock
+
+from c2c_lightning.data.encode import EncodedExample, Encoder
+from c2c_lightning.data.encode_sharers import EncodedPrompt, SharerEncoding
+from c2c_lightning.data.loading.length_buckets import Lengths, Rows
+from c2c_lightning.data.preprocessing.row_encoder import Accepted, Rejected, RowEncoder
+from c2c_lightning.data.sources.source import Source
+from c2c_lightning.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+# Part of the cache's key: raise it when the columns or what they mean change.
+_VERSION = 1
+_ROWS_AT_ONCE = 256
+_ROWS_WORTH_A_PROCESS = 2000
+
+_IDS = datasets.List(datasets.Value("int32"))
+_MASK = datasets.List(datasets.Value("int8"))
+_PLACES = {"position_ids": _IDS, "attention_mask": _MASK}
+FEATURES = datasets.Features(
+    {
+        "receiver_ids": _IDS,
+        "response_ids": _IDS,
+        **_PLACES,
+        # input_ids and source_index are null where the sharer reads the receiver's tokens one for one.
+        "sharers": datasets.List({"input_ids": _IDS, "source_index": _IDS, **_PLACES}),
+        "prompt_lengths": _IDS,
+        "response_length": datasets.Value("int32"),
+        "key": datasets.Value("int64"),
+        "origin": datasets.Value("string"),
+        "rejected": datasets.Value("string"),
+        "why": datasets.Value("string"),
+    }
+)
+"""Columns; `prompt_lengths` counts the receiver's tokens, then each sharer's. Rejected rows have no tokens."""
+
+
+def cache_folder(given: str | None = None) -> Path:
+    """Where encoded tables are kept: the folder that was given, or one in the cache of `datasets`."""
+    return Path(datasets.config.HF_DATASETS_CACHE) / "c2c_lightning" if given is None else Path(given)
+
+
+def usable_processes() -> int:
+    """How many processes may encode at once: the CPUs that this one may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def encoded_table(
+    source: Source, encoder: Encoder, cache_dir: Path, max_rows: int | None = None, num_proc: int = 1
+) -> datasets.Dataset:
+    """All rows of a source as tokens, from the cache if they were encoded before.
+
+    Args:
+        source: where rows come from.
+        encoder: makes tokens of them.
+        cache_dir: where tables are kept, one folder each; safe to delete.
+        max_rows: read only that many rows.
+        num_proc: processes that encode.
+
+    Returns:
+        A table with `FEATURES`, one row per row of the source.
+
+    Raises:
+        DataError: when the source cannot be read or has no rows.
+    """
+    key_parts = [_VERSION, source.fingerprint(), encoder.fingerprint, max_rows]
+    key = hashlib.sha256(json.dumps(key_parts).encode()).hexdigest()[:24]
+    folder = cache_dir / f"tokens-{key}"
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    # Processes of one run come here together: the first one encodes, the others wait and read.
+    with FileLock(cache_dir / f"tokens-{key}.lock"):
+        if not (folder / "files.json").is_file():
+            _encode_into(folder, RowEncoder(source, encoder), max_rows, num_proc, key)
+    files = json.loads((folder / "files.json").read_text())
+    return datasets.concatenate_datasets([datasets.Dataset.from_file(str(folder / name)) for name in files])
+
+
+def _encode_into(folder: Path, rows: RowEncoder, max_rows: int | None, num_proc: int, key: str) -> None:
+    """Encode into a folder of another name, which gets its own when it is complete."""
+    table = rows.source.load()
+    if not isinstance(table, datasets.Dataset):
+        raise DataError(f"{rows.source.name} is a stream. Give it an attribute `streaming` that is True.")
+    table = table if max_rows is None else table.select(range(min(max_rows, len(table))))
+    if not len(table):
+        raise DataError(f"{rows.source.name} has no rows.")
+    num_proc = min(num_proc, len(table) // _ROWS_WORTH_A_PROCESS)
+    partial = folder.with_suffix(f".partial-{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    table.map(
+        _Encode(rows),
+        with_indices=True,
+        batched=True,
+        batch_size=_ROWS_AT_ONCE,
+        remove_columns=table.column_names,
+        features=FEATURES,
+        num_proc=num_proc if num_proc > 1 else None,  # 1 would start one other process
+        cache_file_name=str(partial / "tokens.arrow"),
+        new_fingerprint=key,
+        desc=f"Encoding {rows.source.name}",
+    )
+    files = sorted(file.name for file in partial.glob("*.arrow"))
+    (partial / "files.json").write_text(json.dumps(files))
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+
+
+class _Encode:
+    """`RowEncoder` in the columns that `Dataset.map` passes."""
+
+    def __init__(self, rows: RowEncoder) -> None:
+        self.rows = rows
+
+    def __call__(self, columns: Mapping[str, list[Any]], numbers: list[int]) -> dict[str, list[Any]]:
+        rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+        packed = [pack(result) for result in self.rows(rows, numbers[0])]
+        return {name: [row[name] for row in packed] for name in FEATURES}
+
+
+def pack(result: Accepted | Rejected) -> dict[str, Any]:
+    """A row of the table.
+
+    Args:
+        result: what became of a row of the source.
+
+    Returns:
+        Its columns.
+    """
+    if isinstance(result, Rejected):
+        empty = dict.fromkeys(FEATURES)
+        return {**empty, "origin": result.origin, "rejected": result.kind, "why": result.why}
+    prompt = result.example.prompt
+    return {
+        "receiver_ids": prompt.receiver_ids,
+        "response_ids": result.example.response_ids,
+        "position_ids": prompt.position_ids,
+        "attention_mask": prompt.attention_mask,
+        "sharers": [_pack_sharer(sharer, prompt.receiver_ids) for sharer in prompt.sharers],
+        "prompt_lengths": [len(prompt.receiver_ids), *(len(sharer.input_ids) for sharer in prompt.sharers)],
+        "response_length": len(result.example.response_ids),
+        "key": result.key,
+        "origin": result.origin,
+        "rejected": None,
+        "why": None,
+    }
+
+
+def unpack(row: Mapping[str, Any]) -> EncodedExample:
+    """The example in a row of the table.
+
+    Args:
+        row: the columns that hold tokens.
+
+    Returns:
+        What was packed.
+    """
+    ids = row["receiver_ids"]
+    sharers = tuple(
+        SharerEncoding(
+            input_ids=ids if sharer["input_ids"] is None else sharer["input_ids"],
+            source_index=_one_for_one(ids) if sharer["source_index"] is None else sharer["source_index"],
+            position_ids=sharer["position_ids"],
+            attention_mask=sharer["attention_mask"],
+        )
+        for sharer in row["sharers"]
+    )
+    prompt = EncodedPrompt(ids, sharers, row["position_ids"], row["attention_mask"])
+    return EncodedExample(prompt, row["response_ids"])
+
+
+def _pack_sharer(sharer: SharerEncoding, receiver_ids: list[int]) -> dict[str, list[int] | None]:
+    columns = asdict(sharer)
+    if sharer.input_ids == receiver_ids:
+        columns["input_ids"] = None
+        if sharer.source_index == _one_for_one(receiver_ids):
+            columns["source_index"] = None
+    return columns
+
+
+def _one_for_one(ids: list[int]) -> list[int]:
+    """Every token reads the same place, but for the last one, which is not fused."""
+    return [*range(len(ids) - 1), -1]
+
+
+class TokenTable:
+    """An encoded table as a torch data set of examples.
+
+    Attributes:
+        table: all columns, rejected rows too.
+        is_rejected: (rows,) rows without tokens.
+        keys: (rows,) of the prompts, see `Accepted.key`.
+        lengths: of all rows; 0 where rejected.
+    """
+
+    COLUMNS = ("receiver_ids", "response_ids", "position_ids", "attention_mask", "sharers")
+
+    def __init__(self, table: datasets.Dataset) -> None:
+        self.table = table
+        self._tokens = table.select_columns(list(self.COLUMNS)).with_format("arrow")
+        columns = table.select_columns(["prompt_lengths", "response_length", "key"]).with_format("arrow")[:]
+        responses = columns["response_length"].combine_chunks()
+        self.is_rejected = np.asarray(responses.is_null())
+        self.keys = columns["key"].combine_chunks().fill_null(0).to_numpy()
+        prompts = columns["prompt_lengths"].combine_chunks().flatten().to_numpy().astype(np.int64)
+        # A table of rejected rows only does not say how many models there are.
+        models = len(prompts) // max(1, int((~self.is_rejected).sum())) or 1
+        widths = np.zeros((len(table), models), np.int64)
+        widths[~self.is_rejected] = prompts.reshape(-1, models)
+        self.lengths = Lengths(widths, responses.fill_null(0).to_numpy().astype(np.int64))
+
+    @property
+    def longest(self) -> Rows:
+        """Tokens of the model that reads most of each row, (rows,)."""
+        prompts = self.lengths.prompts
+        longest: Rows = np.maximum(prompts[:, 0] + self.lengths.responses, prompts.max(1))
+        return longest
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self._tokens)
+
+    def __getitem__(self, row: int) -> EncodedExample:
+        """One example."""
+        return self.__getitems__([row])[0]
+
+    def __getitems__(self, rows: list[int]) -> list[EncodedExample]:
+        """Several examples, in one read; data loaders ask for batches in this way."""
+        return [unpack(row) for row in self._tokens[rows].to_pylist()]

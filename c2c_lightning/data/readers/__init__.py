@@ -1,0 +1,1 @@
+"""Data files and hub data sets to rows."""

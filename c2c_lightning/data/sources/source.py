@@ -1,0 +1,139 @@
+"""What a source is, and the one all tables share."""
+
+import hashlib
+import inspect
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+from datasets import Dataset, IterableDataset
+
+from c2c_lightning import embedded
+from c2c_lightning.data.messages import Conversation
+from c2c_lightning.data.readers.files import data_fingerprint, load_rows
+from c2c_lightning.errors import DataError
+
+Row = Mapping[str, Any]
+Table: TypeAlias = Dataset | IterableDataset
+
+
+class Source(ABC):
+    """Rows, and how to read a conversation off a row.
+
+    A new kind of data is a new subclass: `load` gives rows, `messages` reads one. The data module does the rest
+    (checks, tokens, cache, batches).
+    """
+
+    @property
+    def name(self) -> str:
+        """What reports call this source."""
+        return type(self).__name__
+
+    @abstractmethod
+    def load(self) -> Table:
+        """The rows, as a table or, for data that is too large or has no end on disk, as a stream.
+
+        Raises:
+            DataError: when they are not there or cannot be read.
+        """
+
+    @abstractmethod
+    def messages(self, row: Row) -> tuple[Conversation, Conversation | None]:
+        """The conversation of a row; its last message is the response.
+
+        Args:
+            row: one row as `load` gives it.
+
+        Returns:
+            The receiver's messages, and what sharers read instead (None: the same).
+
+        Raises:
+            DataError: for a row that does not fit; the row is dropped, counted and named.
+        """
+
+    def fingerprint(self) -> str:
+        """A key of rows and reading: the same key, the same conversations. Also of the code of this class."""
+        parts = [_code(type(self)), json.dumps(vars(self), sort_keys=True, default=str), self._data_fingerprint()]
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+    def _data_fingerprint(self) -> str:
+        """A key of the rows alone."""
+        return str(getattr(self.load(), "_fingerprint", ""))
+
+
+class TableSource(Source):
+    """Rows of files, of a saved data set, or of a data set on the hub.
+
+    Args:
+        path: a `.jsonl`, `.json`, `.jsonl.gz` or `.parquet` file, a folder of such files, a folder written by
+            `Dataset.save_to_disk`, a pattern such as `data/*.jsonl`, the name of a data set on the hub, or
+            `embedded:facts/NAME`.
+        split: which split of a data set that has several.
+        subset: which configuration of a data set on the hub.
+        revision: which commit, tag or branch of a data set on the hub.
+        streaming: read rows as they are needed instead of preparing all of them first.
+        max_row_bytes: larger rows of JSON files are dropped and counted.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        split: str = "train",
+        subset: str | None = None,
+        revision: str | None = None,
+        streaming: bool = False,
+        max_row_bytes: int = 2**20,
+    ) -> None:
+        self.path = path
+        self.split = split
+        self.subset = subset
+        self.revision = revision
+        self.streaming = streaming
+        self.max_row_bytes = max_row_bytes
+
+    @property
+    def name(self) -> str:
+        """What reports call this source."""
+        return f"{type(self).__name__}({self.path})"
+
+    def load(self) -> Table:
+        """The rows, as a table or as a stream."""
+        return load_rows(
+            embedded.resolve(self.path), self.split, self.subset, self.revision, self.streaming, self.max_row_bytes
+        )
+
+    def _data_fingerprint(self) -> str:
+        return data_fingerprint(embedded.resolve(self.path)) or super()._data_fingerprint()
+
+
+def text(row: Row, column: str) -> str:
+    """A column that must hold text.
+
+    Args:
+        row: a row.
+        column: the name of the column.
+
+    Returns:
+        What it holds.
+
+    Raises:
+        DataError: when it is not there or no text.
+    """
+    if column not in row:
+        raise DataError(f"The row has no `{column}`; it has {', '.join(f'`{name}`' for name in row) or 'nothing'}.")
+    value = row[column]
+    if not isinstance(value, str):
+        raise DataError(f"`{column}` must be text, but is {type(value).__name__}.")
+    return value
+
+
+def _code(cls: type) -> str:
+    """The text of a class and its bases, so that a changed reading is a changed key."""
+    texts = []
+    for base in cls.__mro__[:-1]:
+        try:
+            texts.append(inspect.getsource(base))
+        except (OSError, TypeError):  # no file behind it: typed into a console
+            texts.append(base.__qualname__)
+    return "\n".join(texts)

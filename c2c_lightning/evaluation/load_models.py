@@ -1,0 +1,153 @@
+"""Loading the models of an evaluation: a fuser with its pair, or a pair alone."""
+
+import hashlib
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from c2c_lightning.errors import BenchmarkError
+from c2c_lightning.export.description import FuserDescription, ModelReference, check_models
+from c2c_lightning.export.format import find_directory, read_description
+from c2c_lightning.export.from_checkpoint import export_checkpoint, fuser_of, load_checkpoint
+from c2c_lightning.model.c2c import C2CModel
+from c2c_lightning.model.frozen_lm import LMSpec, load_frozen
+from c2c_lightning.model.meta_geometry import expected_geometry
+from c2c_lightning.responders.registry import ModelBundle
+
+DType = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+def load_bundles(
+    fusers: Sequence[str],
+    receiver: LMSpec | None = None,
+    sharers: Sequence[LMSpec] | None = None,
+    dtype: DType | None = None,
+    device: Any = None,
+) -> list[ModelBundle]:
+    """The models that answer, once with each fuser (seeds, checkpoints); language models are loaded once.
+
+    Args:
+        fusers: as `fuser` of `load_bundle`; a pair alone where there is none.
+        receiver: as for `load_bundle`.
+        sharers: as for `load_bundle`.
+        dtype: as for `load_bundle`.
+        device: as for `load_bundle`.
+    """
+    first = load_bundle(fusers[0] if fusers else None, receiver, sharers, dtype, device)
+    models = [load_fused(fuser, first.receiver, list(first.sharers), device=device) for fuser in fusers[1:]]
+    return [first, *(replace(first, c2c=model) for model in models)]
+
+
+def check_fusers(
+    fusers: Sequence[str], self_fuser: str | None, receiver: LMSpec | None, sharers: Sequence[LMSpec] | None
+) -> None:
+    """Refuse fusers and models that do not fit, by their configurations alone: nothing is loaded.
+
+    Args:
+        fusers: all for one pair.
+        self_fuser: fuser from the receiver to itself, if any.
+        receiver: as for `load_bundle`.
+        sharers: as for `load_bundle`.
+
+    Raises:
+        FuserFormatError, CheckpointError: a fuser that cannot be read.
+        ModelLoadError: a model whose configuration is not there.
+        PairMismatchError: a fuser that was made for other models.
+    """
+    descriptions = [describe_fuser(fuser) for fuser in fusers]
+    if not descriptions:
+        return
+    first = descriptions[0]
+    answering = _reference(receiver, first.receiver)
+    sharing = list(first.sharers)
+    if sharers is not None:
+        known = [*first.sharers, *[first.receiver] * len(sharers)]
+        sharing = [_reference(spec, named) for spec, named in zip(sharers, known, strict=False)]
+    for description in descriptions:
+        check_models(description, answering, sharing)
+    if self_fuser is not None:
+        check_models(describe_fuser(self_fuser), answering, [answering])
+
+
+def describe_fuser(fuser: str) -> FuserDescription:
+    """What a fuser directory, a fuser on the hub or a Lightning checkpoint says of itself."""
+    if _is_checkpoint(fuser):
+        return fuser_of(load_checkpoint(Path(fuser)), fuser)[1]
+    return read_description(find_directory(fuser))
+
+
+def _reference(spec: LMSpec | None, named: ModelReference) -> ModelReference:
+    """A model that is given, by its configuration; the one that the fuser names where none is."""
+    if spec is None:
+        return named
+    return ModelReference(spec.path, expected_geometry(spec) or named.geometry)
+
+
+def load_bundle(
+    fuser: str | None,
+    receiver: LMSpec | None = None,
+    sharers: Sequence[LMSpec] | None = None,
+    dtype: DType | None = None,
+    device: Any = None,
+) -> ModelBundle:
+    """The models that answer.
+
+    Args:
+        fuser: fuser directory, fuser on the hub or Lightning checkpoint (.ckpt); None for a pair without a fuser.
+        receiver: the receiver; default the one that the fuser names.
+        sharers: likewise, one for each sharer.
+        dtype: type of the language models' weights; default as in their checkpoints.
+        device: where they are put.
+
+    Raises:
+        BenchmarkError: neither a fuser nor a receiver.
+    """
+    if fuser is not None:
+        model = load_fused(fuser, receiver, sharers, dtype, device)
+        return ModelBundle(model.receiver, model.sharers, model)
+    if receiver is None:
+        raise BenchmarkError("there is nobody to ask: give `fuser`, or `receiver` (and `sharers`).")
+    place = None if device is None else str(device)
+    models = [load_frozen(_typed(spec, dtype), place) for spec in (receiver, *(sharers or ()))]
+    return ModelBundle(models[0], tuple(models[1:]))
+
+
+def _typed(spec: LMSpec, dtype: DType | None) -> LMSpec:
+    """The specification with the run's type, unless it has one of its own."""
+    return spec if dtype is None or spec.dtype != "auto" else replace(spec, dtype=dtype)
+
+
+def load_fused(
+    fuser: str,
+    receiver: Any = None,
+    sharers: Any = None,
+    dtype: DType | None = None,
+    device: Any = None,
+) -> C2CModel:
+    """A fused model from a fuser directory, the hub or a Lightning checkpoint."""
+    if not _is_checkpoint(fuser):
+        return C2CModel.from_pretrained(fuser, receiver, sharers, dtype=dtype, device=device)
+    with tempfile.TemporaryDirectory() as folder:
+        export_checkpoint(Path(fuser), Path(folder) / "fuser")
+        return C2CModel.from_pretrained(Path(folder) / "fuser", receiver, sharers, dtype=dtype, device=device)
+
+
+def _is_checkpoint(fuser: str) -> bool:
+    return fuser.endswith(".ckpt")
+
+
+def fuser_fingerprint(fuser: str | None) -> str | None:
+    """A key of a fuser's content, so that answers of an older one are not taken for its own; the name on the hub."""
+    if fuser is None:
+        return None
+    path = Path(fuser).expanduser()
+    if not path.exists():
+        return fuser
+    digest = hashlib.sha256()
+    files = [path] if path.is_file() else [*path.glob("*.json"), *path.glob("*.safetensors")]
+    for file in sorted(files):
+        with file.open("rb") as opened:
+            digest.update(hashlib.file_digest(opened, "sha256").digest())
+    return digest.hexdigest()

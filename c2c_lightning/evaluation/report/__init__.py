@@ -1,0 +1,1 @@
+"""Reports: predictions to numbers, tables and pictures."""

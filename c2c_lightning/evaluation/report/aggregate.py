@@ -1,0 +1,221 @@
+"""From predictions to numbers: each responder by itself, pairs of responders, and what several of them get right."""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from itertools import combinations
+from typing import Any
+
+from c2c_lightning.evaluation.prediction_log import Prediction
+from c2c_lightning.evaluation.statistics import (
+    bootstrap_interval,
+    calibration_error,
+    compare,
+    mean_and_spread,
+    quantiles,
+    wilson_interval,
+)
+
+#: Log-probabilities in bfloat16, which has eight bits, differ by no more from one order of sums to another.
+_ROUNDING = 0.02
+
+ByResponder = Mapping[str, Sequence[Prediction]]
+
+
+def scores_of(predictions: Sequence[Prediction]) -> dict[int, float]:
+    """Score of each question, by its row; the mean over fusers and draws where there are several."""
+    by_question: dict[int, list[float]] = defaultdict(list)
+    for prediction in predictions:
+        by_question[prediction.index].append(prediction.score)
+    return {index: sum(scores) / len(scores) for index, scores in by_question.items()}
+
+
+def summarise(predictions: Sequence[Prediction]) -> dict[str, Any]:
+    """One responder's line in `report.json`.
+
+    Args:
+        predictions: all its answers to one benchmark.
+    """
+    scores = list(scores_of(predictions).values())
+    n = len(scores)
+    is_binary = all(score in (0.0, 1.0) for score in scores)
+    interval = wilson_interval(float(sum(scores)), n) if is_binary else bootstrap_interval(scores)
+    line: dict[str, Any] = {
+        "accuracy": sum(scores) / n,
+        "n": n,
+        "answers": len(predictions),
+        "ci95": list(interval),
+        "seconds_per_answer": _mean([p.seconds for p in predictions]),
+        "prompt_tokens": _mean([p.prompt_tokens for p in predictions]),
+        "new_tokens": _mean([p.new_tokens for p in predictions]),
+        "sharer_tokens": _mean([p.sharer_tokens for p in predictions]),
+        "message_tokens": _mean([p.message_tokens for p in predictions]),
+        **_rows("unparsed", [p for p in predictions if p.extracted is None and p.error is None]),
+        **_rows("errors", [p for p in predictions if p.error is not None]),
+    }
+    line |= _cost(predictions) | _runs_apart(predictions)
+    return line | _control(predictions) | _confidence(predictions) | _subjects(predictions)
+
+
+def _rows(name: str, predictions: Sequence[Prediction]) -> dict[str, Any]:
+    """How many answers count as wrong for one reason, and to which questions."""
+    rows = {f"{name}_rows": sorted({p.index for p in predictions})} if predictions else {}
+    return {name: len(predictions), **rows}
+
+
+def _mean(values: Sequence[float | int]) -> float:
+    return sum(values) / len(values)
+
+
+def _cost(predictions: Sequence[Prediction]) -> dict[str, Any]:
+    """Median and 90 % point of the seconds of each phase and of the whole answer, of tokens, and of memory."""
+    phases: dict[str, list[float]] = defaultdict(list)
+    for prediction in predictions:
+        for name, seconds in (prediction.phases or {}).items():
+            phases[name].append(seconds)
+    answered = [p for p in predictions if p.error is None]
+    if not answered:
+        return {}
+    phases["total"] = [p.seconds for p in answered]
+    names = ("prompt_tokens", "new_tokens", "sharer_tokens", "message_tokens")
+    line = {
+        "latency": {name: quantiles(values) for name, values in phases.items()},
+        "tokens": {name: quantiles([getattr(p, name) for p in answered]) for name in names},
+    }
+    memory = [p.peak_memory for p in answered if p.peak_memory is not None]
+    return line | ({"peak_memory_bytes": quantiles(memory)} if memory else {})
+
+
+def _runs_apart(predictions: Sequence[Prediction]) -> dict[str, Any]:
+    """The accuracy with each fuser and of each draw, where there are several, and the spread over fusers."""
+    line: dict[str, Any] = {}
+    by_fuser = _mean_by(predictions, "fuser")
+    if len(by_fuser) > 1:
+        line = {"accuracy_by_fuser": by_fuser, "spread": mean_and_spread(by_fuser)["spread"]}
+    by_draw = _mean_by(predictions, "draw")
+    return line | ({"accuracy_by_draw": by_draw} if len(by_draw) > 1 else {})
+
+
+def _mean_by(predictions: Sequence[Prediction], attribute: str) -> list[float]:
+    scores: dict[int, list[float]] = defaultdict(list)
+    for prediction in predictions:
+        scores[getattr(prediction, attribute)].append(prediction.score)
+    return [_mean(scores[number]) for number in sorted(scores)]
+
+
+def _control(predictions: Sequence[Prediction]) -> dict[str, Any]:
+    """How often answers follow the donor."""
+    followed = [p.follows_donor for p in predictions if p.follows_donor is not None]
+    return {"follows_donor": _mean(followed)} if followed else {}
+
+
+def _confidence(predictions: Sequence[Prediction]) -> dict[str, Any]:
+    known = [(p.confidence, p.correct) for p in predictions if p.confidence is not None]
+    if not known:
+        return {}
+    confidences, correct = zip(*known, strict=True)
+    return {"calibration_error": calibration_error(confidences, correct), "confidence": _mean(confidences)}
+
+
+def _subjects(predictions: Sequence[Prediction]) -> dict[str, Any]:
+    by_subject: dict[str, list[float]] = defaultdict(list)
+    for prediction in predictions:
+        by_subject[prediction.subject].append(prediction.score)
+    if len(by_subject) < 2:
+        return {}
+    lines = {s: {"accuracy": _mean(scores), "n": len(scores)} for s, scores in sorted(by_subject.items())}
+    return {"by_subject": lines}
+
+
+def comparisons(by_responder: ByResponder, against: Sequence[str] = ("receiver", "t2t")) -> list[dict[str, Any]]:
+    """Paired comparisons: C2C with everybody, everybody with the receiver and with T2T.
+
+    Args:
+        by_responder: predictions of each responder.
+        against: whom everybody is compared with.
+    """
+    names = list(by_responder)
+    pairs = [("c2c", name) for name in names if "c2c" in names and name != "c2c"]
+    pairs += [(name, other) for other in against if other in names for name in names if name not in (other, "c2c")]
+    return [{"a": a, "b": b, **paired(by_responder[a], by_responder[b])} for a, b in pairs]
+
+
+def paired(a: Sequence[Prediction], b: Sequence[Prediction]) -> dict[str, Any]:
+    """Two responders on the questions that both answered.
+
+    With several fusers or draws the difference is that of the means, and the p value the largest of all single runs; a
+    run whose difference points the other way counts as p = 1.
+    """
+    first, second = scores_of(a), scores_of(b)
+    shared = [index for index in first if index in second]
+    line = asdict(compare([first[index] for index in shared], [second[index] for index in shared]))
+    line["ci95"] = list(line["ci95"])
+    runs = _matched_runs(a, b)
+    if len(runs) > 1:
+        tests = [paired(*run) for run in runs]
+        line["p_value"] = max(t["p_value"] if t["difference"] * line["difference"] > 0 else 1.0 for t in tests)
+    return line
+
+
+def _matched_runs(
+    a: Sequence[Prediction], b: Sequence[Prediction]
+) -> list[tuple[Sequence[Prediction], Sequence[Prediction]]]:
+    """Every run of the first with every run of the second, but of fused responders only those with the same fuser."""
+    mine, theirs = _runs(a), _runs(b)
+    have_fusers = all(len({fuser for fuser, _ in runs}) > 1 for runs in (mine, theirs))
+    pairs = [(one, other) for one in mine for other in theirs if not have_fusers or one[0] == other[0]]
+    return [(mine[one], theirs[other]) for one, other in pairs]
+
+
+def _runs(predictions: Sequence[Prediction]) -> dict[tuple[int, int], list[Prediction]]:
+    runs: dict[tuple[int, int], list[Prediction]] = defaultdict(list)
+    for prediction in predictions:
+        runs[prediction.fuser, prediction.draw].append(prediction)
+    return runs
+
+
+def oracle(by_responder: ByResponder) -> dict[str, Any]:
+    """What a perfect router would reach: right if any of the single models is right."""
+    singles = [name for name in by_responder if name == "receiver" or name.startswith("sharer")]
+    if len(singles) < 2:
+        return {}
+    scores = [scores_of(by_responder[name]) for name in singles]
+    best = [max(s[index] for s in scores) for index in scores[0] if all(index in s for s in scores)]
+    return {"of": singles, "accuracy": sum(best) / len(best), "n": len(best)}
+
+
+def overlap(by_responder: ByResponder, names: Sequence[str] = ("receiver", "sharer", "c2c")) -> dict[str, int]:
+    """How many questions each set of responders gets right, and no others of them (the regions of a Venn diagram)."""
+    present = [name for name in names if name in by_responder]
+    if len(present) < 2:
+        return {}
+    right = {name: {i for i, score in scores_of(by_responder[name]).items() if score >= 0.5} for name in present}
+    regions = Counter("+".join(name for name in present if index in right[name]) for index in _indices(by_responder))
+    sets = ["+".join(names) for size in range(1, len(present) + 1) for names in combinations(present, size)]
+    return {region: regions[region] for region in sets} | {"none": regions[""]}
+
+
+def _indices(by_responder: ByResponder) -> list[int]:
+    return list(dict.fromkeys(p.index for predictions in by_responder.values() for p in predictions))
+
+
+def unlike_receiver(by_responder: ByResponder) -> int | None:
+    """Answers of C2C with closed gates that are not the receiver's; None if not tested.
+
+    Texts must be the same word for word. Likelihoods are the same to the last bit, but where fusing goes on in the pass
+    that reads the options, which rounds otherwise. Anything but 0 is a fault in the program. Questions that raised an
+    error are told elsewhere.
+    """
+    if not {"receiver", "c2c:gates_closed"} <= set(by_responder):
+        return None
+    alone = {p.index: p for p in by_responder["receiver"] if p.error is None}
+    closed = [p for p in by_responder["c2c:gates_closed"] if p.error is None and p.index in alone]
+    return sum(not _is_same(p, alone[p.index]) for p in closed)
+
+
+def _is_same(one: Prediction, other: Prediction) -> bool:
+    if one.log_probabilities is None or other.log_probabilities is None:
+        return one.output == other.output
+    pairs = zip(one.log_probabilities, other.log_probabilities, strict=True)
+    return all(math.isclose(a, b, rel_tol=_ROUNDING, abs_tol=_ROUNDING) for a, b in pairs)

@@ -1,0 +1,65 @@
+"""Where a report goes: files and loggers."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from c2c_lightning.errors import MissingExtraError
+from c2c_lightning.evaluation.prediction_log import write_atomically
+from c2c_lightning.evaluation.report.build_report import write_report
+from c2c_lightning.evaluation.report.plots import draw
+from c2c_lightning.evaluation.report.render import COLUMNS, markdown, table_rows
+
+logger = logging.getLogger(__name__)
+
+_SHOWN_ROWS = 10
+
+
+def publish(report: Mapping[str, Any], directory: Path, loggers: Sequence[Any] = (), with_plots: bool = True) -> None:
+    """Write `report.json`, `report.md` and plots, and hand everything to the loggers.
+
+    Args:
+        report: as from `build_report`.
+        directory: the output folder.
+        loggers: Lightning loggers; those with tables (W&B) get the tables, all get the accuracies.
+        with_plots: whether to draw.
+    """
+    write_report(report, directory)
+    write_atomically(directory / "report.md", markdown(report))
+    _tell_wrong_rows(report)
+    pictures = _draw(report, directory) if with_plots else []
+    for target in loggers:
+        _log(report, target, pictures)
+
+
+def _tell_wrong_rows(report: Mapping[str, Any]) -> None:
+    """Log what counts as wrong for another reason than being wrong, by row."""
+    for name, section in report["benchmarks"].items():
+        for fault in section["faults"]:
+            logger.error("%s: %s", name, fault)
+        for responder, line in section["responders"].items():
+            for key, what in (("unparsed_rows", "no answer could be read"), ("errors_rows", "an error was raised")):
+                if rows := line.get(key):
+                    shown = ", ".join(map(str, rows[:_SHOWN_ROWS])) + ("..." if len(rows) > _SHOWN_ROWS else "")
+                    logger.info("%s, %s: %s in %d rows (%s)", name, responder, what, len(rows), shown)
+
+
+def _log(report: Mapping[str, Any], target: Any, pictures: Sequence[Path]) -> None:
+    for name, section in report["benchmarks"].items():
+        lines = section["responders"].items()
+        target.log_metrics({f"{name}/{responder}/accuracy": line["accuracy"] for responder, line in lines})
+        if hasattr(target, "log_table"):
+            rows = [list(row) for row in table_rows(section)]
+            target.log_table(key=f"{name}/responders", columns=list(COLUMNS), data=rows)
+    if hasattr(target, "log_image"):
+        for picture in pictures:
+            target.log_image(key=f"plots/{picture.stem}", images=[str(picture)])
+
+
+def _draw(report: Mapping[str, Any], directory: Path) -> list[Path]:
+    try:
+        return draw(report, directory)
+    except MissingExtraError as error:
+        logger.info("no plots: %s", error)
+        return []

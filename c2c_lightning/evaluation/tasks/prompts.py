@@ -1,0 +1,139 @@
+"""How a question is worded: the paper's prompts, and any other as a template."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from c2c_lightning.errors import BenchmarkError
+from c2c_lightning.responders.prompt_texts import fill
+
+#: Text 1 of the paper (zero-shot, no reasoning). `{letters}` is A/B/C/D for four choices, the paper's only case.
+TEXT_1 = """Accurately answer the following question:
+
+{question}
+
+Choices:
+{choices}
+
+Instructions:
+- Carefully read the question and all options.
+- Select the single most correct answer.
+- Respond ONLY in the following format: "The correct answer is {letters}".
+- Do not include any explanations, additional text, or punctuation besides the answer.
+
+The correct answer is"""
+
+#: Text 2 of the paper: as Text 1, but with reasoning first.
+TEXT_2 = """Accurately answer the following question:
+
+{question}
+
+Choices:
+{choices}
+
+Instructions:
+- Carefully read the question and all options.
+- Let's think step by step and explain your reasoning briefly.
+- Then give the final answer starting with The correct answer is"""
+
+#: Text 4 of the paper: the head of the oracle experiments' prompt and one of its shots.
+TEXT_4_HEAD = "The following are single choice questions (with answers) about {subject}."
+TEXT_4_SHOT = """Question: {question}
+Options:
+{choices}
+Answer: {answer}"""
+
+#: GSM8K and MATH-500, as in the released code.
+MATHS = (
+    "Solve the following math problem step by step. The last line of your response should be of the form Answer: "
+    "$ANSWER (without quotes) where $ANSWER is the answer to the problem.\n\n{question}\n\nPlease think step by step "
+    'and explain your reasoning. Remember to put your answer on its own line after "Answer:", and you do not need to '
+    "use a \\boxed command."
+)
+
+_FIELDS = ("question", "choices", "letters", "subject", "answer")
+
+
+def letter(index: int) -> str:
+    """The letter of a choice: A for 0."""
+    return chr(ord("A") + index)
+
+
+@dataclass(frozen=True)
+class Wording:
+    r"""The prompt of a benchmark.
+
+    Attributes:
+        prompt: template of the user's message; `{question}`, `{choices}`, `{letters}`, `{subject}`.
+        choice: template of one choice; `{letter}`, `{choice}`. The line break after the last one is the paper's too.
+    """
+
+    prompt: str = TEXT_1
+    choice: str = "{letter}. {choice}\n"
+
+    def __post_init__(self) -> None:
+        """Refuse a placeholder that will never have a value before any model is loaded."""
+        fill(self.prompt, **dict.fromkeys(_FIELDS, ""))
+        fill(self.choice, letter="", choice="")
+
+    @property
+    def shows_choices(self) -> bool:
+        """Whether the model sees the choices."""
+        return "{choices}" in self.prompt
+
+    def render(self, question: str, choices: Sequence[str] = (), subject: str = "") -> str:
+        """The user's message.
+
+        Args:
+            question: the question without its choices.
+            choices: their texts.
+            subject: field of knowledge.
+        """
+        lines = (fill(self.choice, letter=letter(n), choice=text) for n, text in enumerate(choices))
+        letters = "/".join(letter(n) for n in range(len(choices)))
+        values = {"question": question, "choices": "".join(lines), "letters": letters}
+        return fill(self.prompt, **values, subject=subject, answer="")
+
+
+#: Wordings by name, for YAML.
+WORDINGS = {
+    "paper": Wording(TEXT_1),
+    "paper_cot": Wording(TEXT_2),
+    "maths": Wording(MATHS),
+    "question": Wording("{question}"),
+}
+
+
+def wording_of(name_or_template: str) -> Wording:
+    """A wording by its name, or made of a template.
+
+    Raises:
+        BenchmarkError: neither a known name nor a text with a placeholder.
+    """
+    if name_or_template in WORDINGS:
+        return WORDINGS[name_or_template]
+    if "{" not in name_or_template:
+        raise BenchmarkError(
+            f"unknown wording {name_or_template!r}. Known are {', '.join(WORDINGS)}; "
+            f"or give a template with {{question}} in it."
+        )
+    return Wording(name_or_template)
+
+
+def oracle_prompt(
+    question: str, choices: Sequence[str], subject: str, shots: Sequence[tuple[str, Sequence[str], int]] = ()
+) -> str:
+    """Text 4 of the paper: plain text with worked examples in front, ending in "Answer:".
+
+    Args:
+        question: the question without its choices.
+        choices: their texts.
+        subject: field of knowledge, as in "world religions".
+        shots: worked examples (question, choices, index of the right one); the released code takes 5.
+    """
+
+    def block(question: str, choices: Sequence[str], answer: str) -> str:
+        lines = "\n".join(f"{letter(n)}. {text}" for n, text in enumerate(choices))
+        return fill(TEXT_4_SHOT, question=question, choices=lines, answer=answer).rstrip()
+
+    worked = [block(text, options, letter(right)) for text, options, right in shots]
+    return "\n\n".join([fill(TEXT_4_HEAD, subject=subject), *worked, block(question, choices, "")])

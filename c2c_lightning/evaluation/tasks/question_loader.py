@@ -1,0 +1,123 @@
+"""Questions of a benchmark from local files, the package or the hub. Everything wrong is said before a model loads."""
+
+import logging
+import random
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import datasets
+
+from c2c_lightning import embedded
+from c2c_lightning.data.readers.files import load_rows, local_files
+from c2c_lightning.data.readers.json_lines import ORIGIN, decode
+from c2c_lightning.errors import BenchmarkError, DataError, ModelLoadError
+from c2c_lightning.evaluation.tasks.known_tasks import resolve
+from c2c_lightning.evaluation.tasks.question import Question
+from c2c_lightning.evaluation.tasks.task import READERS, Task
+
+logger = logging.getLogger(__name__)
+
+_EMBEDDED = "embedded:facts/"
+# LongBench's contexts are long; a line of this size is no question of any benchmark.
+_MAX_ROW_BYTES = 2**26
+
+
+def load_questions(given: Task, data_folder: str | Path | None = None) -> list[Question]:
+    """The questions of a benchmark, in the order of its rows, or of a seeded shuffle where there is a limit.
+
+    Args:
+        given: the benchmark as in YAML.
+        data_folder: where relative paths of local files begin; names on the hub are not looked for there.
+
+    Raises:
+        BenchmarkError: rows that cannot be found or read, a row without what it needs, or no question at all.
+    """
+    benchmark = _in_folder(resolve(given), data_folder)
+    read = READERS[benchmark.rows or "choice"]
+    questions: list[Question] = []
+    left_out: Counter[str] = Counter()
+    for index, (origin, row) in enumerate(_rows(benchmark)):
+        try:
+            fields = read(row)
+        except (BenchmarkError, DataError, KeyError, TypeError, ValueError, IndexError) as problem:
+            cause = f"there is no {problem}" if isinstance(problem, KeyError) else str(problem)
+            raise BenchmarkError(f"benchmark {benchmark.name}, {origin}: {cause}") from problem
+        if isinstance(fields, str):
+            left_out[fields] += 1
+            continue
+        questions.append(Question(index=index, id=str(row.get("id") or row.get("_id") or index), **fields))
+    for reason, count in left_out.items():
+        logger.info("%s: %d rows left out (%s)", benchmark.name, count, reason)
+    if not questions:
+        reasons = f" ({dict(left_out)})" if left_out else ""
+        raise BenchmarkError(f"benchmark {benchmark.name} has no questions at {benchmark.path}{reasons}.")
+    _check_mode(benchmark, questions)
+    return _limited(questions, benchmark)
+
+
+def _in_folder(benchmark: Task, data_folder: str | Path | None) -> Task:
+    """The benchmark with its path in the folder, if that is a path of local files."""
+    path = benchmark.path or ""
+    if data_folder is None or not path.endswith((".jsonl", ".json", ".parquet", ".gz", "/")):
+        return benchmark
+    return replace(benchmark, path=str(Path(data_folder).expanduser() / path))
+
+
+def _limited(questions: list[Question], benchmark: Task) -> list[Question]:
+    """A seeded choice of questions: the first rows of a benchmark are often all of one subject."""
+    if benchmark.limit is None or benchmark.limit >= len(questions):
+        return questions
+    return random.Random(benchmark.seed).sample(questions, benchmark.limit)
+
+
+def _check_mode(benchmark: Task, questions: list[Question]) -> None:
+    """Refuse a way to answer, or to score, that the rows do not allow."""
+    needs_choices = benchmark.mode != "generate" or benchmark.scoring in ("anchored", "released", "choice_text")
+    without = next((q for q in questions if needs_choices and q.answer is None), None)
+    if without is not None:
+        raise BenchmarkError(
+            f"benchmark {benchmark.name}: row {without.index} has no choices, but mode {benchmark.mode} with scoring "
+            f"{benchmark.scoring} needs them. Use `mode: generate` with `scoring: maths`, or add choices."
+        )
+    if benchmark.mode == "letter" and not benchmark.worded().shows_choices:
+        raise BenchmarkError(
+            f"benchmark {benchmark.name}: mode letter needs a wording that shows the choices; {benchmark.wording!r} "
+            "does not. Use `wording: paper`, or `mode: cloze`."
+        )
+
+
+def _rows(benchmark: Task) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Where each row stands, and the row."""
+    try:
+        path = _embedded_file(benchmark.path or "")
+        is_local = local_files(path) is not None
+        subsets = [None] if is_local else _subsets(path, benchmark.subset, benchmark.revision)
+        for name in subsets:
+            # Local files are streamed: a table of them would be copied to the cache of datasets first.
+            table = load_rows(path, benchmark.split or "test", name, benchmark.revision, is_local, _MAX_ROW_BYTES)
+            for number, raw in enumerate(table):
+                row = dict(decode(raw))
+                # Hub subsets are the subjects of MMLU-Redux and C-Eval, whose rows do not name them.
+                named = row if name is None or len(subsets) == 1 else {"subject": name, **row}
+                yield str(raw.get(ORIGIN) or f"row {number} of {path}"), named
+    except (DataError, ModelLoadError) as problem:
+        raise BenchmarkError(f"benchmark {benchmark.name}: {problem}") from problem
+
+
+def _embedded_file(path: str) -> str:
+    if not path.startswith(_EMBEDDED):
+        return path
+    return str(embedded.facts(f"{path.removeprefix(_EMBEDDED).removesuffix('.jsonl')}.jsonl"))
+
+
+def _subsets(path: str, subset: str | None, revision: str | None) -> list[str | None]:
+    if subset != "*":
+        return [subset]
+    try:
+        names: list[str] = datasets.get_dataset_config_names(path, revision=revision)
+    except (OSError, ValueError, datasets.exceptions.DatasetNotFoundError) as problem:
+        raise DataError(f"the subsets of `{path}` cannot be listed: {problem}") from problem
+    return list(names)

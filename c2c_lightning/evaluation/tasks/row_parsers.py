@@ -1,0 +1,166 @@
+"""Rows of the benchmarks, as they lie on the hub or in local files, to questions.
+
+Each reader takes a row and gives the fields of a `Question`, or the reason (text) why the row is left out on purpose.
+"""
+
+import hashlib
+import random
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from c2c_lightning.data.messages import told_to_sharers
+from c2c_lightning.errors import BenchmarkError
+from c2c_lightning.evaluation.scoring.longbench import length_group, longbench_prompt
+
+Row = Mapping[str, Any]
+Fields = dict[str, Any]
+Reader = Callable[[Row], Fields | str]
+
+_QUESTION = ("question", "question_stem", "problem", "input")
+_CHOICES = ("choices", "options")
+_ANSWER = ("answer", "answerKey", "answer_index", "label")
+_SUBJECT = ("subject", "category", "domain", "Subdomain", "dataset")
+
+
+def column(row: Row, names: Sequence[str]) -> Any:
+    """The first of some columns that a row has.
+
+    Raises:
+        BenchmarkError: it has none of them.
+    """
+    for name in names:
+        if row.get(name) is not None:
+            return row[name]
+    raise BenchmarkError(
+        f"there is no column {' or '.join(map(repr, names))}; the row has {', '.join(map(repr, row))}."
+    )
+
+
+def subject(row: Row) -> str:
+    """The field of knowledge, empty where none is told."""
+    return next((str(row[name]) for name in _SUBJECT if row.get(name)), "")
+
+
+def choice_row(row: Row) -> Fields | str:
+    """Multiple choice: choices as texts or `{"text", "label"}`, the answer as a number from 0, a letter or a label.
+
+    Rows with `messages` and `sharer_messages`, or a `sharer_context`, are private context: sharers read their own.
+    """
+    texts, labels = _choices(column(row, _CHOICES))
+    if "messages" in row:
+        return {**_private(row), **_answered(texts, labels, row), "subject": subject(row)}
+    return {"text": str(column(row, _QUESTION)), **_answered(texts, labels, row), "subject": subject(row)}
+
+
+def _choices(raw: Any) -> tuple[list[str], list[str]]:
+    """Texts and labels."""
+    if isinstance(raw, Mapping):
+        return [str(text) for text in raw["text"]], [str(label) for label in raw["label"]]
+    if not isinstance(raw, Sequence) or isinstance(raw, str):
+        raise BenchmarkError(f"the choices must be a list of texts, but are {type(raw).__name__}.")
+    if raw and all(isinstance(entry, Mapping) for entry in raw):
+        return [str(entry["text"]) for entry in raw], [str(entry["label"]) for entry in raw]
+    return [str(text) for text in raw], [chr(ord("A") + n) for n in range(len(raw))]
+
+
+def _answered(texts: list[str], labels: list[str], row: Row) -> Fields:
+    if len(texts) < 2:
+        raise BenchmarkError(f"a question needs at least two choices, but this one has {len(texts)}.")
+    given = column(row, _ANSWER)
+    if isinstance(given, str) and given in labels:
+        return {"choices": tuple(texts), "answer": labels.index(given)}
+    index = int(given) if isinstance(given, int) or (isinstance(given, str) and given.isdecimal()) else None
+    if isinstance(given, bool) or index is None or not 0 <= index < len(texts):
+        raise BenchmarkError(f"the answer {given!r} is none of the {len(texts)} choices (0 to {len(texts) - 1}).")
+    return {"choices": tuple(texts), "answer": index}
+
+
+def _private(row: Row) -> Fields:
+    asked = [message for message in row["messages"] if message["role"] == "user"]
+    told = told_to_sharers(row, row["messages"])
+    if told and told[-1]["role"] == "assistant":
+        told = told[:-1]
+    sharer = tuple((message["role"], message["content"]) for message in told) if told else None
+    return {"text": asked[-1]["content"], "sharer": sharer}
+
+
+def letter_key_row(row: Row) -> Fields | str:
+    """As `choice_row`, but keys other than A to D are left out, as in the released code (ARC: 1,150 of 1,172)."""
+    key = column(row, _ANSWER)
+    if isinstance(key, str) and key not in ("A", "B", "C", "D"):
+        return "key is not A to D"
+    return choice_row(row)
+
+
+def mmlu_redux_row(row: Row) -> Fields | str:
+    """MMLU-Redux 2.0: wrong keys corrected, questions without a right answer left out, as in the released code."""
+    error = row.get("error_type", "ok")
+    if error in ("no_correct_answer", "expert"):
+        return f"error_type is {error}"
+    if error == "wrong_groundtruth" and row.get("correct_answer") is not None:
+        return choice_row({**row, "answer": row["correct_answer"]})
+    return choice_row(row)
+
+
+def ceval_row(row: Row) -> Fields | str:
+    """C-Eval: choices in the columns A to D; the test split has no answers."""
+    if "A" not in row:
+        return choice_row(row)
+    if not row.get("answer"):
+        return "no answer"
+    return choice_row({**row, "choices": [row[name] for name in "ABCD"]})
+
+
+def gpqa_row(row: Row) -> Fields | str:
+    """GPQA: the right answer and three wrong ones, put in an order that depends on the question alone."""
+    if "Correct Answer" not in row:
+        return choice_row(row)
+    texts = [str(row[name]).strip() for name in ("Correct Answer", *(f"Incorrect Answer {n}" for n in (1, 2, 3)))]
+    order = list(range(4))
+    random.Random(hashlib.sha256(str(row["Question"]).encode()).digest()).shuffle(order)
+    choices = tuple(texts[n] for n in order)
+    return {"text": str(row["Question"]), "choices": choices, "answer": order.index(0), "subject": subject(row)}
+
+
+def boolq_row(row: Row) -> Fields | str:
+    """BoolQ: a passage and a question to be answered with yes or no."""
+    if "passage" not in row:
+        return choice_row(row)
+    text = f"{row['passage']}\n\nQuestion: {row['question']}?"
+    return {"text": text, "choices": ("no", "yes"), "answer": int(bool(row["answer"]))}
+
+
+def piqa_row(row: Row) -> Fields | str:
+    """PIQA: a goal and two ways to reach it."""
+    if "goal" not in row:
+        return choice_row(row)
+    return choice_row({"question": row["goal"], "choices": [row["sol1"], row["sol2"]], "answer": row["label"]})
+
+
+def winogrande_row(row: Row) -> Fields | str:
+    """WinoGrande: a sentence with a blank and two words for it."""
+    if "sentence" not in row:
+        return choice_row(row)
+    text = f"Which choice fits the blank (_) in this sentence?\n{row['sentence']}"
+    choices = {"text": [row["option1"], row["option2"]], "label": ["1", "2"]}
+    return choice_row({"question": text, "choices": choices, "answer": row["answer"]})
+
+
+def free_row(row: Row) -> Fields | str:
+    """A question with a free answer (GSM8K: what follows `####`)."""
+    answer = str(column(row, ("answer", "answers")))
+    reference = re.sub(r"^.*####", "", answer, flags=re.DOTALL).strip()
+    return {"text": str(column(row, _QUESTION)), "references": (reference,), "subject": subject(row)}
+
+
+def longbench_row(row: Row) -> Fields | str:
+    """LongBench-E: the official prompt, several right answers; the subject is the group of the context's length."""
+    task = str(row["dataset"]).removesuffix("_e")
+    return {
+        "text": longbench_prompt(task, str(row["context"]), str(row["input"])),
+        "references": tuple(map(str, row["answers"])),
+        "subject": length_group(int(row["length"])),
+        "task": task,
+        "classes": tuple(map(str, row.get("all_classes") or ())),
+    }

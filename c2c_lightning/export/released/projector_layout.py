@@ -1,0 +1,175 @@
+"""How the authors' projectors are laid out: their constructor arguments and tensor names, beside ours.
+
+Theirs is one module for each receiver layer, keys and values together; ours stacks the layers of one shape, keys and
+values apart. The same numbers, so every translation is exact in both directions.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from c2c_lightning.errors import FuserFormatError
+from c2c_lightning.export.released.complex_layout import CLASS_NAME as COMPLEX
+from c2c_lightning.export.released.complex_layout import complex_config, complex_init_args, complex_name
+from c2c_lightning.fuser.config import FuserConfig, FuserKind
+from c2c_lightning.kv.geometry import LayerGeometry
+
+# (head weighting, gates, receiver entries) of `AblationProjector`, which stops at level 4.
+_ABLATION_PARTS: dict[tuple[bool, bool, bool], FuserKind] = {
+    (True, True, True): "c2c",
+    (False, True, True): "no_weights",
+    (False, False, True): "fuse",
+    (False, False, False): "project",
+    (True, False, True): "no_gates",
+}
+_ABLATION_LEVELS: dict[int, FuserKind] = {0: "c2c", 1: "no_weights", 2: "fuse", 3: "project", 4: "no_gates"}
+
+_SIZES = ("hidden_dim", "intermediate_dim", "num_layers", "dropout")
+_TEMPERATURES = ("initial_temperature", "final_temperature", "anneal_steps")
+_SHAPE = ("source_dim", "target_dim", "source_num_heads", "target_num_heads")
+# What else a constructor takes without changing what a trained projector computes.
+_INERT = ("dtype", "zero_init")
+_ABLATION = ("ablation_level", "use_scalar_weights", "use_gates", "use_target")
+
+# Prefix of our tensor names within keys or values, and theirs after `key_` or `value_`.
+_PREFIXES = (
+    ("features.input.", "in."),
+    ("features.block.", "mlp1.blocks.0."),
+    ("weighting.block.", "scalar_mlp2.blocks.0."),
+    ("weighting.output.", "scalar_head."),
+    ("projector.blocks.", "proj_mlp2.blocks."),
+    ("projector.output.", "proj_out."),
+    ("gate.logit", "gate_logit"),
+)
+_SIDES = {"keys": "key_", "values": "value_"}
+
+
+@dataclass(frozen=True)
+class ProjectorLayout:
+    """One projector file of the authors.
+
+    Attributes:
+        where: its path, for messages.
+        class_name: its class.
+        init_args: its constructor arguments.
+        state: its state dict.
+    """
+
+    where: str
+    class_name: str
+    init_args: dict[str, Any]
+    state: dict[str, Tensor]
+
+    @property
+    def kind(self) -> FuserKind:
+        """Our name for its class and ablation level.
+
+        Raises:
+            FuserFormatError: a class that is not known, or arguments that change its formula.
+        """
+        known = {*_SHAPE, *_SIZES, *_TEMPERATURES, *_INERT}
+        if self.class_name == "AblationProjector":
+            known |= {*_ABLATION}
+        elif self.class_name != "C2CProjector":
+            raise FuserFormatError(
+                f"{self.where} is a {self.class_name}; only C2CProjector, AblationProjector and {COMPLEX} can be "
+                "converted."
+            )
+        if unknown := sorted(self.init_args.keys() - known):
+            raise FuserFormatError(
+                f"{self.where}: {self.class_name} with unknown arguments {unknown} cannot be converted."
+            )
+        return self._ablation_kind()
+
+    def _ablation_kind(self) -> FuserKind:
+        level = self.init_args.get("ablation_level", 0)
+        if level in _ABLATION_LEVELS and level > 0:
+            return _ABLATION_LEVELS[level]
+        parts = tuple(bool(self.init_args.get(name, True)) for name in _ABLATION[1:])
+        if parts not in _ABLATION_PARTS:
+            raise FuserFormatError(
+                f"{self.where}: the ablation {dict(zip(_ABLATION[1:], parts, strict=True))} is not known."
+            )
+        return _ABLATION_PARTS[parts]
+
+    def config(self) -> FuserConfig:
+        """The choices that made it; what it leaves out has the authors' defaults.
+
+        Raises:
+            FuserFormatError: a class that is not known, or arguments that cannot be converted.
+        """
+        if self.class_name == COMPLEX:
+            choices = {name: value for name, value in self.init_args.items() if name not in (*_SHAPE, "dtype")}
+            return complex_config(choices, self.where)
+        given = {name: self.init_args[name] for name in (*_SIZES, *_TEMPERATURES) if name in self.init_args}
+        return FuserConfig(kind=self.kind, **given)
+
+    def geometries(self) -> tuple[LayerGeometry, LayerGeometry]:
+        """Shapes of the receiver layer and of the sharer layer."""
+        args = {"source_num_heads": 1, "target_num_heads": 1, **self.init_args}
+        sharer = LayerGeometry(args["source_num_heads"], args["source_dim"], args["source_dim"])
+        return LayerGeometry(args["target_num_heads"], args["target_dim"], args["target_dim"]), sharer
+
+
+def projector_json(
+    config: FuserConfig, receiver: LayerGeometry, sharer: LayerGeometry, dtype: torch.dtype
+) -> dict[str, Any]:
+    """The contents of `projector_{i}.json`.
+
+    Args:
+        config: our choices.
+        receiver: shapes of the receiver layer.
+        sharer: shapes of the sharer layer.
+        dtype: type of the weights.
+    """
+    shape = {
+        "source_dim": sharer.key_dim,
+        "target_dim": receiver.key_dim,
+        "source_num_heads": sharer.kv_heads,
+        "target_num_heads": receiver.kv_heads,
+    }
+    described = {"dtype": {"__type__": "torch.dtype", "value": str(dtype).removeprefix("torch.")}}
+    if config.kind == "c2c_c":
+        return {"class": COMPLEX, "init_args": {**shape, **complex_init_args(config), **described}}
+    init_args = {**shape, **{name: getattr(config, name) for name in (*_SIZES, *_TEMPERATURES)}, **described}
+    if config.kind == "c2c":
+        return {"class": "C2CProjector", "init_args": init_args}
+    level = next(level for level, kind in _ABLATION_LEVELS.items() if kind == config.kind)
+    return {"class": "AblationProjector", "init_args": {**init_args, "ablation_level": level}}
+
+
+def released_name(name: str, config: FuserConfig | None = None) -> str:
+    """The authors' name of a tensor of a `LayerGroup`, such as `keys.features.input.weight`.
+
+    Args:
+        name: ours.
+        config: the fuser's choices, on which the names of `c2c_c` depend; may be left out for the other kinds.
+    """
+    if config is not None and config.kind == "c2c_c":
+        return complex_name(name, config)
+    side, rest = name.split(".", 1)
+    if rest == "gate.temperature":
+        return "gate_temperature"
+    for ours, theirs in _PREFIXES:
+        if rest.startswith(ours):
+            return _SIDES[side] + theirs + rest.removeprefix(ours)
+    raise KeyError(name)
+
+
+def stack_layers(layers: list[Tensor]) -> Tensor:
+    """The authors' tensors of several layers as one of ours: scalars, vectors, or (out, in) matrices."""
+    if layers[0].ndim == 0:
+        return torch.stack(layers)
+    if layers[0].ndim == 1:
+        return torch.stack(layers)[:, None]
+    return torch.stack([matrix.T for matrix in layers])
+
+
+def unstack_layer(name: str, tensor: Tensor, layer: int) -> Tensor:
+    """One layer of one of our tensors as the authors have it; the inverse of `stack_layers`."""
+    if tensor.ndim == 1:
+        return tensor[layer].clone()
+    is_vector = name.endswith((".bias", ".norm.weight"))
+    return (tensor[layer, 0] if is_vector else tensor[layer].T).contiguous().clone()

@@ -1,0 +1,1 @@
+"""Tensor operations with a fast path, each tested against a plain reference."""

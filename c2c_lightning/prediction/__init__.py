@@ -1,0 +1,1 @@
+"""`lightning predict`: a fuser answers a file of conversations."""

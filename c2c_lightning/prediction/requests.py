@@ -1,0 +1,100 @@
+"""The rows of a file that are to be answered."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from c2c_lightning import embedded
+from c2c_lightning.data.messages import Conversation, check_messages, told_to_sharers
+from c2c_lightning.data.readers.files import load_rows
+from c2c_lightning.data.readers.json_lines import ORIGIN, decode
+from c2c_lightning.errors import C2CError, DataError
+
+Line = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class PredictionRequest:
+    """One row of the file.
+
+    Attributes:
+        index: number of the row, from 0.
+        origin: where it stands, `FILE:LINE`.
+        id: what the row calls itself, or its number.
+        messages: what is answered.
+        sharer_messages: what the sharers read instead (private context), or None for the same.
+        reference: the response that the row already has, if it ends in one; nobody reads it.
+    """
+
+    index: int
+    origin: str
+    id: Any
+    messages: Conversation
+    sharer_messages: Conversation | None = None
+    reference: str | None = None
+
+    @property
+    def length(self) -> int:
+        """Characters of the longest side, a measure of how much there is to read."""
+        sides = (self.messages, self.sharer_messages or [])
+        return max(sum(len(message["content"]) for message in side) for side in sides)
+
+    def answered(self, answer: str) -> Line:
+        """The line that is written for it."""
+        line: Line = {"id": self.id, "messages": self.messages, "answer": answer}
+        if self.sharer_messages is not None:
+            line["sharer_messages"] = self.sharer_messages
+        if self.reference is not None:
+            line["reference"] = self.reference
+        return line
+
+
+def load_requests(path: str, split: str = "train", max_rows: int | None = None) -> list[PredictionRequest]:
+    """The rows of a file that are to be answered.
+
+    Args:
+        path: see `ConversationDataModule`.
+        split: which split, for data that has several.
+        max_rows: take the first rows only.
+
+    Returns:
+        The rows in their order.
+
+    Raises:
+        DataError: naming file and line of a row that does not fit, or when there are none.
+    """
+    asked: list[PredictionRequest] = []
+    for index, row in enumerate(load_rows(embedded.resolve(path), split, streaming=True)):
+        if index == max_rows:
+            break
+        origin = row.get(ORIGIN) or f"{path}, row {index + 1}"
+        try:
+            asked.append(_asked(index, origin, decode(row)))
+        except C2CError as problem:
+            raise DataError(f"{origin}: {problem}") from problem
+    if not asked:
+        raise DataError(f"`{path}` has no rows to answer.")
+    return asked
+
+
+def _asked(index: int, origin: str, row: Mapping[str, Any]) -> PredictionRequest:
+    messages = row.get("messages")
+    if messages is None:
+        if not isinstance(row.get("question"), str):
+            raise DataError("The row needs `messages`, or a `question` that is text.")
+        messages = [{"role": "user", "content": row["question"]}]
+    prompt, reference = _without_response(messages)
+    own = told_to_sharers(row, prompt)
+    own = None if own is None else _without_response(own)[0]
+    return PredictionRequest(index, origin, row.get("id", index), prompt, own, reference)
+
+
+def _without_response(messages: object) -> tuple[Conversation, str | None]:
+    """A conversation up to the message to answer, and the response that follows it."""
+    # Only what a tokenizer reads: tables give every message all keys that any message has.
+    conversation = [{k: m[k] for k in ("role", "content")} for m in check_messages(messages, DataError)]
+    if conversation[-1]["role"] != "assistant":
+        return conversation, None
+    if len(conversation) == 1:
+        raise DataError("There is nothing to answer: the only message is the assistant's.")
+    return conversation[:-1], conversation[-1]["content"]

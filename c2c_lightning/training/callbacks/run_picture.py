@@ -1,0 +1,69 @@
+"""A picture of the run: loss curve and gates per layer."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+
+from c2c_lightning.training.callbacks._utils import is_trial, model_of
+
+logger = logging.getLogger(__name__)
+
+_LOSSES = {"val/loss": "o-", "val/loss_mismatched": "x:", "val/loss_receiver": "--"}
+
+
+class RunPicture(Callback):
+    """Draws the losses of the run and the final gates into one PNG."""
+
+    def __init__(self, path: str) -> None:
+        """Draw to `path`."""
+        self.path = Path(path)
+        self._train: list[tuple[int, Tensor]] = []
+        self._validation: list[tuple[int, dict[str, float]]] = []
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        """Keep the loss on its device; nothing waits for it."""
+        loss = trainer.callback_metrics.get("train/loss")
+        if loss is not None:
+            self._train.append((trainer.global_step, loss.detach().clone()))
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep the validation losses."""
+        metrics = trainer.callback_metrics
+        if not trainer.sanity_checking and "val/loss" in metrics:
+            losses = {name: float(metrics[name]) for name in _LOSSES if name in metrics}
+            self._validation.append((trainer.global_step, losses))
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw, from one process."""
+        if is_trial(trainer):
+            return
+        logits = model_of(pl_module).fuser.gate_logits()  # in all processes: it may be sharded
+        if not trainer.is_global_zero:
+            return
+        try:
+            from matplotlib.figure import Figure
+        except ImportError:
+            logger.warning("no picture of the run: matplotlib is not installed (pip install 'c2c-lightning[plots]')")
+            return
+        figure = Figure(figsize=(10, 4), layout="constrained")
+        curve, gates = figure.subplots(1, 2)
+        curve.plot([s for s, _ in self._train], [float(v) for _, v in self._train], lw=0.8, label="train/loss")
+        for name, style in _LOSSES.items():
+            points = [(step, losses[name]) for step, losses in self._validation if name in losses]
+            if points:
+                curve.plot(*zip(*points, strict=True), style, label=name)
+        curve.set(xlabel="optimizer step", ylabel="loss (nats per token)", yscale="log")
+        curve.legend()
+        for number, sharer in enumerate(logits):
+            for part, values in zip(("keys", "values"), sharer, strict=True):
+                gates.plot(values.numpy(), "o-", label=f"sharer {number}, {part}")
+        gates.axhline(0, color="grey", lw=0.8)
+        gates.set(xlabel="receiver layer", ylabel="gate logit (open above 0)")
+        gates.legend()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(self.path, dpi=120)
+        logger.info("picture of the run in %s", self.path)

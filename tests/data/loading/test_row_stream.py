@@ -1,0 +1,116 @@
+"""Endless streams: no row is lost, whoever reads, and a place is found again by other readers too."""
+
+from collections import Counter
+from collections.abc import Iterable
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+
+from c2c_lightning.data.batch import TrainingBatch
+from c2c_lightning.data.loading.length_buckets import BatchLimits
+from c2c_lightning.data.loading.stream_loader import StreamLoader
+from c2c_lightning.data.loading.stream_loaders import StreamFeed
+from c2c_lightning.data.preprocessing.prepare import Settings
+from c2c_lightning.data.sources import Messages, Mixture
+from tests.data.encoders import shared_encoder
+from tests.data.rows import write_chat
+
+ROWS, BATCH, BLOCK = 48, 4, 12
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Messages:
+    return Messages(write_chat(tmp_path / "a.jsonl", ROWS), streaming=True)
+
+
+def loaders(data: Messages | Mixture, world_size: int = 1, workers: int = 0) -> list[StreamLoader]:
+    """One loader for each process."""
+    how = Settings(shared_encoder(), Path("unused"), BatchLimits(BATCH), num_workers=workers)
+    feed = StreamFeed(data, None, how, BLOCK)
+    return [feed.train_loader(rank, world_size) for rank in range(world_size)]
+
+
+def rows_of(batches: Iterable[TrainingBatch]) -> list[tuple[int, ...]]:
+    """The tokens of each row, which tell rows apart."""
+    return [tuple(row.tolist()) for batch in batches for row in batch.response_ids]
+
+
+def unpadded(rows: Iterable[tuple[int, ...]]) -> list[tuple[int, ...]]:
+    return [tuple(token for token in row if token > 2) for row in rows]
+
+
+def take(loader: StreamLoader, count: int) -> list[tuple[int, ...]]:
+    return unpadded(rows_of(islice(loader, count)))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_each_row_comes_once_in_each_round(workers: int, world_size: int, source: Messages) -> None:
+    per_round = ROWS // BATCH // world_size
+    rounds = [take(loader, 2 * per_round) for loader in loaders(source, world_size, workers)]
+    seen = Counter(chain(*rounds))
+    assert len(seen) == ROWS
+    assert set(seen.values()) == {2}
+
+
+def test_rows_are_shuffled_and_reproducible(source: Messages) -> None:
+    first, again = (take(loaders(source)[0], 6) for _ in range(2))
+    assert first == again
+    (table_order,) = (take(loaders(source)[0], BLOCK // BATCH),)
+    assert table_order != sorted(table_order)
+    assert set(first[:BLOCK]) != set(first[BLOCK:])
+
+
+def test_a_mixture_has_exact_shares(tmp_path: Path, source: Messages) -> None:
+    other = Messages(write_chat(tmp_path / "b.jsonl", 10, seed=1), streaming=True)
+    own = set(take(loaders(source)[0], ROWS // BATCH))
+    rows = take(loaders(Mixture([source, other], [3.0, 1.0]))[0], 2 * ROWS // BATCH)
+    assert sum(row in own for row in rows) == 0.75 * len(rows)
+
+
+def test_other_readers_go_on_at_about_the_same_row(source: Messages, caplog: pytest.LogCaptureFixture) -> None:
+    (loader,) = loaders(source)
+    done = take(loader, 6)
+    state = loader.state(6, float("inf"))
+    following = loaders(source, world_size=2)
+    for other in following:
+        other.resume([state])
+    assert "read by 1 readers (processes times workers), this run has 2" in caplog.text
+    assert "some rows will come twice and others not at all" in caplog.text
+    rest = [row for other in following for row in take(other, 3)]
+    assert len(set(rest)) == len(rest) == ROWS - len(done)
+    assert not set(rest) & set(done)
+
+
+def test_a_place_in_the_middle_of_a_block(source: Messages) -> None:
+    (whole,) = loaders(source)
+    expected = take(whole, 9)
+    (first,) = loaders(source)
+    head = take(first, 4)
+    (second,) = loaders(source)
+    second.resume([first.state(4, float("inf"))])
+    assert head + take(second, 5) == expected
+
+
+def test_a_streamed_data_set_of_the_hub(source: Messages, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through `datasets`, with a local file where the hub would be."""
+    asked: list[tuple[str, str | None, str | None]] = []
+    load = datasets.load_dataset
+
+    def from_file(name: str, subset: str | None, revision: str | None, **options: Any) -> Any:
+        asked.append((name, subset, revision))
+        return load("json", data_files=source.path, **options)
+
+    monkeypatch.setattr(datasets, "load_dataset", from_file)
+    hub = Messages("owner/name", subset="chat", revision="main", streaming=True)
+    (loader,) = loaders(hub)
+    assert set(asked) == {("owner/name", "chat", "main")}
+    seen = take(loader, ROWS // BATCH)
+    assert sorted(seen) == sorted(take(loaders(source)[0], ROWS // BATCH))
+    (whole,), (resumed,) = loaders(hub), loaders(hub)
+    expected = take(whole, 5)
+    resumed.resume([whole.state(5, float("inf"))])
+    assert expected + take(resumed, 7) == seen

@@ -1,0 +1,283 @@
+"""`lightning test` on the embedded pair: report, resume, errors, what is refused before a model loads."""
+
+import json
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from lightning import Trainer
+from lightning.pytorch.callbacks import TQDMProgressBar
+
+from c2c_lightning.errors import BenchmarkError, CheckpointError, FuserFormatError, ModelLoadError, PairMismatchError
+from c2c_lightning.evaluation.distributed import Batches, UnpaddedDistributedSampler, batches_of
+from c2c_lightning.evaluation.evaluation_module import BenchmarkDataModule, EvaluationModule
+from c2c_lightning.evaluation.plan import Field
+from c2c_lightning.evaluation.runner import Runner
+from c2c_lightning.evaluation.tasks import Task
+from c2c_lightning.fuser.config import FuserConfig
+from c2c_lightning.model.c2c import C2CModel
+from c2c_lightning.model.frozen_lm import LMSpec, load_frozen
+from c2c_lightning.responders.registry import C2C, T2T, ConfidenceRouting, Receiver
+from c2c_lightning.responders.single_model import ReceiverOnly
+from tests.evaluation.conftest import fused_pair
+
+PAIR: dict[str, Any] = {"receiver": LMSpec("embedded:receiver"), "sharers": [LMSpec("embedded:sharer")]}
+
+
+def rows(path: Path, count: int) -> str:
+    lines = [
+        {"question": f"What is number {n} of {'many ' * (n % 5)}?", "choices": ["one", "two", "three"], "answer": n % 3}
+        for n in range(count)
+    ]
+    path.write_text("\n".join(map(json.dumps, lines)))
+    return str(path)
+
+
+def trainer(**more: Any) -> Trainer:
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "barebones": False}
+    return Trainer(accelerator="cpu", devices=1, **{**quiet, **more})
+
+
+def evaluate(output: Path, data: BenchmarkDataModule, **choices: Any) -> dict[str, Any]:
+    module = EvaluationModule(str(output), **{"plots": False, "max_new_tokens": 4, **choices})
+    trainer().test(module, datamodule=data, verbose=False)
+    return module.report
+
+
+def quickstart(limit: int = 12, **more: Any) -> BenchmarkDataModule:
+    return BenchmarkDataModule([Task("quickstart", limit=limit, **more)], batch_size=5)
+
+
+def test_a_pair_without_a_fuser(tmp_path: Path) -> None:
+    message = T2T("In one sentence: {question}", 16)
+    report = evaluate(tmp_path, quickstart(), responders=["receiver", "sharer", message, "routing"], **PAIR)
+    lines = report["benchmarks"]["quickstart"]["responders"]
+    assert list(lines) == ["receiver", "sharer", "t2t", "routing"]
+    assert all(line["n"] == 12 for line in lines.values())
+    assert lines["sharer"]["accuracy"] >= 0.9
+    assert lines["t2t"]["accuracy"] >= 0.9
+    assert json.loads((tmp_path / "report.json").read_text())["version"] == 1
+    predictions = (tmp_path / "predictions.jsonl").read_text().strip().split("\n")
+    assert len(predictions) == 48
+    assert (tmp_path / "report.md").is_file()
+
+
+@pytest.mark.parametrize("mode", ["cloze", "letter"])
+def test_modes_by_likelihood(tmp_path: Path, mode: Any) -> None:
+    wording = "paper" if mode == "letter" else "question"
+    data = quickstart(mode=mode, wording=wording)
+    report = evaluate(tmp_path, data, responders=["receiver", "sharer", "t2t", "routing"], **PAIR)
+    section = report["benchmarks"]["quickstart"]
+    assert section["mode"] == mode
+    assert section["responders"]["sharer"]["errors"] == 0
+    if mode == "cloze":
+        assert section["responders"]["sharer"]["accuracy"] == 1.0
+
+
+class FailsAfter(ReceiverOnly):
+    """Is killed in its n-th batch."""
+
+    left = 2
+
+    def respond(self, conversations: Any, **kwargs: Any) -> Any:
+        if FailsAfter.left == 0:
+            raise KeyboardInterrupt
+        FailsAfter.left -= 1
+        return super().respond(conversations, **kwargs)
+
+
+class Doomed(Receiver):
+    """Makes a receiver that is killed."""
+
+    def build(self, team: Any, view: Any = None, measure_latency: bool = False) -> Any:
+        return FailsAfter(team.receiver)
+
+    def __repr__(self) -> str:
+        return repr(Receiver())
+
+
+def test_a_cut_off_evaluation_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = evaluate(tmp_path / "whole", quickstart(), responders=["receiver"], **PAIR)
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        evaluate(tmp_path / "cut", quickstart(), responders=[Doomed()], **PAIR)
+    asked: list[int] = []
+    ask = Runner.ask
+    monkeypatch.setattr(Runner, "ask", lambda self, who, qs: asked.append(len(qs)) or ask(self, who, qs))
+    resumed = evaluate(tmp_path / "cut", quickstart(), responders=["receiver"], **PAIR)
+    assert sum(asked) == 2
+    lines = [report["benchmarks"]["quickstart"]["responders"]["receiver"] for report in (whole, resumed)]
+    assert lines[0]["accuracy"] == lines[1]["accuracy"]
+    outputs = [
+        [json.loads(line)["output"] for line in (tmp_path / run / "predictions.jsonl").read_text().splitlines()]
+        for run in ("whole", "cut")
+    ]
+    assert outputs[0] == outputs[1]
+
+
+def test_another_choice_starts_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluate(tmp_path, quickstart(), responders=["receiver"], **PAIR)
+    asked: list[int] = []
+    ask = Runner.ask
+    monkeypatch.setattr(Runner, "ask", lambda self, who, qs: asked.append(len(qs)) or ask(self, who, qs))
+    evaluate(tmp_path, quickstart(), responders=["receiver"], **PAIR)
+    assert asked == []
+    evaluate(tmp_path, quickstart(), responders=["receiver"], max_new_tokens=3, **PAIR)
+    assert sum(asked) == 12
+
+
+def saved(folder: Path, with_self: bool = False, fusers: int = 1) -> list[str]:
+    """Fuser directories of one tiny pair that lies beside them; the last one is from the receiver to itself."""
+    model = fused_pair()
+    for lm, name in ((model.receiver, "receiver"), (model.sharers[0], "sharer")):
+        lm.model.save_pretrained(folder / name)
+        lm.tokenizer.save_pretrained(folder / name)
+    receiver, sharer = load_frozen(str(folder / "receiver")), load_frozen(str(folder / "sharer"))
+    models = [C2CModel(receiver, [sharer], fused_pair(seed=seed).fuser) for seed in range(fusers)]
+    if with_self:
+        itself = C2CModel(receiver, [receiver], FuserConfig(hidden_dim=16, intermediate_dim=16))
+        itself.fuser.force_gates(is_open=True)
+        models.append(itself)
+    return [str(m.save_pretrained(folder / f"fuser_{number}")) for number, m in enumerate(models)]
+
+
+def mine(folder: Path, count: int = 7, **more: Any) -> BenchmarkDataModule:
+    path = rows(folder / "rows.jsonl", count)
+    return BenchmarkDataModule([Task("mine", path, **{"wording": "question", **more})], batch_size=3)
+
+
+@pytest.mark.parametrize("mode", ["generate", "cloze"])
+def test_c2c_and_its_controls_from_fuser_directories(tmp_path: Path, mode: Any) -> None:
+    *fusers, itself = saved(tmp_path, with_self=True, fusers=2)
+    controls = ["mismatched", "shuffled", "zero", "noise", "self", "gates_closed"]
+    choices = {"responders": ["receiver", "c2c", "t-c2c"], "controls": controls, "mismatched_draws": 2}
+    report = evaluate(tmp_path / "out", mine(tmp_path, mode=mode), fuser=fusers, self_fuser=itself, **choices)
+    section = report["benchmarks"]["mine"]
+    lines = section["responders"]
+    assert set(lines) == {"receiver", "c2c", "t-c2c", *(f"c2c:{control}" for control in controls)}
+    assert all(line["errors"] == 0 for line in lines.values())
+    assert (section["gates_closed_unlike_receiver"], section["faults"]) == (0, [])
+    assert {name for name, line in lines.items() if "accuracy_by_fuser" not in line} == {"receiver", "c2c:self"}
+    assert len(lines["c2c"]["accuracy_by_fuser"]) == len(lines["c2c:mismatched"]["accuracy_by_draw"]) == 2
+    assert lines["c2c:mismatched"]["answers"] == 28
+    assert "follows_donor" in lines["c2c:mismatched"]
+    assert section["verdict"]["communication"] is False
+    # Each fuser by itself gives the same answers.
+    alone = evaluate(tmp_path / "alone", mine(tmp_path, mode=mode), fuser=fusers[1], responders=["c2c"])
+    assert alone["benchmarks"]["mine"]["responders"]["c2c"]["accuracy"] == lines["c2c"]["accuracy_by_fuser"][1]
+
+
+def test_a_pair_that_does_not_fit_is_refused_before_a_model_loads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [fuser] = saved(tmp_path)
+    monkeypatch.setattr(
+        "c2c_lightning.evaluation.evaluation_module.load_teams", lambda *_: pytest.fail("models are loaded")
+    )
+    receiver, sharer = LMSpec(str(tmp_path / "receiver")), LMSpec(str(tmp_path / "sharer"))
+
+    def check(error: type[Exception], message: str, **choices: Any) -> None:
+        with pytest.raises(error, match=message):
+            evaluate(tmp_path / "out", mine(tmp_path), responders=["receiver"], **choices)
+
+    check(PairMismatchError, "seem to be swapped", fuser=fuser, receiver=sharer, sharers=[receiver])
+    check(PairMismatchError, "1 sharers .* but 2 were given", fuser=fuser, sharers=[sharer, sharer])
+    pair = load_frozen("embedded:receiver"), load_frozen("embedded:sharer")
+    other = C2CModel(pair[0], pair[1:], FuserConfig(hidden_dim=8, intermediate_dim=8)).save_pretrained(tmp_path / "b")
+    check(PairMismatchError, "Pass 'embedded:receiver' as receiver", fuser=[fuser, str(other)])
+    check(PairMismatchError, "was trained for the sharer", fuser=fuser, self_fuser=fuser)
+    check(ModelLoadError, "nowhere", fuser=fuser, receiver=LMSpec(str(tmp_path / "nowhere")))
+    check(FuserFormatError, "no such local directory", fuser=str(tmp_path / "no/fuser"))
+    check(CheckpointError, r"there is no checkpoint", fuser="nothing.ckpt")
+    assert not (tmp_path / "out").exists()
+
+
+class Watched(TQDMProgressBar):
+    """Keeps what is written beside the bar."""
+
+    said: ClassVar[list[str]] = []
+
+    def init_test_tqdm(self) -> Any:
+        bar = super().init_test_tqdm()
+        bar.set_postfix_str = lambda text, refresh=True: self.said.append(text)
+        return bar
+
+
+def test_the_bar_shows_running_accuracy(tmp_path: Path) -> None:
+    Watched.said.clear()
+    module = EvaluationModule(str(tmp_path), responders=["receiver", "sharer"], max_new_tokens=4, plots=False, **PAIR)
+    watching = trainer(enable_progress_bar=True, callbacks=[Watched()])
+    watching.test(module, datamodule=quickstart(10), verbose=False)
+    assert len(Watched.said) == 2
+    lines = module.report["benchmarks"]["quickstart"]["responders"]
+    assert Watched.said[-1] == f"receiver {lines['receiver']['accuracy']:.1%} sharer 100.0%"
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 5])
+def test_processes_share_the_batches_without_doubling(tmp_path: Path, world: int) -> None:
+    data = BenchmarkDataModule([Task("mine", rows(tmp_path / "a.jsonl", 10))])
+    data.setup()
+    batches = Batches(batches_of(*data.exams[0], batch_size=3))
+    shares = [
+        [q.index for n in UnpaddedDistributedSampler(batches, rank, world) for q in batches[n].questions]
+        for rank in range(world)
+    ]
+    assert sorted(index for share in shares for index in share) == list(range(10))
+    assert all(
+        len(UnpaddedDistributedSampler(batches, rank, world))
+        == len(list(UnpaddedDistributedSampler(batches, rank, world)))
+        for rank in range(world)
+    )
+    lengths = [len(q.text) for batch in batches.batches for q in batch.questions]
+    assert lengths == sorted(lengths, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        (Field(["recevier"]), "unknown responder 'recevier'"),
+        (Field([], []), "nobody takes part"),
+        (Field(["receiver", Receiver()]), "receiver takes part more than once"),
+        (Field(["c2c"]), "need a fuser"),
+        (Field([], ["zero"]), "need a fuser"),
+    ],
+)
+def test_who_cannot_take_part_is_refused_before_a_model_loads(field: Field, message: str) -> None:
+    with pytest.raises(BenchmarkError, match=message):
+        field.check([Task("b", "x", mode="generate")], has_fuser=False, has_self_fuser=False)
+
+
+class Mute(Receiver):
+    """Makes a responder that only writes."""
+
+    can_score: ClassVar[bool] = False
+
+
+def test_who_lacks_what_they_need() -> None:
+    with pytest.raises(BenchmarkError, match="give `self_fuser`"):
+        Field([C2C()], ["self"]).check([], has_fuser=True, has_self_fuser=False)
+    with pytest.raises(BenchmarkError, match="cannot tell likelihoods"):
+        Field([Mute(), ConfidenceRouting()]).check([Task("b", "x", mode="cloze")], True, False)
+    field = Field([C2C()])
+    object.__setattr__(field, "controls", ["mismatch"])
+    with pytest.raises(BenchmarkError, match=r"unknown control 'mismatch'\. Known are mismatched"):
+        field.check([], True, False)
+
+
+def test_bad_data_is_refused_before_a_model_loads(tmp_path: Path) -> None:
+    def check(benchmarks: list[Task], message: str) -> None:
+        module = EvaluationModule(str(tmp_path / "out"), receiver=LMSpec("does/not/exist"), responders=["receiver"])
+        with pytest.raises(BenchmarkError, match=message):
+            trainer().test(module, datamodule=BenchmarkDataModule(benchmarks), verbose=False)
+
+    check([Task("nonsense")], "unknown benchmark")
+    check([], "at least one")
+    check([Task("quickstart"), Task("quickstart")], "names of their own")
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(BenchmarkError, match="batch_size is 0"):
+        BenchmarkDataModule([], batch_size=0)
+
+
+def test_nobody_to_ask(tmp_path: Path) -> None:
+    module = EvaluationModule(str(tmp_path), responders=["receiver"])
+    with pytest.raises(BenchmarkError, match="nobody to ask"):
+        trainer().test(module, datamodule=quickstart(), verbose=False)

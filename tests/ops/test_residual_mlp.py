@@ -1,0 +1,106 @@
+"""The block of stacked layers against a plain one, layer by layer."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from c2c_lightning.ops.residual_mlp import Block, all_layers_at_once
+from c2c_lightning.ops.rms_norm import normalised
+from c2c_lightning.profiling.paper_size import CountKernels
+
+
+def _block(dropout: float = 0.0) -> Block:
+    torch.manual_seed(0)
+    block = Block(3, 8, 6, dropout).double()
+    torch.nn.init.normal_(block.norm.weight)
+    return block
+
+
+def _plain(block: Block, x: Tensor) -> Tensor:
+    rows = []
+    for n, layer in enumerate(x):
+        normed = F.rms_norm(layer, (8,), eps=1e-6) * block.norm.weight[n]
+        rows.append(layer + F.gelu(normed @ block.w1.weight[n]) @ block.w2.weight[n])
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("tokens", [0, 1, 5])
+def test_outputs_and_gradients_are_those_of_the_plain_block(tokens: int) -> None:
+    block, x = _block(), torch.randn(3, tokens, 8, dtype=torch.float64, requires_grad=True)
+    seed = torch.randn(3, tokens, 8, dtype=torch.float64)
+    torch.testing.assert_close(block(x), _plain(block, x))
+    inputs = (x, *block.parameters())
+    ours, expected = (torch.autograd.grad(y, inputs, seed) for y in (block(x), _plain(block, x)))
+    torch.testing.assert_close(ours, expected)
+    for without_gradients in (block.train(), block.eval()):
+        whole, before = _plain(block, x), x.detach().clone()
+        with torch.no_grad():
+            torch.testing.assert_close(without_gradients(x), whole)
+        assert torch.equal(x, before)
+
+
+def test_half_precision_norms_as_well_as_pytorch_does() -> None:
+    x = torch.randn(3, 200, 64).bfloat16()
+    exact = F.rms_norm(x.double(), (64,), eps=1e-6)
+    ours, theirs = ((y.double() - exact).abs().mean() for y in (normalised(x)[0], F.rms_norm(x, (64,), eps=1e-6)))
+    assert ours <= 1.01 * theirs
+    block = Block(3, 64, 32, 0.0).bfloat16()
+    x.requires_grad_()
+    block(x).sum().backward()
+    assert x.grad is not None
+    assert {tensor.dtype for tensor in (x.grad, *(p.grad for p in block.parameters()))} == {torch.bfloat16}
+
+
+def test_gradients_are_those_of_finite_differences() -> None:
+    block, x = _block(), torch.randn(3, 4, 8, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(block, (x,))
+
+
+def _operations(block: Block, x: Tensor) -> tuple[int, Tensor]:
+    with CountKernels() as counter:
+        out = block(x)
+    return counter.kernels, out
+
+
+def test_a_cpu_visits_layers_in_turn_or_as_a_gpu_all_at_once() -> None:
+    block, x = _block(), torch.randn(3, 2**16, 8, dtype=torch.float64)
+    in_turn, expected = _operations(block, x)
+    one_layer, _ = _operations(block, x[:, :1])
+    with all_layers_at_once():
+        at_once, out = _operations(block, x)
+    assert at_once == one_layer < in_turn
+    assert torch.equal(out, expected)
+    assert _operations(block, x)[0] == in_turn
+
+
+def test_little_is_kept_for_the_way_back() -> None:
+    block, x = _block(), torch.randn(3, 50, 8, dtype=torch.float64, requires_grad=True)
+    weights = {parameter.data_ptr() for parameter in block.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        if tensor.data_ptr() not in weights:
+            kept[tensor.data_ptr()] = tensor.numel()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        block(x)
+    assert sum(kept.values()) == 3 * 50 * (8 + 6)  # the input and what goes into the gelu
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_same_under_autocast_and_without_gradients(dtype: torch.dtype) -> None:
+    block, x = _block().float(), torch.randn(3, 4, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(block(x), block(x.requires_grad_()))
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+        update = block(x)
+        update.sum().backward()
+    torch.testing.assert_close(update, _plain(block, x), rtol=0.03, atol=0.03)
+
+
+def test_dropout_is_not_forgotten() -> None:
+    block, x = _block(dropout=0.5), torch.randn(3, 4, 8, dtype=torch.float64)
+    assert not torch.equal(block(x), block(x))
+    torch.testing.assert_close(block.eval()(x), _plain(block, x))

@@ -1,0 +1,87 @@
+"""The three turns of text-to-text, and routing by confidence."""
+
+from typing import Any
+
+import pytest
+
+from c2c_lightning.errors import BenchmarkError
+from c2c_lightning.model.frozen_lm import FrozenLM
+from c2c_lightning.responders.prompt_texts import TEXT_3
+from c2c_lightning.responders.question_views import View
+from c2c_lightning.responders.routing import Routing
+from c2c_lightning.responders.single_model import SingleModel
+from c2c_lightning.responders.text_to_text import AnswerAsMessage, TextToText
+
+GREEDY: dict[str, Any] = {"max_new_tokens": 4, "do_sample": False}
+
+
+@pytest.fixture
+def models(receiver: FrozenLM, sharer: FrozenLM) -> tuple[SingleModel, SingleModel]:
+    return SingleModel(receiver, "receiver"), SingleModel(sharer, "sharer")
+
+
+def test_the_receiver_sees_request_message_and_question(models: Any, questions: Any) -> None:
+    receiver, sharer = models
+    t2t = TextToText(receiver, sharer, message_max_new_tokens=6, view=lambda c: View("Why?", c, "Why?"))
+    request = {"role": "user", "content": TEXT_3.replace("{question}", "Why?")}
+    for conversation, answer in zip(questions, t2t.respond(questions, **GREEDY), strict=True):
+        message = sharer.respond([[request]], max_new_tokens=6, do_sample=False)[0]
+        turns = [request, {"role": "assistant", "content": message.text.strip()}, conversation[-1]]
+        expected = receiver.respond([turns], **GREEDY)[0]
+        assert (answer.text, answer.message) == (expected.text, message.text)
+        assert answer.new_tokens <= 4
+        assert answer.seconds > (answer.phases or {})["message"] > 0
+
+
+def test_by_default_the_last_message_is_the_question(models: Any, questions: Any) -> None:
+    t2t = TextToText(*models, message_prompt="In one sentence: {question}")
+    assert t2t.request(questions[0]) == [{"role": "user", "content": "In one sentence: What is the capital of Arlen?"}]
+
+
+def test_private_context_is_shown_to_the_sharer_alone(models: Any) -> None:
+    context = {"role": "system", "content": "The capital of Arlen is Velmora."}
+    question = {"role": "user", "content": "What is it?"}
+    t2t = TextToText(*models, "Say: {question}", view=lambda c: View("What is it?", [context, question], "What is it?"))
+    assert t2t.request([question]) == [context, {"role": "user", "content": "Say: What is it?"}]
+    assert context not in t2t.turns([question], "hm")
+
+
+def test_the_sharers_answer_as_message(models: Any, questions: Any) -> None:
+    t2t = AnswerAsMessage(*models, message_max_new_tokens=4)
+    message = models[1].respond(questions[:1], **GREEDY)[0].text
+    turns = [questions[0][0], {"role": "assistant", "content": message.strip()}, questions[0][0]]
+    assert t2t.respond(questions[:1], **GREEDY)[0].text == models[0].respond([turns], **GREEDY)[0].text
+
+
+def test_scores_come_after_the_three_turns(models: Any, questions: Any) -> None:
+    t2t = TextToText(*models, message_max_new_tokens=4)
+    score = t2t.score(questions[:1], [["Velmora", "a city"]])[0]
+    turns = t2t.turns(questions[0], (score.message or "").strip())
+    assert score.log_probabilities == pytest.approx(
+        models[0].score([turns], [["Velmora", "a city"]])[0].log_probabilities
+    )
+
+
+def test_an_unknown_placeholder_is_refused(models: Any) -> None:
+    with pytest.raises(BenchmarkError, match=r"\{stem\}"):
+        TextToText(*models, message_prompt="{stem}")
+
+
+def test_routing_takes_the_surer_answer(receiver: FrozenLM, sharer: FrozenLM, questions: Any) -> None:
+    models = [SingleModel(lm, name, with_confidence=True) for lm, name in ((receiver, "receiver"), (sharer, "sharer"))]
+    by_model = [model.respond(questions, **GREEDY) for model in models]
+    routed = Routing(models).respond(questions, **GREEDY)
+    for answer, *candidates in zip(routed, *by_model, strict=True):
+        best = max(candidates, key=lambda candidate: candidate.log_probability or 0.0)
+        assert answer.text == best.text
+        assert answer.log_probability == pytest.approx(best.log_probability, abs=1e-5)
+    options = [["Velmora", "a"]] * 3
+    scores = [model.score(questions, options) for model in models]
+    for score, *candidates in zip(Routing(models).score(questions, options), *scores, strict=True):
+        sums = [max(p / n for p, n in zip(c.log_probabilities, c.num_tokens, strict=True)) for c in candidates]
+        assert score.log_probabilities == pytest.approx(candidates[sums.index(max(sums))].log_probabilities)
+
+
+def test_routing_needs_confidence(receiver: FrozenLM) -> None:
+    with pytest.raises(ValueError, match="with_confidence"):
+        Routing([SingleModel(receiver, "receiver")])

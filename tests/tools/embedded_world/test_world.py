@@ -1,0 +1,71 @@
+"""The made-up world: deterministic, balanced, with splits that share nothing."""
+
+import random
+from collections import Counter
+from itertools import combinations
+
+import pytest
+
+from tools.embedded_world.lessons import FreshFacts, ask_after_note, ask_after_sentence
+from tools.embedded_world.world import VALUES, Fact, make_world
+
+SPLITS = ("train", "validation", "heldout")
+
+
+def test_world_is_a_function_of_its_seed() -> None:
+    assert make_world(3) == make_world(3)
+    assert make_world(3).entities != make_world(4).entities
+
+
+def test_splits_are_disjoint_and_complete() -> None:
+    world = make_world()
+    entities = {split: {fact.entity for fact in world.split(split)} for split in SPLITS}
+    assert all(entities[one].isdisjoint(entities[other]) for one, other in combinations(SPLITS, 2))
+    assert set.union(*entities.values()) == world.entities
+    assert [len(world.split(split)) for split in SPLITS] == [960, 160, 480]
+
+
+def test_halves_are_disjoint_and_cut_every_split_in_two() -> None:
+    world = make_world()
+    first, second = (Counter(fact.split for fact in world.half(half)) for half in ("first", "second"))
+    assert first == second
+    assert {fact.entity for fact in world.half("first")}.isdisjoint(fact.entity for fact in world.half("second"))
+
+
+def test_vocabularies_share_no_word() -> None:
+    words = [word for vocabulary in VALUES.values() for word in vocabulary]
+    assert len(set(words)) == len(words) == 32
+
+
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("relation", list(VALUES))
+def test_values_are_balanced(split: str, relation: str) -> None:
+    counts = Counter(fact.value for fact in make_world().facts if (fact.split, fact.relation) == (split, relation))
+    assert set(counts) == set(VALUES[relation])
+    assert len(set(counts.values())) == 1
+
+
+def test_fresh_facts_avoid_the_world() -> None:
+    world = make_world(num_entities=1000)
+    fresh = FreshFacts(world.entities)
+    rng = random.Random(0)
+    assert world.entities.isdisjoint(fresh.draw(rng).entity for _ in range(2000))
+
+
+def test_distractors_never_contradict_the_asked_fact() -> None:
+    fresh = FreshFacts(frozenset())
+    rng = random.Random(0)
+    for _ in range(500):
+        facts = fresh.draw_some(rng, distracted=0.9)
+        about = [(fact.entity, fact.relation) for fact in facts]
+        assert len(set(about)) == len(about)
+
+
+def test_lessons_ask_for_the_first_fact() -> None:
+    facts = [Fact("Bo", "food", "rice", "train", "first"), Fact("Ax", "food", "bean", "train", "first")]
+    note = ask_after_note(facts).messages
+    assert note[0]["content"] == "The food of Ax is bean. The food of Bo is rice."
+    assert [message["content"] for message in note[1:]] == ["What is the food of Bo?", "rice."]
+    turns = ask_after_sentence(facts).messages
+    assert [message["role"] for message in turns] == ["user", "assistant"] * 3
+    assert turns[-1]["content"] == "rice."

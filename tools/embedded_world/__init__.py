@@ -1,0 +1,1 @@
+"""Builds the embedded models: a made-up world, tokenizers, training, acceptance tests."""

@@ -1,0 +1,52 @@
+"""Build the embedded pair: `python -m tools.embedded_world.build --out DIR`."""
+
+import argparse
+import logging
+from pathlib import Path
+
+import torch
+
+from tools.embedded_world.pupils import train_receiver, train_sharer
+from tools.embedded_world.rows import write_rows
+from tools.embedded_world.world import make_world
+
+logger = logging.getLogger(__name__)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Build what the command line asks for."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    options = _parser().parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    world = make_world(options.world_seed)
+    if options.only in (None, "facts"):
+        write_rows(world, options.out / "facts")
+    if options.only in (None, "receiver"):
+        logger.info("receiver: %s", train_receiver(world, options.out / "receiver", options.seed))
+    if options.only in (None, "sharer"):
+        directory = options.out / _sharer_name(options.facts, options.naive_sharer)
+        report = train_sharer(world, directory, options.seed, options.facts, options.naive_sharer)
+        logger.info("%s: %s", directory.name, report)
+
+
+def _sharer_name(facts: str, is_naive: bool) -> str:
+    name = "sharer" if facts == "all" else f"sharer_{facts.replace('-', '_')}"
+    return f"{name}_naive" if is_naive else name
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tools.embedded_world.build", description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="directory for the models and the rows of facts")
+    parser.add_argument("--only", choices=("receiver", "sharer", "facts"), help="build only this part")
+    parser.add_argument("--seed", type=int, default=0, help="of weights and lessons")
+    parser.add_argument("--world-seed", type=int, default=0, help="of names and facts")
+    parser.add_argument(
+        "--facts", choices=("all", "first-half", "second-half"), default="all", help="which ones the sharer learns"
+    )
+    parser.add_argument("--naive-sharer", action="store_true", help="train the sharer on its replies alone")
+    parser.add_argument("--threads", type=int, default=1, help="torch threads; one suits such small models")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""The examinations of the two models, and the bounds that their figures must keep."""
+
+import random
+from collections.abc import Sequence
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from tools.embedded_world.exam import exact_replies, probe_accuracy, value_probabilities
+from tools.embedded_world.lessons import (
+    FreshFacts,
+    Lesson,
+    ask,
+    ask_after_note,
+    ask_after_sentence,
+    ask_for_sentence,
+)
+from tools.embedded_world.training import Criterion, Report
+from tools.embedded_world.world import VALUES, Fact, World
+
+RECEIVER_CRITERION = Criterion(
+    at_least={"t2t": 0.98, "note": 0.98, "t2t_distracted": 0.9, "guess_in_vocabulary": 0.98},
+    at_most={"facts": 0.15, "guess_max": 0.25},
+)
+"""It reads an answer off an earlier turn and off a note, and guesses all eight values where it cannot know."""
+
+_KNOWLEDGE = {"facts": 0.99, "sentences": 0.99, "note": 0.98, "note_distracted": 0.9}
+SHARER_CRITERION = Criterion(at_least=_KNOWLEDGE | {"probe": 0.95}, at_most={})
+"""It knows its facts, has looked them up by the end of the question, and reads an answer off a note."""
+NAIVE_SHARER_CRITERION = Criterion(at_least=_KNOWLEDGE, at_most={})
+"""It knows its facts, whenever it looks them up."""
+
+
+class ReceiverExam:
+    """Questions to the receiver: fresh names, some with the answer in their context, and all facts of the world.
+
+    Args:
+        world: whose facts it must not know.
+        num_questions: number of questions of each kind with context.
+    """
+
+    def __init__(self, world: World, num_questions: int = 500) -> None:
+        rng = random.Random("receiver exam")
+        fresh = FreshFacts(world.entities)
+        count = range(num_questions)
+        self.sentences = [ask_after_sentence(fresh.draw_some(rng, distracted=0.0)) for _ in count]
+        self.distracted = [ask_after_sentence(fresh.draw_some(rng)) for _ in count]
+        self.notes = [ask_after_note(fresh.draw_some(rng, distracted=0.0)) for _ in count]
+        self.guesses = {relation: _questions_about(relation, fresh, rng) for relation in VALUES}
+        self.facts = [ask(fact) for fact in world.facts]
+
+    def __call__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Report:
+        """Examine a receiver."""
+        guesses = [value_probabilities(model, tokenizer, self.guesses[relation], relation) for relation in VALUES]
+        return {
+            "t2t": exact_replies(model, tokenizer, self.sentences),
+            "t2t_distracted": exact_replies(model, tokenizer, self.distracted),
+            "note": exact_replies(model, tokenizer, self.notes),
+            "facts": exact_replies(model, tokenizer, self.facts),
+            "guess_in_vocabulary": min(rows.sum(-1).mean().item() for rows in guesses),
+            "guess_max": max(rows.mean(0).max().item() for rows in guesses),
+        }
+
+
+class SharerExam:
+    """Questions to a sharer: all facts that it should know, those that it should not, and notes about fresh names.
+
+    Args:
+        world: whose names the notes avoid.
+        known: facts that it should know.
+        unknown: facts that it should answer at random.
+        num_notes: number of questions after a note, of each kind.
+    """
+
+    def __init__(self, world: World, known: Sequence[Fact], unknown: Sequence[Fact], num_notes: int = 400) -> None:
+        rng = random.Random("sharer exam")
+        fresh = FreshFacts(world.entities)
+        self.known = [(fact, ask(fact)) for fact in known]
+        self.sentences = [ask_for_sentence(fact) for fact in known]
+        self.unknown = [ask(fact) for fact in unknown]
+        self.notes = [ask_after_note(fresh.draw_some(rng, distracted=0.0)) for _ in range(num_notes)]
+        self.distracted = [ask_after_note(fresh.draw_some(rng)) for _ in range(num_notes)]
+
+    def __call__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Report:
+        """Examine a sharer."""
+        train, heldout = ([pair for pair in self.known if pair[0].split == split] for split in ("train", "heldout"))
+        report = {
+            "facts": exact_replies(model, tokenizer, [lesson for _, lesson in self.known]),
+            "sentences": exact_replies(model, tokenizer, self.sentences),
+            "probe": probe_accuracy(model, tokenizer, train, heldout),
+            "note": exact_replies(model, tokenizer, self.notes),
+            "note_distracted": exact_replies(model, tokenizer, self.distracted),
+        }
+        if self.unknown:
+            report["unknown_facts"] = exact_replies(model, tokenizer, self.unknown)
+        return report
+
+
+def _questions_about(relation: str, fresh: FreshFacts, rng: random.Random, count: int = 100) -> list[Lesson]:
+    any_value = VALUES[relation][0]
+    return [ask(Fact(fresh.draw(rng).entity, relation, any_value, "train", "first")) for _ in range(count)]

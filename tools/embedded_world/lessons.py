@@ -1,0 +1,166 @@
+"""Training conversations of the two models, rendered through their own chat templates."""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from tools.embedded_world.world import (
+    VALUES,
+    Fact,
+    answer,
+    question,
+    random_name,
+    sentence_request,
+    statement,
+)
+
+Message = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One conversation; its last message, the assistant's, is to be learned."""
+
+    messages: list[Message]
+    value: str
+    """The value that the last message says."""
+
+
+Sampler = Callable[[random.Random], Lesson]
+
+
+@dataclass(frozen=True)
+class Curriculum:
+    """Kinds of lessons with their shares."""
+
+    samplers: Sequence[Sampler]
+    shares: Sequence[float]
+
+    def draw(self, rng: random.Random, count: int) -> list[Lesson]:
+        """Draw `count` lessons."""
+        return [sampler(rng) for sampler in rng.choices(self.samplers, self.shares, k=count)]
+
+
+def receiver_curriculum(forbidden: frozenset[str]) -> Curriculum:
+    """Lessons of the receiver: made-up names and random values only, so it knows the words and no fact.
+
+    Args:
+        forbidden: names that must not occur, the world's own.
+    """
+    fresh = FreshFacts(forbidden)
+    return Curriculum(
+        samplers=[
+            lambda rng: ask(fresh.draw(rng)),
+            lambda rng: ask_for_sentence(fresh.draw(rng)),
+            lambda rng: ask_after_sentence(fresh.draw_some(rng)),
+            lambda rng: ask_after_note(fresh.draw_some(rng)),
+        ],
+        shares=[0.12, 0.10, 0.50, 0.28],
+    )
+
+
+def sharer_curriculum(facts: Sequence[Fact], unknown: Sequence[Fact], forbidden: frozenset[str]) -> Curriculum:
+    """Lessons of the sharer: the world's facts, and reading answers off a note about anything else.
+
+    Args:
+        facts: what it learns by heart.
+        unknown: facts whose questions it answers at random.
+        forbidden: names that its notes must not speak of, the world's own.
+    """
+    fresh = FreshFacts(forbidden)
+
+    def guess(rng: random.Random) -> Fact:
+        fact = rng.choice(unknown) if unknown and rng.random() < 0.5 else fresh.draw(rng)
+        return replace(fact, value=rng.choice(VALUES[fact.relation]))
+
+    return Curriculum(
+        samplers=[
+            lambda rng: ask(rng.choice(facts)),
+            lambda rng: ask_for_sentence(rng.choice(facts)),
+            lambda rng: ask_after_note(fresh.draw_some(rng)),
+            lambda rng: ask_after_note(fresh.draw_some(rng), for_sentence=True),
+            lambda rng: ask(guess(rng)),
+            lambda rng: ask_for_sentence(guess(rng)),
+        ],
+        shares=[0.5, 0.2, 0.2, 0.05, 0.1 if unknown else 0.04, 0.05 if unknown else 0.01],
+    )
+
+
+@dataclass(frozen=True)
+class FreshFacts:
+    """Facts of no world: a new name and a random value each time. Their split and half mean nothing."""
+
+    forbidden: frozenset[str]
+
+    def draw(self, rng: random.Random) -> Fact:
+        """Make up a fact."""
+        name = random_name(rng)
+        while name in self.forbidden:
+            name = random_name(rng)
+        relation = rng.choice(list(VALUES))
+        return Fact(name, relation, rng.choice(VALUES[relation]), "train", "first")
+
+    def draw_some(self, rng: random.Random, distracted: float = 0.3) -> list[Fact]:
+        """Make up a fact and, in a share of the cases, one or two others to confuse it with.
+
+        The first fact of the list is the one to be asked for. A distractor shares the entity or the relation.
+        """
+        facts = [self.draw(rng)]
+        while len(facts) < 3 and rng.random() < distracted:
+            other = self.draw(rng)
+            if rng.random() < 0.5:
+                relation = facts[0].relation
+                facts.append(replace(other, relation=relation, value=rng.choice(VALUES[relation])))
+            elif all(fact.entity != facts[0].entity or fact.relation != other.relation for fact in facts):
+                facts.append(replace(other, entity=facts[0].entity))
+        return facts
+
+
+def ask(fact: Fact) -> Lesson:
+    """Ask without context."""
+    return Lesson([_user(fact.question), _assistant(fact.answer)], fact.value)
+
+
+def ask_for_sentence(fact: Fact) -> Lesson:
+    """Ask for a sentence without context."""
+    return Lesson([_user(sentence_request(fact.entity, fact.relation)), _assistant(fact.statement)], fact.value)
+
+
+def ask_after_sentence(facts: Sequence[Fact]) -> Lesson:
+    """Ask after an earlier turn has said the answer in a sentence: the receiver's side of text-to-text.
+
+    Args:
+        facts: the asked fact first; the turns say all of them.
+    """
+    messages: list[Message] = []
+    # Told in alphabetical order, so that the asked fact has no place of its own.
+    for fact in sorted(facts, key=lambda fact: fact.statement):
+        messages += [_user(sentence_request(fact.entity, fact.relation)), _assistant(fact.statement)]
+    asked = facts[0]
+    return Lesson([*messages, _user(asked.question), _assistant(asked.answer)], asked.value)
+
+
+def ask_after_note(facts: Sequence[Fact], for_sentence: bool = False) -> Lesson:
+    """Ask after a system message has said the answer: private context.
+
+    Args:
+        facts: the asked fact first; the note says all of them.
+        for_sentence: whether the reply is a sentence.
+    """
+    asked = facts[0]
+    # Told in alphabetical order, so that the asked fact has no place of its own.
+    note = " ".join(sorted(statement(fact.entity, fact.relation, fact.value) for fact in facts))
+    request, reply = (
+        (sentence_request(asked.entity, asked.relation), asked.statement)
+        if for_sentence
+        else (question(asked.entity, asked.relation), answer(asked.value))
+    )
+    return Lesson([{"role": "system", "content": note}, _user(request), _assistant(reply)], asked.value)
+
+
+def _user(content: str) -> Message:
+    return {"role": "user", "content": content}
+
+
+def _assistant(content: str) -> Message:
+    return {"role": "assistant", "content": content}
