@@ -8,7 +8,7 @@ import pytest
 from c2c_lightning._renamed import MODULES
 
 
-@pytest.mark.parametrize("old, new", sorted(MODULES.items()))
+@pytest.mark.parametrize(("old", "new"), sorted(MODULES.items()))
 def test_an_old_path_names_its_successor(old: str, new: str) -> None:
     sys.modules.pop(f"c2c_lightning.{old}", None)
     with pytest.warns(DeprecationWarning, match=new):
