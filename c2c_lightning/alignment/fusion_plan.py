@@ -1,21 +1,24 @@
-"""The packed tokens of a batch that a sharer is fused into, span by span."""
+"""The fusion plan of a batch: which receiver tokens are fused with which sharer tokens, step by step.
+
+Axes: B batch, T receiver tokens, S sharers, F fused tokens of a batch, packed into one axis without padding.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 
 @dataclass(frozen=True)
 class FusedTokens:
-    """The tokens that one sharer is fused into, packed over the batch.
+    """The receiver tokens that are fused with one sharer, packed over the batch.
 
     Attributes:
-        row: (fused,), the prompt.
-        token: (fused,), the receiver's token.
-        source: (fused,), the sharer's token that it reads.
+        row: (F,), row in the batch.
+        token: (F,), column of the receiver token.
+        source: (F,), column of the sharer token that it is fused with.
     """
 
     row: Int[Tensor, " fused"]
@@ -23,93 +26,101 @@ class FusedTokens:
     source: Int[Tensor, " fused"]
 
     @classmethod
-    def every(cls, batch: int, tokens: int, device: torch.device) -> "FusedTokens":
-        """Every token of a batch, each reading the token at its own place."""
+    def all_tokens(cls, batch: int, tokens: int, device: torch.device) -> "FusedTokens":
+        """Every token of a batch, fused with the sharer token of the same column."""
         row = torch.arange(batch, device=device).repeat_interleave(tokens)
         token = torch.arange(tokens, device=device).repeat(batch)
         return cls(row, token, token)
 
     def __len__(self) -> int:
-        """How many tokens are fused."""
+        """Number of fused tokens."""
         return len(self.row)
 
     @classmethod
-    def join(cls, reads: Sequence["FusedTokens"]) -> "FusedTokens":
-        """Several reads as one."""
-        return cls(*(torch.cat([getattr(read, part) for read in reads]) for part in ("row", "token", "source")))
+    def join(cls, parts: Sequence["FusedTokens"]) -> "FusedTokens":
+        """Concatenation along the packed axis."""
+        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in ("row", "token", "source")))
 
-    def where(self, keep: Tensor) -> "FusedTokens":
-        """Some of the fused tokens; `keep` is (fused,)."""
+    def where(self, keep: Bool[Tensor, " fused"]) -> "FusedTokens":
+        """The fused tokens for which `keep` holds."""
         return FusedTokens(self.row[keep], self.token[keep], self.source[keep])
 
-    def place_in_row(self, batch: int) -> Tensor:
-        """How many tokens each fused token is after its row's first one, (fused,).
-
-        Args:
-            batch: number of rows.
-        """
+    def offset_in_row(self, batch: int) -> Tensor:
+        """Distance in columns of each fused token from the first fused token of its row, (F,)."""
         first = self.token.new_zeros(batch).scatter_reduce(0, self.row, self.token, "amin", include_self=False)
         return self.token - first[self.row]
 
     def to(self, device: torch.device | str) -> "FusedTokens":
-        """The same indices on another device."""
+        """Copy to a device."""
         return FusedTokens(*(index.to(device, non_blocking=True) for index in (self.row, self.token, self.source)))
 
 
 @dataclass(frozen=True)
 class FusionStep:
-    """The spans that end at one column: what is fused before the receiver goes on.
+    """One step of the loop of Eq. 3: the receiver is prefilled up to `end`, then all spans that end there are fused.
 
     Attributes:
-        begin: first receiver column of these spans.
-        end: the receiver column after them.
-        reads: for each sharer the tokens that are fused.
+        begin: column of the first fused token.
+        end: column after the last token of these spans.
+        fused_tokens: one entry per sharer.
     """
 
     begin: int
     end: int
-    reads: tuple[FusedTokens, ...]
+    fused_tokens: tuple[FusedTokens, ...]
 
     @classmethod
-    def of(cls, end: int, reads: Sequence[FusedTokens]) -> "FusionStep":
-        """The round of some reads; it begins with the first token that is fused."""
-        return cls(min((int(read.token.min()) for read in reads if len(read)), default=end), end, tuple(reads))
+    def of(cls, end: int, fused_tokens: Sequence[FusedTokens]) -> "FusionStep":
+        """A step that begins at its first fused token."""
+        begin = min((int(fused.token.min()) for fused in fused_tokens if len(fused)), default=end)
+        return cls(begin, end, tuple(fused_tokens))
 
     def split(self, column: int) -> "tuple[FusionStep, FusionStep]":
-        """What is fused before a column, and what from there on."""
-        before = [read.where(read.token < column) for read in self.reads]
-        rest = [read.where(read.token >= column) for read in self.reads]
+        """The fused tokens before a column and those from it on, as two steps."""
+        before = [fused.where(fused.token < column) for fused in self.fused_tokens]
+        rest = [fused.where(fused.token >= column) for fused in self.fused_tokens]
         return FusionStep.of(self.end, before), FusionStep.of(self.end, rest)
 
     def to(self, device: torch.device | str) -> "FusionStep":
-        """The same round with its indices on another device."""
-        return FusionStep(self.begin, self.end, tuple(read.to(device) for read in self.reads))
+        """Copy to a device."""
+        return FusionStep(self.begin, self.end, tuple(fused.to(device) for fused in self.fused_tokens))
 
 
-def span_ends(reads: Tensor, real: Tensor) -> Tensor:
-    """For each token the column after its span, (batch, tokens).
+def span_ends(is_fused: Bool[Tensor, "batch tokens sharers"], is_real: Bool[Tensor, "batch tokens"]) -> Tensor:
+    """Column after the fusion span of each token, (B, T).
+
+    A span is a run of tokens that are fused with the same set of sharers. Padding continues the span before it.
 
     Args:
-        reads: (batch, tokens, sharers), which sharers each token reads.
-        real: (batch, tokens), False for padding.
+        is_fused: whether a token is fused with a sharer.
+        is_real: False for padding.
     """
-    batch, tokens = real.shape
-    column = torch.arange(tokens, device=real.device).expand(batch, tokens)
-    # The state of padding is that of the last real token before it.
-    last_real = torch.where(real, column, 0).cummax(-1).values
-    state = reads.gather(1, last_real[..., None].expand_as(reads))
-    changes = torch.ones(batch, tokens, dtype=torch.bool, device=real.device)
-    changes[:, :-1] = (state[:, 1:] != state[:, :-1]).any(-1)
-    # The nearest change at or after each column, looked up from the right.
-    end = torch.where(changes, column + 1, tokens)
+    batch, tokens = is_real.shape
+    column = torch.arange(tokens, device=is_real.device).expand(batch, tokens)
+    last_real = torch.where(is_real, column, 0).cummax(-1).values
+    sharer_set = is_fused.gather(1, last_real[..., None].expand_as(is_fused))
+    is_last = torch.ones(batch, tokens, dtype=torch.bool, device=is_real.device)
+    is_last[:, :-1] = (sharer_set[:, 1:] != sharer_set[:, :-1]).any(-1)
+    # The nearest last token of a span at or after each column: a cumulative minimum from the right.
+    end = torch.where(is_last, column + 1, tokens)
     return end.flip(-1).cummin(-1).values.flip(-1)
 
 
-def keep_fraction(index: Tensor, share: float, side: str) -> Tensor:
-    """A source index, (batch, tokens), with a part of its entries left."""
-    reads = index >= 0
-    count = reads.sum(1, keepdim=True)
-    kept = (count * share).round()
-    rank = reads.cumsum(1)  # 1 for a row's first fused token
+def keep_fraction(source_index: Int[Tensor, "batch tokens"], fraction: float, side: str) -> Tensor:
+    """A source index with only a fraction of each row's fused tokens left (paper, Fig. 11).
+
+    Args:
+        source_index: sharer column of each receiver token, -1 where it is not fused.
+        fraction: 0 to 1.
+        side: `former` keeps the first fused tokens of a row, `latter` the last ones.
+
+    Example:
+        >>> keep_fraction(torch.tensor([[-1, 0, 1, 2, 3]]), 0.5, "former").tolist()
+        [[-1, 0, 1, -1, -1]]
+    """
+    is_fused = source_index >= 0
+    count = is_fused.sum(1, keepdim=True)
+    kept = (count * fraction).round()
+    rank = is_fused.cumsum(1)  # 1 for a row's first fused token
     is_kept = rank <= kept if side == "former" else rank > count - kept
-    return index.masked_fill(~is_kept, -1)
+    return source_index.masked_fill(~is_kept, -1)

@@ -228,7 +228,10 @@ class PromptBatch:
     def num_read_tokens(self) -> tuple[int, ...]:
         """For each sharer how many of its columns are read, counted from the first: later ones need not run."""
         return tuple(
-            max((int(r.reads[n].source.max()) + 1 for r in self.fusion_rounds if len(r.reads[n])), default=0)
+            max(
+                (int(r.fused_tokens[n].source.max()) + 1 for r in self.fusion_rounds if len(r.fused_tokens[n])),
+                default=0,
+            )
             for n in range(len(self.sharers))
         )
 
@@ -240,9 +243,9 @@ class PromptBatch:
             return rounds
         row_end = self.receiver.input_ids.new_zeros(len(self))
         for fusion in rounds:
-            for read in fusion.reads:
+            for read in fusion.fused_tokens:
                 row_end[read.row] = fusion.end
-        reads = [FusedTokens.join([fusion.reads[n] for fusion in rounds]) for n in range(len(self.sharers))]
+        reads = [FusedTokens.join([fusion.fused_tokens[n] for fusion in rounds]) for n in range(len(self.sharers))]
         ends = sorted(set(row_end.tolist()) - {0})
         return tuple(FusionStep.of(end, [read.where(row_end[read.row] == end) for read in reads]) for end in ends)
 

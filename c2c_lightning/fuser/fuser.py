@@ -78,7 +78,7 @@ class Fuser(nn.Module):
             The receiver's cache with the fused entries in it.
         """
         fused = list(receiver_kv)
-        for sharer, kv, read in zip(self.sharers, sharer_kv, fusion.reads, strict=True):
+        for sharer, kv, read in zip(self.sharers, sharer_kv, fusion.fused_tokens, strict=True):
             if kv is None or not len(read):
                 continue
             base = receiver_kv if self.config.sharer_order == "parallel" else fused
@@ -102,7 +102,7 @@ class Fuser(nn.Module):
             sharer_kv: each sharer's entries that they read, as many tokens, all layers; None for one that is left out.
         """
         batch, tokens, fused = new.keys.shape[0], new.num_tokens, new
-        read = FusedTokens.every(batch, tokens, new.keys.device)
+        read = FusedTokens.all_tokens(batch, tokens, new.keys.device)
         for sharer, kv in zip(self.sharers, sharer_kv, strict=True):
             source = sharer.layer_map[layer]
             if kv is None or source is None:
@@ -121,7 +121,7 @@ class Fuser(nn.Module):
         kind = self.config.gate_noise
         if not (self.training and group.gates and kind != "none"):
             return None, None
-        draws, place = group.draw_uniform(num_layers, batch, fusion.end - fusion.begin), read.place_in_row(batch)
+        draws, place = group.draw_uniform(num_layers, batch, fusion.end - fusion.begin), read.offset_in_row(batch)
         # (layers, batch, kv_heads, tokens, width) to (layers, fused, kv_heads, width)
         keys, values = (NOISES[kind](draw.transpose(2, 3)[:, read.row, place]) for draw in draws)
         return keys, values

@@ -71,7 +71,7 @@ class _Reading:
         if self.known is not None:
             before, fusion = fusion.split(self.known.num_fused)
             self.fused = put(self.fused, self.known.fused, before)
-        if any(len(read) for read in fusion.reads):
+        if any(len(read) for read in fusion.fused_tokens):
             self.fused = self.model.fuser(self.fused, sharer_kv, fusion)
 
 

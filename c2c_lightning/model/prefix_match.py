@@ -129,7 +129,9 @@ def _first_columns(tokens: TokenBatch) -> Tensor:
 
 def _round_ends(rounds: Sequence[FusionStep], row: int, shift: int) -> set[int]:
     """The columns after a row's fusion rounds, counted without `shift` columns."""
-    return {fusion.end - shift for fusion in rounds if any(bool((read.row == row).any()) for read in fusion.reads)}
+    return {
+        fusion.end - shift for fusion in rounds if any(bool((read.row == row).any()) for read in fusion.fused_tokens)
+    }
 
 
 def _placed(kv: LayerStack, shifts: Tensor, end: int) -> LayerStack:
@@ -151,7 +153,7 @@ def put(kv: LayerStack, known: LayerStack, fusion: FusionStep) -> LayerStack:
         known: entries of its first columns.
         fusion: the tokens.
     """
-    for read in fusion.reads:
+    for read in fusion.fused_tokens:
         if len(read):
             place = read.row, read.token
             kv = [

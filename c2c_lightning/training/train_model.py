@@ -49,7 +49,7 @@ class TrainModel(C2CModel):
         """
         parameters: list[Tensor] = []
         for number, sharer in enumerate(self.fuser.sharers):
-            if not any(len(fusion.reads[number]) for fusion in prompt.fusion_rounds):
+            if not any(len(fusion.fused_tokens[number]) for fusion in prompt.fusion_rounds):
                 parameters.extend(sharer.parameters())
         zero = torch.zeros((), device=next(self.fuser.parameters()).device)
         return 0.0 * sum((parameter.flatten()[0] for parameter in parameters), zero)

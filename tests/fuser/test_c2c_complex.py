@@ -25,7 +25,7 @@ SHARER = KVGeometry((LayerGeometry(3, 5, 5),) * 4)
 WIDE_SHARER = KVGeometry((LayerGeometry(1, 8, 8),) * 4)
 HYBRID = KVGeometry((LayerGeometry(2, 4, 4), LayerGeometry(1, 6, 3), LayerGeometry(2, 4, 4)))
 TOKENS = 4
-EVERY = FusionStep(0, TOKENS, (FusedTokens.every(2, TOKENS, torch.device("cpu")),))
+EVERY = FusionStep(0, TOKENS, (FusedTokens.all_tokens(2, TOKENS, torch.device("cpu")),))
 
 CHOICES: dict[str, dict[str, Any]] = {
     "recipe": {},
@@ -138,7 +138,7 @@ def test_one_layer_draws_as_its_stack_would() -> None:
 def test_keys_and_values_share_their_noise() -> None:
     fuser = make(HYBRID).train()
     group = fuser.sharers[0].groups[1]
-    keys, values = fuser._noise(group, 1, 2, EVERY, EVERY.reads[0])
+    keys, values = fuser._noise(group, 1, 2, EVERY, EVERY.fused_tokens[0])
     assert keys.shape == (1, 8, 1, 6)
     assert torch.equal(keys[..., :3], values)
 
@@ -172,7 +172,7 @@ def test_only_the_spans_change() -> None:
 def test_several_sharers(order: str) -> None:
     fuser = make(sharers=(SHARER, WIDE_SHARER), sharer_order=order)
     mine, first, second = cache(RECEIVER, 1), cache(SHARER, 2), cache(WIDE_SHARER, 3)
-    both = FusionStep(0, TOKENS, EVERY.reads * 2)
+    both = FusionStep(0, TOKENS, EVERY.fused_tokens * 2)
     check_order(fuser, mine, first, second, both)
 
 

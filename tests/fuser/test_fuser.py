@@ -79,7 +79,7 @@ def test_stacked_fuser_is_the_slow_twin(kind: str, receiver_geometry: KVGeometry
     expected = [LayerKV(layer.keys.clone(), layer.values.clone()) for layer in mine]
     for n, m in enumerate(fuser.sharers[0].layer_map):
         group, place = fuser.sharers[0].place_of(n)
-        for row, token, source in zip(*(x.tolist() for x in vars(ROUND.reads[0]).values()), strict=True):
+        for row, token, source in zip(*(x.tolist() for x in vars(ROUND.fused_tokens[0]).values()), strict=True):
             for name, part in (("keys", group.keys), ("values", group.values)):
                 r, s = getattr(mine[n], name)[row, :, token], getattr(theirs[m], name)[row, :, source]
                 getattr(expected[n], name)[row, :, token] += slow_residual(part, place, r, s, kind)
@@ -90,7 +90,7 @@ def test_stacked_fuser_is_the_slow_twin(kind: str, receiver_geometry: KVGeometry
 
 def test_one_layer_at_a_time_is_the_stack() -> None:
     fuser, mine, theirs = make(HYBRID), cache(HYBRID, 3, 1), cache(SHARER, 3, 2)
-    read = FusedTokens.every(2, 3, torch.device("cpu"))
+    read = FusedTokens.all_tokens(2, 3, torch.device("cpu"))
     together = fuser(mine, [theirs], FusionStep(0, 3, (read,)))
     for n, layer in enumerate(mine):
         alone = fuser.fuse_new(n, layer, [theirs])
@@ -120,7 +120,7 @@ def test_closed_gates_change_nothing() -> None:
 def test_several_sharers(order: str) -> None:
     fuser = make(sharers=(SHARER, SHARER), sharer_order=order)
     mine, first, second = cache(RECEIVER, 5, 1), cache(SHARER, 6, 2), cache(SHARER, 6, 3)
-    both = FusionStep(1, 4, ROUND.reads * 2)
+    both = FusionStep(1, 4, ROUND.fused_tokens * 2)
     check_order(fuser, mine, first, second, both)
 
 
@@ -160,7 +160,7 @@ def test_noise_is_that_of_the_released_code() -> None:
     fuser = make(gate_noise="gumbel").train()
     torch.manual_seed(5)
     group = fuser.sharers[0].groups[0]
-    noise = fuser._noise(group, 3, 2, ROUND, ROUND.reads[0])
+    noise = fuser._noise(group, 3, 2, ROUND, ROUND.fused_tokens[0])
     for layer, draws in enumerate(released):
         for part, draw in zip(noise, draws, strict=True):
             for n, (row, token) in enumerate([(0, 1), (0, 3), (1, 2)]):

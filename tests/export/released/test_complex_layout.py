@@ -86,7 +86,7 @@ def test_converted_numbers_are_theirs(tmp_path: Path, name: str) -> None:
     saved = load_fuser(convert_released(source, tmp_path / "ours"))
     mine = [LayerKV(torch.randn(2, 2, 3, 8), torch.randn(2, 2, 3, 8)) for _ in range(3)]
     theirs = [LayerKV(torch.randn(2, 2, 3, 8), torch.randn(2, 2, 3, 8)) for _ in range(4)]
-    fused = saved.fuser(mine, [theirs], FusionStep(0, 3, (FusedTokens.every(2, 3, torch.device("cpu")),)))
+    fused = saved.fuser(mine, [theirs], FusionStep(0, 3, (FusedTokens.all_tokens(2, 3, torch.device("cpu")),)))
     for n in range(3):
         twin = Twin((2, 8), (2, 8), saved.description.config)
         fill(twin, torch.load(source / "final" / f"projector_{n}.pt", weights_only=True))
