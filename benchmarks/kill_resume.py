@@ -19,7 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from benchmarks.cases import CASES
@@ -43,7 +43,7 @@ def main(args: Sequence[str] | None = None) -> int:
     columns = (TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn())
     with ExitStack() as stack:
         folder = options.folder or stack.enter_context(tempfile.TemporaryDirectory(prefix="kill_resume."))
-        bar = stack.enter_context(EpochProgress(*columns, console=console))
+        bar = stack.enter_context(Progress(*columns, console=console))
         task = bar.add_task("kills", total=options.kills * len(cases))
         bench = BenchContext(
             Path(folder), options.config, options.steps, random.Random(options.seed), lambda: bar.advance(task)

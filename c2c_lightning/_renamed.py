@@ -3,7 +3,6 @@
 import importlib
 import sys
 import warnings
-from collections.abc import Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -156,9 +155,7 @@ NAMES = {
 class RenamedModuleFinder(MetaPathFinder, Loader):
     """Imports a module by its old path as a proxy of the module that replaced it."""
 
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
+    def find_spec(self, fullname: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
         """The proxy's spec, or None for a path that never existed."""
         if fullname.removeprefix(f"{PACKAGE}.") not in MODULES:
             return None
@@ -178,4 +175,5 @@ class RenamedModuleFinder(MetaPathFinder, Loader):
 def install() -> None:
     """Make old paths importable."""
     if not any(isinstance(finder, RenamedModuleFinder) for finder in sys.meta_path):
-        sys.meta_path.append(RenamedModuleFinder())
+        # First, since a folder left behind by an upgrade would be found as a namespace package.
+        sys.meta_path.insert(0, RenamedModuleFinder())

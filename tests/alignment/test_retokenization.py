@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from c2c_lightning.alignment import retokenize, tokens
+from c2c_lightning.alignment import retokenization, retokenize
 from c2c_lightning.errors import AlignmentError
 from tests.alignment.styles import STYLES, tokenizer_of
 
@@ -68,7 +68,7 @@ def test_the_end_token_pads_where_no_other_does() -> None:
     receiver = words(["a", "<end>"], eos_token="<end>")
     sharer = words(["a", "<pad>", "<end>"], pad_token="<pad>", eos_token="<end>")
     assert retokenize(receiver, sharer, [1], "first") == [2]
-    assert tokens.pad_id(receiver) == 1
+    assert retokenization.pad_id(receiver) == 1
     assert receiver.pad_token is None  # nothing is written into tokenizers that are passed in
 
 
@@ -108,10 +108,10 @@ def test_a_changed_tokenizer_is_looked_at_again() -> None:
 
 def test_the_cache_keeps_no_tokenizer_alive() -> None:
     gc.collect()
-    before = len(tokens._known)
+    before = len(retokenization._known)
     retokenize(words(["a"]), words(["a"]), [0], "first")
     gc.collect()
-    assert len(tokens._known) == before
+    assert len(retokenization._known) == before
 
 
 def test_other_strategies_are_a_named_error() -> None:

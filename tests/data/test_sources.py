@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from datasets import Dataset, DatasetDict
 
-from c2c_lightning.data import jsonlines
 from c2c_lightning.data.messages import Conversation
+from c2c_lightning.data.readers import json_lines
 from c2c_lightning.data.readers.files import load_rows
 from c2c_lightning.data.sources import (
     GSM8K,
@@ -147,15 +147,15 @@ def test_every_kind_of_file_gives_the_same_rows(name: str, streaming: bool, tmp_
     else:
         path = write(tmp_path, name, rows)
     loaded = load_rows(str(path), streaming=streaming)
-    assert [jsonlines.decode(row)["messages"] for row in loaded] == [row["messages"] for row in rows]
+    assert [json_lines.decode(row)["messages"] for row in loaded] == [row["messages"] for row in rows]
 
 
 def test_pieces_make_up_the_file_and_know_their_lines(tmp_path: Path) -> None:
     path = write(tmp_path, "a.jsonl", chat_rows(200))
-    pieces = jsonlines.pieces_of(path, 1000)
+    pieces = json_lines.pieces_of(path, 1000)
     assert len(pieces) > 5
-    rows = list(jsonlines.read_pieces(pieces, 2**20))
-    assert [row[jsonlines.ORIGIN] for row in rows] == [f"{path}:{line}" for line in range(1, 201)]
+    rows = list(json_lines.read_pieces(pieces, 2**20))
+    assert [row[json_lines.ORIGIN] for row in rows] == [f"{path}:{line}" for line in range(1, 201)]
 
 
 @pytest.mark.parametrize(

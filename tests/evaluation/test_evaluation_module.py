@@ -171,7 +171,7 @@ def test_a_pair_that_does_not_fit_is_refused_before_a_model_loads(
 ) -> None:
     [fuser] = saved(tmp_path)
     monkeypatch.setattr(
-        "c2c_lightning.evaluation.evaluation_module.load_teams", lambda *_: pytest.fail("models are loaded")
+        "c2c_lightning.evaluation.evaluation_module.load_bundles", lambda *_: pytest.fail("models are loaded")
     )
     receiver, sharer = LMSpec(str(tmp_path / "receiver")), LMSpec(str(tmp_path / "sharer"))
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from c2c_lightning.evaluation import summary
 from c2c_lightning.evaluation.prediction_log import Prediction
+from c2c_lightning.evaluation.report import aggregate
 from c2c_lightning.evaluation.report.aggregate import overlap, paired, summarise, unlike_receiver
 from c2c_lightning.evaluation.report.build_report import REPORT_VERSION, build_report, write_report
 from c2c_lightning.evaluation.report.render import markdown, show
@@ -239,6 +239,6 @@ def test_the_schema_is_documented() -> None:
             *answers("more", "0", fuser=2, error="X: y"),
         ]
     )
-    written = (Path(summary.__file__).parent / "README.md").read_text(encoding="utf-8")
+    written = (Path(aggregate.__file__).parents[1] / "README.md").read_text(encoding="utf-8")
     assert f"version {REPORT_VERSION}" in written
     assert [key for key in sorted(keys_of(report)) if f"`{key}`" not in written] == ["fuser"]

@@ -16,7 +16,7 @@ from c2c_lightning.fuser.fuser import Fuser
 from c2c_lightning.kv.geometry import KVGeometry, LayerGeometry
 from tests.export.released.authors_files import Heads, projector_state, same_released, write_released
 
-GOLDEN = Path(__file__).parent.parent / "assets" / "golden" / "checkpoint"
+GOLDEN = Path(__file__).parents[2] / "assets" / "golden" / "checkpoint"
 
 # Pairs of paper tables 4, 6, 7 and figure 6: layers and heads of both sides, and the paper's parameter count.
 QWEN3_SMALL, QWEN3_MEDIUM = (28, (8, 128)), (36, (8, 128))

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from c2c_lightning.embedded import build, pupils
+from tools.embedded_world import build, pupils
 from tools.embedded_world.criteria import SHARER_CRITERION, ReceiverExam, SharerExam
 from tools.embedded_world.lessons import ask, ask_for_sentence
 from tools.embedded_world.tokenization import build_sharer_tokenizer
