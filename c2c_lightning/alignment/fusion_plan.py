@@ -86,6 +86,78 @@ class FusionStep:
         return FusionStep(self.begin, self.end, tuple(fused.to(device) for fused in self.fused_tokens))
 
 
+@dataclass(frozen=True)
+class FusionPlan:
+    """The fusion steps of a batch of prompts.
+
+    Computed where the batch is collated, because its sizes depend on the data: on a GPU they would be a host sync.
+
+    Attributes:
+        steps: span by span, in the order of their last columns (`span_order: sectioned`).
+        one_pass: all spans of a row in one step (`span_order: one_pass`); a step holds the rows that end at one column.
+        num_read_tokens: for each sharer, the number of its leading columns that are read; the rest need no prefill.
+    """
+
+    steps: tuple[FusionStep, ...] = ()
+    one_pass: tuple[FusionStep, ...] = ()
+    num_read_tokens: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, source_indices: Sequence[Tensor], mask: Tensor) -> "FusionPlan":
+        """The plan of a batch.
+
+        A span is a run of tokens that read the same sharers. Padding belongs to the span before it, so a row's spans
+        are the same alone and in a padded batch. The last prompt token is never fused: it is computed on the fused
+        cache.
+
+        Args:
+            source_indices: for each sharer (batch, tokens), the sharer position that each receiver token reads, or -1.
+            mask: (batch, tokens), the receiver's attention mask.
+        """
+        if not source_indices:
+            return cls()
+        real = mask[:, :-1].bool()
+        reads = torch.stack([index[:, :-1] >= 0 for index in source_indices], -1) & real[..., None]
+        span_end = span_ends(reads, real)
+        ends = sorted(set(span_end[reads.any(-1)].tolist()))
+        steps = tuple(_step(end, reads & (span_end == end)[..., None], source_indices) for end in ends)
+        return cls(steps, _in_one_pass(steps, len(mask)), _num_read_tokens(steps, len(source_indices)))
+
+    def to(self, device: torch.device | str) -> "FusionPlan":
+        """The same plan with its indices on another device."""
+        steps, one_pass = (tuple(step.to(device) for step in steps) for steps in (self.steps, self.one_pass))
+        return FusionPlan(steps, one_pass, self.num_read_tokens)
+
+
+def _step(end: int, reads: Tensor, source_indices: Sequence[Tensor]) -> FusionStep:
+    """The step of the tokens (batch, tokens, sharers) that end at one column."""
+    fused = []
+    for number, index in enumerate(source_indices):
+        row, token = reads[..., number].nonzero(as_tuple=True)
+        fused.append(FusedTokens(row, token, index[row, token]))
+    return FusionStep.of(end, fused)
+
+
+def _in_one_pass(steps: tuple[FusionStep, ...], batch: int) -> tuple[FusionStep, ...]:
+    if len(steps) < 2:
+        return steps
+    row_end = steps[0].fused_tokens[0].row.new_zeros(batch)
+    for step in steps:
+        for fused in step.fused_tokens:
+            row_end[fused.row] = step.end
+    joined = [FusedTokens.join(of_sharer) for of_sharer in zip(*(step.fused_tokens for step in steps), strict=True)]
+    ends = sorted(set(row_end.tolist()) - {0})
+    return tuple(FusionStep.of(end, [fused.where(row_end[fused.row] == end) for fused in joined]) for end in ends)
+
+
+def _num_read_tokens(steps: tuple[FusionStep, ...], num_sharers: int) -> tuple[int, ...]:
+    counts = [0] * num_sharers
+    for step in steps:
+        for number, fused in enumerate(step.fused_tokens):
+            counts[number] = max(counts[number], int(fused.source.max()) + 1 if len(fused) else 0)
+    return tuple(counts)
+
+
 def span_ends(is_fused: Bool[Tensor, "batch tokens sharers"], is_real: Bool[Tensor, "batch tokens"]) -> Tensor:
     """Column after the fusion span of each token, (B, T).
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from c2c_lightning.data.loading.batch_sampler import BatchSampler, EpochProgress
-from c2c_lightning.data.loading.length_buckets import BatchLimits, Lengths, Rows
+from c2c_lightning.data.row_lengths import BatchLimits, Lengths, Rows
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from c2c_lightning.alignment.strategy import TokenAlignment
 from c2c_lightning.analysis.alignment_report import alignment_report
 from c2c_lightning.analysis.padding_report import padding_report
 from c2c_lightning.data.encode import Encoder
-from c2c_lightning.data.loading.length_buckets import BatchLimits
 from c2c_lightning.data.messages import Conversation
 from c2c_lightning.data.preprocessing.prepare import Settings, prepare
 from c2c_lightning.data.preprocessing.row_encoder import ReadRow, RowEncoder
 from c2c_lightning.data.preprocessing.tokenized_dataset import cache_folder, usable_processes
+from c2c_lightning.data.row_lengths import BatchLimits
 from c2c_lightning.data.sources import Source
 from c2c_lightning.model.frozen_lm import LMSpec, load_tokenizer, tokenizer_spec
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from c2c_lightning.alignment.fusion_plan import FusionPlan
 from c2c_lightning.data.batch import PromptBatch, SharerTokens, TokenBatch, TrainingBatch, positions_of
 from c2c_lightning.data.encode import EncodedExample, EncodedPrompt, SharerEncoding
 
@@ -29,9 +30,8 @@ def collate_prompts(
         _sharer_tokens([prompt.sharers[number] for prompt in prompts], pad_id, receiver.input_ids.shape[1])
         for number, pad_id in enumerate(sharer_pad_ids)
     )
-    batch = PromptBatch(receiver, sharers)
-    batch.fusion_rounds  # noqa: B018 (a cached property: computed here, read in the training step)
-    return batch
+    plan = FusionPlan.of([sharer.index for sharer in sharers], receiver.mask)
+    return PromptBatch(receiver, sharers, plan)
 
 
 def collate_examples(

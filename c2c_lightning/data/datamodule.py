@@ -13,12 +13,12 @@ from torch import distributed
 from c2c_lightning.data.batch import TrainingBatch
 from c2c_lightning.data.encode import Encoder
 from c2c_lightning.data.loading.epoch_loader import EpochLoader
-from c2c_lightning.data.loading.length_buckets import BatchLimits
 from c2c_lightning.data.loading.stream_loaders import StreamFeed, is_stream
 from c2c_lightning.data.loading.table_loaders import ResumableLoader, TableFeed
 from c2c_lightning.data.preprocessing.data_report import DataReport
 from c2c_lightning.data.preprocessing.prepare import Settings, sources_of
 from c2c_lightning.data.preprocessing.tokenized_dataset import cache_folder, usable_processes
+from c2c_lightning.data.row_lengths import BatchLimits
 from c2c_lightning.data.sources import Mixture, Source
 from c2c_lightning.errors import ConfigurationError, DataError
 

@@ -45,7 +45,7 @@ def fuse_whole_text(
     whole = [None if kv is None else _read_response(model, text, n, kv) for n, kv in enumerate(sharer_kv)]
     with torch.no_grad():
         clean = model.prefill_receiver(text, model.receiver.empty_kv(len(prompt)), length)
-    for fusion in text.whole_round:
+    for fusion in text.one_pass_plan:
         clean = model.fuser(clean, whole, fusion)
     return clean
 

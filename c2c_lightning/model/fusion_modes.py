@@ -61,7 +61,7 @@ class PrefillFusion:
 
     def rounds(self, prompt: PromptBatch, config: FuserConfig) -> tuple[FusionStep, ...]:
         """As `FusionMode.rounds`, by the configured order of spans."""
-        return prompt.whole_round if config.span_order == "one_pass" else prompt.fusion_rounds
+        return prompt.one_pass_plan if config.span_order == "one_pass" else prompt.fusion_plan
 
     def generation_cache(self, model: "C2CModel", read: FusedPrompt) -> Cache:
         """As `FusionMode.generation_cache`."""
@@ -117,7 +117,7 @@ class DecodeFusion:
 
     def rounds(self, prompt: PromptBatch, config: FuserConfig) -> tuple[FusionStep, ...]:
         """As `FusionMode.rounds`: nothing is read on fused entries."""
-        return tuple(replace(fusion, end=prompt.num_receiver_tokens - 1) for fusion in prompt.whole_round)
+        return tuple(replace(fusion, end=prompt.num_receiver_tokens - 1) for fusion in prompt.one_pass_plan)
 
     def generation_cache(self, model: "C2CModel", read: FusedPrompt) -> Cache:
         """As `FusionMode.generation_cache`: the cache runs the clean models beside the answer."""

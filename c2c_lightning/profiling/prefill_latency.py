@@ -82,7 +82,7 @@ def _parts(model: C2CModel, prompt: PromptBatch) -> Mapping[str, Work]:
     return {
         "sharer_prefill": lambda: model.prefill_sharers(prompt),
         "receiver_prefill": lambda: model.prefill_receiver(prompt, empty, end),
-        "fuser": lambda: model.fuser(receiver_kv, sharer_kv, prompt.whole_round[0]),
+        "fuser": lambda: model.fuser(receiver_kv, sharer_kv, prompt.one_pass_plan[0]),
     }
 
 

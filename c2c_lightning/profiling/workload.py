@@ -9,7 +9,8 @@ import numpy as np
 from c2c_lightning.data.batch import TrainingBatch
 from c2c_lightning.data.collate import collate_examples
 from c2c_lightning.data.encode import EncodedExample, EncodedPrompt, SharerEncoding
-from c2c_lightning.data.loading.length_buckets import BatchLimits, Lengths, cut_batches
+from c2c_lightning.data.loading.length_buckets import cut_batches
+from c2c_lightning.data.row_lengths import BatchLimits, Lengths
 from c2c_lightning.profiling.model_pair import FIRST_WORD
 
 

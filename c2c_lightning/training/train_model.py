@@ -49,7 +49,7 @@ class TrainModel(C2CModel):
         """
         parameters: list[Tensor] = []
         for number, sharer in enumerate(self.fuser.sharers):
-            if not any(len(fusion.fused_tokens[number]) for fusion in prompt.fusion_rounds):
+            if not any(len(fusion.fused_tokens[number]) for fusion in prompt.fusion_plan):
                 parameters.extend(sharer.parameters())
         zero = torch.zeros((), device=next(self.fuser.parameters()).device)
         return 0.0 * sum((parameter.flatten()[0] for parameter in parameters), zero)
@@ -62,7 +62,7 @@ class TrainModel(C2CModel):
         receiver_kv = super().fuse_spans(prompt, sharer_kv)
         if not self.receiver.is_sharded:
             return receiver_kv
-        if not prompt.fusion_rounds:
+        if not prompt.fusion_plan:
             receiver_kv = self.prefill_receiver(prompt, receiver_kv, prompt.num_receiver_tokens - 1)
         if torch.is_grad_enabled():
             zero = 0.0 * next(p for p in self.fuser.parameters() if p.requires_grad).flatten()[0]

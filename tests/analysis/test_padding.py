@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from c2c_lightning.analysis.padding_report import padding_report
-from c2c_lightning.data.loading.length_buckets import Lengths
+from c2c_lightning.data.row_lengths import Lengths
 from tests.data.loading.test_length_buckets import long_tailed
 
 

@@ -1,6 +1,10 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
+from c2c_lightning.alignment.fusion_plan import FusionPlan
+from c2c_lightning.data.batch import PromptBatch
 from c2c_lightning.data.collate import collate_examples, collate_prompts
 from c2c_lightning.data.encode import EncodedExample, EncodedPrompt, SharerEncoding
 
@@ -27,8 +31,19 @@ def test_every_read_token_is_the_same_as_alone() -> None:
         assert [together.input_ids[row, i].item() for i in together.index[row].tolist() if i >= 0] == expected
 
 
-def test_the_fusion_plan_is_made_in_the_collate() -> None:
-    assert "fusion_rounds" in collate_prompts([SHORT, LONG], 0, [99]).__dict__
+def test_the_fusion_plan_is_computed_once_and_moves_with_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = collate_prompts([SHORT, LONG], 0, [99])
+    expected = [(step.begin, step.end) for step in PromptBatch(batch.receiver, batch.sharers).fusion_plan]
+    monkeypatch.setattr(FusionPlan, "of", None)
+    assert [(step.begin, step.end) for step in batch.to("meta").fusion_plan] == expected
+    assert batch.to("meta").num_read_tokens == (3,)
+
+
+def test_changed_sharers_have_a_fusion_plan_of_their_own() -> None:
+    batch = collate_prompts([SHORT, LONG], 0, [99])
+    unfused = replace(batch.sharers[0], source_index=torch.full((2, 4), -1))
+    assert batch.fusion_plan
+    assert not replace(batch, sharers=(unfused,)).fusion_plan
 
 
 def test_own_positions_and_masks_are_kept() -> None:

@@ -60,7 +60,7 @@ def test_template_tokens_are_one_span_in_every_mode(mode: str) -> None:
     model, encoder = build("qwen3", "llama", "sectioned", "span_template")
     model.fuser.config = replace(model.fuser.config, fusion_mode=mode)
     prompt = batch(encoder, CHATS)
-    assert all(len(batch(encoder, [chat]).fusion_rounds) == 1 for chat in CHATS)
+    assert all(len(batch(encoder, [chat]).fusion_plan) == 1 for chat in CHATS)
     new = model.generate(prompt, **GREEDY)[:, prompt.num_receiver_tokens :]
     for row, chat in enumerate(CHATS):
         single = batch(encoder, [chat])

@@ -85,7 +85,7 @@ def test_an_identical_pair_fuses_once_a_turn() -> None:
     for turn in TURNS:
         prompt = dialogue.prompt(turn)
         ends.append(prompt.num_receiver_tokens - 1)
-        assert [fusion.end for fusion in prompt.fusion_rounds] == ends
+        assert [fusion.end for fusion in prompt.fusion_plan] == ends
         dialogue.say(turn, **letters(model))
 
 

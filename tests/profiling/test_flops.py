@@ -131,7 +131,7 @@ def test_fusion_and_its_gradients_are_counted_exactly(kind: str, num_layers: int
         sharer_kv = model.prefill_sharers(prompt)
         receiver_kv = model.prefill_receiver(prompt, model.receiver.empty_kv(1), 9)
     fused: list[LayerKV] = []
-    flop = counted(lambda: fused.extend(model.fuser(receiver_kv, sharer_kv, prompt.fusion_rounds[0])))
+    flop = counted(lambda: fused.extend(model.fuser(receiver_kv, sharer_kv, prompt.fusion_plan[0])))
     assert flop == fuse(fuser, tokens=9)
     loss = torch.stack([layer.keys.sum() + layer.values.sum() for layer in fused]).sum()
     assert counted(loss.backward) == fuse_backward(fuser, tokens=9)

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch.utils.data import Sampler
 
-from c2c_lightning.data.loading.length_buckets import BatchLimits, Lengths, Rows, cut_batches
+from c2c_lightning.data.loading.length_buckets import cut_batches
+from c2c_lightning.data.row_lengths import BatchLimits, Lengths, Rows
 from c2c_lightning.errors import DataError
 
 EpochRows = Callable[[int], Rows]

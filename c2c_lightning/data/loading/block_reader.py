@@ -7,11 +7,11 @@ import numpy as np
 from datasets import IterableDataset
 
 from c2c_lightning.data.encode import EncodedExample
-from c2c_lightning.data.loading.length_buckets import Lengths
 from c2c_lightning.data.loading.row_stream import Place, RowStream
 from c2c_lightning.data.preprocessing.data_report import IN_VALIDATION, TOO_LONG, SourceReport
 from c2c_lightning.data.preprocessing.prepare import Settings
 from c2c_lightning.data.preprocessing.row_encoder import Accepted, ReadRow, Rejected, RowEncoder
+from c2c_lightning.data.row_lengths import Lengths
 from c2c_lightning.data.sources import Source
 from c2c_lightning.errors import DataError
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from c2c_lightning.data.loading.length_buckets import Rows
+from c2c_lightning.data.row_lengths import Rows
 
 
 @dataclass(frozen=True)

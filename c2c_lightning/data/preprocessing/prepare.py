@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from c2c_lightning.data.encode import Encoder
-from c2c_lightning.data.loading.length_buckets import BatchLimits, Rows
 from c2c_lightning.data.preprocessing.data_report import IN_VALIDATION, TOO_LONG, SourceReport
 from c2c_lightning.data.preprocessing.tokenized_dataset import TokenTable, encoded_table
+from c2c_lightning.data.row_lengths import BatchLimits, Rows
 from c2c_lightning.data.sources.mixture import Mixture
 from c2c_lightning.data.sources.source import Source
 from c2c_lightning.errors import DataError

@@ -16,8 +16,8 @@ from filelock import FileLock
 
 from c2c_lightning.data.encode import EncodedExample, Encoder
 from c2c_lightning.data.encode_sharers import EncodedPrompt, SharerEncoding
-from c2c_lightning.data.loading.length_buckets import Lengths, Rows
 from c2c_lightning.data.preprocessing.row_encoder import Accepted, Rejected, RowEncoder
+from c2c_lightning.data.row_lengths import Lengths, Rows
 from c2c_lightning.data.sources.source import Source
 from c2c_lightning.errors import DataError
 

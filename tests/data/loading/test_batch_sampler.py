@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from c2c_lightning.data.loading.batch_sampler import BatchSampler, EpochProgress
-from c2c_lightning.data.loading.length_buckets import BatchLimits
 from c2c_lightning.data.loading.mixture_sampling import MixedRows
+from c2c_lightning.data.row_lengths import BatchLimits
 from c2c_lightning.errors import DataError
 from tests.data.loading.test_length_buckets import long_tailed
 

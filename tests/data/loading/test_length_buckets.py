@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from c2c_lightning.data.loading.length_buckets import BatchLimits, Lengths, cut_batches
+from c2c_lightning.data.loading.length_buckets import cut_batches
+from c2c_lightning.data.row_lengths import BatchLimits, Lengths
 
 
 def long_tailed(rows: int, models: int = 2, seed: int = 0) -> Lengths:

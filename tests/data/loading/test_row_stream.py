@@ -10,10 +10,10 @@ import datasets
 import pytest
 
 from c2c_lightning.data.batch import TrainingBatch
-from c2c_lightning.data.loading.length_buckets import BatchLimits
 from c2c_lightning.data.loading.stream_loader import StreamLoader
 from c2c_lightning.data.loading.stream_loaders import StreamFeed
 from c2c_lightning.data.preprocessing.prepare import Settings
+from c2c_lightning.data.row_lengths import BatchLimits
 from c2c_lightning.data.sources import Messages, Mixture
 from tests.data.encoders import shared_encoder
 from tests.data.rows import write_chat
