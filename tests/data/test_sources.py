@@ -164,7 +164,7 @@ def test_pieces_make_up_the_file_and_know_their_lines(tmp_path: Path) -> None:
         ("missing.jsonl", None, "no data at"),
         ("./missing", None, "no data at"),
         ("empty.jsonl", b"", "is empty"),
-        ("a.csv", b"a,b\n", "must be JSON"),
+        ("a.txt", b"a,b\n", "must be JSON"),
         ("cut.parquet", b"PAR1nonsense", "cannot be read"),
         ("cut.jsonl.gz", gzip.compress(b'{"a": 1}\n' * 5000, mtime=0)[:40], "cut short"),
         ("broken.json", b'[{"a": 1},', "not a valid one"),

@@ -51,7 +51,7 @@ FEATURES = datasets.Features(
 
 def cache_folder(given: str | None = None) -> Path:
     """Where encoded tables are kept: the folder that was given, or one in the cache of `datasets`."""
-    return Path(datasets.config.HF_DATASETS_CACHE) / "c2c_lightning" if given is None else Path(given)
+    return Path(datasets.config.HF_DATASETS_CACHE) / "c2c_lightning" if given is None else Path(given).expanduser()
 
 
 def usable_processes() -> int:

@@ -1,18 +1,19 @@
 """JSON lines, read so that a line that is no JSON is one bad row and not the end of the run."""
 
-import gzip
+import io
 import json
 from collections.abc import Iterator, Mapping
-from io import BufferedIOBase
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import datasets
+import pyarrow as pa
 
+from c2c_lightning.data.readers.file_content import check_content, compression_of, rows_of_document
 from c2c_lightning.errors import DataError
 
 PIECE_BYTES = 2**20
-"""Files are read in pieces of about this size, so that several readers can share one file."""
+"""Files are divided into pieces of about this size, so that several readers can share one file."""
 
 LINE, ORIGIN, BYTES = "__line__", "__origin__", "__bytes__"
 """Columns of rows that are still text: the line, `FILE:LINE_NUMBER`, and the line's length in bytes."""
@@ -28,16 +29,16 @@ class Piece(NamedTuple):
     Attributes:
         path: the file.
         start: first byte.
-        end: first byte after it; -1 for the whole of a file that cannot be entered in the middle.
+        end: first byte after it; -1 for the whole of a file that cannot be divided.
         first_line: number of its first line, from 1.
-        changed: when the file was changed last, in ns, so that caches notice.
+        modified: time of the file's last change in ns, so that caches notice one.
     """
 
     path: str
     start: int
     end: int
     first_line: int
-    changed: int
+    modified: int
 
 
 class TooLargeError(DataError):
@@ -45,54 +46,54 @@ class TooLargeError(DataError):
 
 
 def pieces_of(file: Path, piece_bytes: int = PIECE_BYTES) -> list[Piece]:
-    """Cut a file at line borders, counting lines on the way.
+    """The pieces that make up a file, in order, divided at line borders.
 
     Args:
-        file: JSON lines, plain or gzip, or one JSON array.
+        file: JSON lines, plain or compressed, or one JSON document.
         piece_bytes: about how large a piece is.
 
-    Returns:
-        Pieces in order that make up the file.
+    Raises:
+        DataError: for a file whose content is not JSON in UTF-8.
     """
-    changed = file.stat().st_mtime_ns
-    if file.suffix == ".gz" or _is_array(file):
-        return [Piece(str(file), 0, -1, 1, changed)]
+    modified = file.stat().st_mtime_ns
+    check_content(file)
+    if compression_of(file) or rows_of_document(file) is not None:
+        return [Piece(str(file), 0, -1, 1, modified)]
     pieces: list[Piece] = []
-    start, line = 0, 1
+    start, line, position, lines = 0, 1, 0, 0
     with file.open("rb") as stream:
-        while True:
-            lines = stream.readlines(piece_bytes)
-            if not lines:
-                return pieces
-            pieces.append(Piece(str(file), start, stream.tell(), line, changed))
-            start, line = stream.tell(), line + len(lines)
+        # Never a whole line at once: a line may be larger than the memory.
+        while part := stream.readline(piece_bytes):
+            position += len(part)
+            is_line_end = part.endswith(b"\n")
+            lines += is_line_end
+            if is_line_end and position - start >= piece_bytes:
+                pieces.append(Piece(str(file), start, position, line, modified))
+                start, line, lines = position, line + lines, 0
+    return [*pieces, Piece(str(file), start, position, line, modified)] if position > start else pieces
 
 
 def read_pieces(pieces: list[Piece], max_row_bytes: int) -> Iterator[dict[str, Any]]:
     """The rows of pieces, still as text. Blank lines are no rows.
 
     Args:
-        pieces: where to read.
+        pieces: what to read.
         max_row_bytes: larger rows come without their content.
 
     Yields:
         Rows with the columns of `FEATURES`.
     """
     for piece in map(Piece._make, pieces):
-        for number, line in _lines(piece):
-            if line:
-                kept = line if len(line) <= max_row_bytes else b""
-                yield {LINE: kept, ORIGIN: f"{piece.path}:{number}", BYTES: len(line)}
+        for number, line, num_bytes in _lines(piece, max_row_bytes):
+            if num_bytes:
+                yield {LINE: line, ORIGIN: f"{piece.path}:{number}", BYTES: num_bytes}
 
 
 def decode(row: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The row that a line of JSON says; other rows are returned as they are.
+    """The columns of a row of `load_rows`: parsed if the row is a line of JSON, else the row as it is.
 
     Args:
         row: a row of `load_rows`.
-
-    Returns:
-        Its columns.
 
     Raises:
         TooLargeError: when it has more bytes than allowed.
@@ -114,38 +115,44 @@ def decode(row: Mapping[str, Any]) -> Mapping[str, Any]:
     return decoded
 
 
-def _is_array(file: Path) -> bool:
-    if file.suffix != ".json":
-        return False
-    with file.open("rb") as stream:
-        return stream.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
-
-
-def _lines(piece: Piece) -> Iterator[tuple[int, bytes]]:
-    """Numbered lines, or the numbered items of an array, without surrounding space."""
+def _lines(piece: Piece, max_bytes: int) -> Iterator[tuple[int, bytes, int]]:
+    """Number, content and length of each line, or of each row of a document."""
     path = Path(piece.path)
-    if piece.end < 0 and path.suffix != ".gz":
-        yield from _items(path)
+    rows = rows_of_document(path) if piece.end < 0 and not compression_of(path) else None
+    if rows is not None:
+        for number, row in enumerate(rows, 1):
+            line = json.dumps(row).encode()
+            yield number, line if len(line) <= max_bytes else b"", len(line)
         return
     with _opened(path) as stream:
-        stream.seek(piece.start)
         try:
-            for number, line in enumerate(stream, piece.first_line):
-                yield number, line.strip()
+            if piece.start:
+                stream.seek(piece.start)
+            for number, (line, num_bytes) in enumerate(_bounded_lines(stream, max_bytes), piece.first_line):
+                yield number, line, num_bytes
                 if 0 <= piece.end <= stream.tell():
                     return
         except (OSError, EOFError) as problem:
-            raise DataError(f"`{path}` cannot be read on: {problem}. Was its download cut short?") from problem
+            raise DataError(f"`{path}` cannot be read to its end: {problem}. Was its download cut short?") from problem
 
 
-def _opened(path: Path) -> BufferedIOBase:
-    return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
+def _bounded_lines(stream: BinaryIO, max_bytes: int) -> Iterator[tuple[bytes, int]]:
+    """Each line without surrounding space, and its length; without its content if it is longer than `max_bytes`."""
+    while line := stream.readline(max_bytes + 2):
+        num_bytes, part = len(line), line
+        while not part.endswith(b"\n") and (part := stream.readline(PIECE_BYTES)):
+            num_bytes += len(part)
+        stripped = line.strip()
+        if num_bytes == len(line):
+            num_bytes = len(stripped)
+        yield (stripped if num_bytes <= max_bytes else b""), num_bytes
 
 
-def _items(path: Path) -> Iterator[tuple[int, bytes]]:
-    try:
-        items = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as problem:
-        raise DataError(f"`{path}` is one JSON array, but not a valid one: {problem}.") from problem
-    for number, item in enumerate(items, 1):
-        yield number, json.dumps(item).encode()
+def _opened(path: Path) -> BinaryIO:
+    """The bytes of a file, decompressed by the ending of its name."""
+    compression = compression_of(path)
+    return (
+        path.open("rb")
+        if compression is None
+        else io.BufferedReader(pa.input_stream(str(path), compression=compression))
+    )

@@ -66,11 +66,11 @@ class TableSource(Source):
     """Rows of files, of a saved data set, or of a data set on the hub.
 
     Args:
-        path: a `.jsonl`, `.json`, `.jsonl.gz` or `.parquet` file, a folder of such files, a folder written by
-            `Dataset.save_to_disk`, a pattern such as `data/*.jsonl`, the name of a data set on the hub, or
-            `embedded:facts/NAME`.
-        split: which split of a data set that has several.
-        subset: which configuration of a data set on the hub.
+        path: a JSON (`.jsonl`, `.json`, also `.gz`, `.bz2`, `.zst`), `.parquet` or `.csv` file, a folder of such files
+            (a checkout from the hub, say), a folder written by `Dataset.save_to_disk`, a pattern such as
+            `data/*.jsonl`, the name of a data set on the hub, or `embedded:facts/NAME`.
+        split: which split of a data set that has several; of local files, those whose names say so.
+        subset: which configuration of a data set on the hub, or of a folder with a data card.
         revision: which commit, tag or branch of a data set on the hub.
         streaming: read rows as they are needed instead of preparing all of them first.
         max_row_bytes: larger rows of JSON files are dropped and counted.
@@ -104,7 +104,7 @@ class TableSource(Source):
         )
 
     def _data_fingerprint(self) -> str:
-        return data_fingerprint(embedded.resolve(self.path)) or super()._data_fingerprint()
+        return data_fingerprint(embedded.resolve(self.path), self.split, self.subset) or super()._data_fingerprint()
 
 
 def text(row: Row, column: str) -> str:

@@ -11,8 +11,8 @@ from typing import Any
 import datasets
 
 from c2c_lightning import embedded
-from c2c_lightning.data.readers.files import load_rows, local_files
-from c2c_lightning.data.readers.json_lines import ORIGIN, decode
+from c2c_lightning.data.readers.data_files import is_local
+from c2c_lightning.data.readers.files import read_rows
 from c2c_lightning.errors import BenchmarkError, DataError, ModelLoadError
 from c2c_lightning.evaluation.tasks.known_tasks import resolve
 from c2c_lightning.evaluation.tasks.question import Question
@@ -93,16 +93,21 @@ def _rows(benchmark: Task) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Where each row stands, and the row."""
     try:
         path = _embedded_file(benchmark.path or "")
-        is_local = local_files(path) is not None
-        subsets = [None] if is_local else _subsets(path, benchmark.subset, benchmark.revision)
+        is_local_path = is_local(path)
+        subsets = [None] if is_local_path else _subsets(path, benchmark.subset, benchmark.revision)
         for name in subsets:
             # Local files are streamed: a table of them would be copied to the cache of datasets first.
-            table = load_rows(path, benchmark.split or "test", name, benchmark.revision, is_local, _MAX_ROW_BYTES)
-            for number, raw in enumerate(table):
-                row = dict(decode(raw))
+            rows = read_rows(
+                path,
+                split=benchmark.split or "test",
+                subset=name,
+                revision=benchmark.revision,
+                streaming=is_local_path,
+                max_row_bytes=_MAX_ROW_BYTES,
+            )
+            for origin, row in rows:
                 # Hub subsets are the subjects of MMLU-Redux and C-Eval, whose rows do not name them.
-                named = row if name is None or len(subsets) == 1 else {"subject": name, **row}
-                yield str(raw.get(ORIGIN) or f"row {number} of {path}"), named
+                yield origin, row if name is None or len(subsets) == 1 else {"subject": name, **row}
     except (DataError, ModelLoadError) as problem:
         raise BenchmarkError(f"benchmark {benchmark.name}: {problem}") from problem
 
