@@ -29,7 +29,7 @@ from c2c_lightning.data.batch import TrainingBatch
 from c2c_lightning.kv.cache import Prefill
 from c2c_lightning.model.c2c import C2CModel
 from c2c_lightning.model.frozen_lm import FrozenLM
-from c2c_lightning.ops.residual_mlp import all_layers_at_once
+from c2c_lightning.ops.residual_mlp import ResidualMLP
 from c2c_lightning.profiling.train_step import Trainer
 
 
@@ -50,9 +50,8 @@ SAVINGS: dict[str, Callable[[], Any]] = {
     "rows run as one, without padding": lambda: patch.object(FrozenLM, "runs_packed", False),
     "prefills end at the last keys and values": _without_early_end,
     "output head for supervised tokens, in chunks": lambda: patch.object(C2CModel, "response_loss", _all_logits),
-    "few layers at a time, in the processor's cache": all_layers_at_once,
-    "norms and gelus computed again, not kept": lambda: patch(
-        "c2c_lightning.ops.residual_mlp._is_chosen_elsewhere", lambda x: True
+    "norm and GELU recomputed in the backward pass": lambda: patch.object(
+        ResidualMLP, "_low_memory_update", ResidualMLP.plain_update
     ),
     "AdamW in one pass": lambda: patch("c2c_lightning.profiling.train_step.AdamW", _plain_adamw),
 }

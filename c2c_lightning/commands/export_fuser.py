@@ -17,10 +17,11 @@ def run_export(args: Sequence[str]) -> None:
     parser = ArgumentParser(prog="lightning export", description=run_export.__doc__, exit_on_error=False)
     parser.add_argument("--ckpt_path", type=str, required=True, help="Lightning checkpoint of `lightning fit`")
     parser.add_argument("--output_dir", type=str, required=True, help="fuser directory to write")
+    parser.add_argument("--overwrite", action="store_true", help="replace the fuser of another run in output_dir")
     options = parser.parse_args(list(args[1:]))
     from c2c_lightning.export.from_checkpoint import export_checkpoint
 
-    export_checkpoint(Path(options.ckpt_path), Path(options.output_dir))
+    export_checkpoint(Path(options.ckpt_path), Path(options.output_dir), options.overwrite)
     logger.info("fuser written to %s", options.output_dir)
 
 
@@ -30,6 +31,7 @@ def run_convert(args: Sequence[str]) -> None:
     parser.add_argument("--input", nargs="+", required=True, help="one directory for each sharer, or a fuser directory")
     parser.add_argument("--output_dir", type=str, required=True, help="directory to write")
     parser.add_argument("--to", choices=["ours", "released"], default="ours", help="which layout to write")
+    parser.add_argument("--overwrite", action="store_true", help="replace another fuser in output_dir (--to ours)")
     parser.add_argument("--receiver", help="the receiver; default what the input names")
     parser.add_argument("--sharers", nargs="+", help="the sharers; default what the input names")
     options = parser.parse_args(list(args[1:]))
@@ -38,5 +40,5 @@ def run_convert(args: Sequence[str]) -> None:
             raise FuserFormatError("--to released takes one fuser directory as --input.")
         to_released(options.input[0], options.output_dir)
     else:
-        convert_released(options.input, options.output_dir, options.receiver, options.sharers)
+        convert_released(options.input, options.output_dir, options.receiver, options.sharers, options.overwrite)
     logger.info("written to %s", options.output_dir)

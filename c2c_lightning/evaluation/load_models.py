@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from c2c_lightning.errors import BenchmarkError
-from c2c_lightning.export.description import FuserDescription, ModelReference, check_models
+from c2c_lightning.export.description import FuserDescription, ModelReference
 from c2c_lightning.export.format import find_directory, read_description
 from c2c_lightning.export.from_checkpoint import export_checkpoint, fuser_of, load_checkpoint
+from c2c_lightning.export.pair_check import check_models
 from c2c_lightning.model.c2c import C2CModel
 from c2c_lightning.model.frozen_lm import LMSpec, load_frozen
 from c2c_lightning.model.meta_geometry import expected_geometry

@@ -1,20 +1,21 @@
-"""The model card: what a fuser is, how to use it, how it was trained."""
+"""The model card of a fuser directory: models, settings and training."""
 
 import re
+from dataclasses import asdict
 from pathlib import Path
 
 from huggingface_hub import ModelCard, ModelCardData
 
 from c2c_lightning.export.description import FuserDescription, ModelReference, TrainingRecord
-from c2c_lightning.fuser.config import FuserConfig
+from c2c_lightning.fuser.kind import kind_name
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 _BODY = """# Fuser: {sharers} to {receiver}
 
 A Cache-to-Cache fuser ([arXiv 2510.03215](https://arxiv.org/abs/2510.03215)). It projects the KV-cache of {sharers}
-into that of {receiver}, which then answers on the fused cache. No text passes between them. This directory holds the
-fuser alone; the language models are loaded by name.
+into that of {receiver}, which answers on the fused cache; the models exchange no text. This directory holds the fuser
+alone; the language models are loaded by name.
 
 ```python
 from c2c_lightning import C2CModel
@@ -42,7 +43,7 @@ def model_card(description: FuserDescription, num_parameters: int) -> str:
 
     Args:
         description: the fuser's.
-        num_parameters: how many weights it has.
+        num_parameters: number of its weights.
     """
     models = [description.receiver, *description.sharers]
     training = description.training
@@ -88,30 +89,25 @@ def _model_table(models: list[ModelReference]) -> str:
 
 
 def _fuser_table(description: FuserDescription, num_parameters: int) -> str:
-    config = description.config
+    config, sharers = description.config, description.sharers
     rows: list[tuple[object, ...]] = [
-        ("kind", f"`{config.kind}`"),
         ("parameters", f"{num_parameters:,}"),
-        _sizes(config),
         ("token alignment", f"`{config.token_alignment}`"),
-        ("fused when", f"`{config.fusion_mode}`"),
+        ("fused tokens", f"`{config.fusion_mode}`"),
     ]
-    for sharer, layer_map in zip(description.sharers, description.layer_maps, strict=True):
+    for sharer, layer_map, (kind, settings) in zip(
+        sharers, description.layer_maps, config.kinds(len(sharers)), strict=True
+    ):
+        values = ", ".join(f"{name} {value}" for name, value in asdict(settings).items())
+        rows.append((f"kind of the fuser of {_short(sharer)}", f"`{kind_name(kind)}` ({values})"))
         shown = " ".join("-" if source is None else str(source) for source in layer_map)
-        rows.append((f"layers of {_short(sharer)} read by receiver layers 0, 1, ...", shown))
+        rows.append((f"layers of {_short(sharer)} for receiver layers 0, 1, ...", shown))
     return _table(("setting", "value"), rows)
-
-
-def _sizes(config: FuserConfig) -> tuple[object, ...]:
-    if config.kind == "c2c_c":
-        sizes = f"{config.hidden_dim}, {config.complex.weight_hidden_dim}, {config.num_layers}"
-        return "width, width of the weighting, depth", sizes
-    return "width, inner width, depth", f"{config.hidden_dim}, {config.intermediate_dim}, {config.num_layers}"
 
 
 def _training_text(training: TrainingRecord | None) -> str:
     if training is None:
-        return "Nothing was recorded."
+        return "No record."
     known = {
         "data": training.data,
         "optimizer steps": training.steps,
@@ -119,5 +115,5 @@ def _training_text(training: TrainingRecord | None) -> str:
         **training.settings,
     }
     rows: list[tuple[object, ...]] = [(name, value) for name, value in known.items() if value is not None]
-    rows += [(name, f"{value:.4g}") for name, value in training.results.items()]
+    rows += [(name, f"{value:.4g}" if isinstance(value, float) else value) for name, value in training.results.items()]
     return _table(("training", "value"), rows)

@@ -1,24 +1,23 @@
-"""What `fuser_config.json` says: the fuser, the models that it belongs to, and how it was trained."""
+"""The content of `fuser_config.json`: the fuser, the models that it belongs to, and how it was trained."""
 
-import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any, Self
-
-from jsonargparse import ArgumentError, ArgumentParser
 
 from c2c_lightning.alignment.layer_alignment import LayerMap
 from c2c_lightning.data.messages import PromptTemplate
-from c2c_lightning.errors import C2CError, FuserFormatError, PairMismatchError
+from c2c_lightning.errors import C2CError, FuserConfigError, FuserFormatError
 from c2c_lightning.fuser.c2c_complex_config import ComplexConfig
-from c2c_lightning.fuser.config import FuserConfig
+from c2c_lightning.fuser.config import FuserConfig, SharerKind
+from c2c_lightning.fuser.config_checks import check_fields, check_names
 from c2c_lightning.fuser.fuser import layer_maps
+from c2c_lightning.fuser.kind import KINDS_VARIABLE, class_path, find_kind, kind_name
 from c2c_lightning.kv.geometry import KVGeometry
-
-logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 """Raised whenever an older version of this package could not read what is written."""
+
+MAX_LAYERS, MAX_WIDTH = 10_000, 2**20
 
 
 @dataclass(frozen=True)
@@ -28,9 +27,9 @@ class ModelReference:
     Attributes:
         name: local directory, hub id or `embedded:NAME`.
         geometry: shapes of its KV-cache.
-        revision: hub revision it was loaded from.
-        tokenizer_fingerprint: digest of its tokenizer and chat template; None where it is not known.
-        prompt_template: how it reads conversations, for a model without chat template.
+        revision: hub revision that it was loaded from.
+        tokenizer_fingerprint: digest of its tokenizer and chat template; None where it is unknown.
+        prompt_template: how conversations are rendered for a model without a chat template.
     """
 
     name: str
@@ -40,7 +39,7 @@ class ModelReference:
     prompt_template: PromptTemplate | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """As it stands in the file."""
+        """Its entry in the file."""
         template = None if self.prompt_template is None else asdict(self.prompt_template)
         return {
             "name": self.name,
@@ -54,13 +53,29 @@ class ModelReference:
     def from_json(cls, raw: dict[str, Any]) -> Self:
         """The inverse of `to_json`."""
         template = raw["prompt_template"]
-        return cls(
+        reference = cls(
             raw["name"],
-            KVGeometry.from_json(raw["kv_geometry"]),
+            _geometry(raw["kv_geometry"]),
             raw["revision"],
             raw["tokenizer_fingerprint"],
             None if template is None else PromptTemplate(**template),
         )
+        for checked in (reference, *([reference.prompt_template] if reference.prompt_template else ())):
+            check_fields(checked)
+        if not reference.name:
+            raise FuserConfigError("the name of a model is empty")
+        return reference
+
+
+def _geometry(raw: Any) -> KVGeometry:
+    """The shapes of a model's cache from JSON, where every number is possible."""
+    is_list = isinstance(raw, list) and 0 < len(raw) <= MAX_LAYERS
+    if not is_list or not all(isinstance(layer, list) and len(layer) == 3 for layer in raw):
+        raise FuserConfigError(f"kv_geometry must be 1 to {MAX_LAYERS} lists [KV heads, key width, value width]")
+    for size in (size for layer in raw for size in layer):
+        if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size <= MAX_WIDTH:
+            raise FuserConfigError(f"kv_geometry has the size {size!r}, but sizes are integers from 1 to {MAX_WIDTH}")
+    return KVGeometry.from_json(raw)
 
 
 @dataclass(frozen=True)
@@ -70,16 +85,18 @@ class TrainingRecord:
     Attributes:
         data: data set, by hub id or file name.
         steps: optimizer steps.
-        examples: examples seen.
-        settings: what else decides the outcome (learning rate, batch size, seed, ...).
+        examples: number of examples.
+        settings: other settings that decide the outcome (learning rate, batch size, seed, ...).
         results: measured figures by name, such as `val/loss`.
+        run: identifier of the run; a fuser directory of one run is not replaced by another.
     """
 
     data: str | None = None
     steps: int | None = None
     examples: int | None = None
     settings: dict[str, Any] = field(default_factory=dict)
-    results: dict[str, float] = field(default_factory=dict)
+    results: dict[str, Any] = field(default_factory=dict)
+    run: str | None = None
 
 
 @dataclass(frozen=True)
@@ -87,7 +104,7 @@ class FuserDescription:
     """Everything about a fuser but its weights.
 
     Attributes:
-        config: the choices that made it.
+        config: its configuration.
         receiver: the model that answers.
         sharers: the models that share their caches, in the fuser's order.
         training: how it was trained, where that is known.
@@ -99,16 +116,24 @@ class FuserDescription:
     training: TrainingRecord | None = None
 
     @property
+    def geometries(self) -> list[KVGeometry]:
+        """Cache shapes of the sharers."""
+        return [sharer.geometry for sharer in self.sharers]
+
+    @property
     def layer_maps(self) -> list[LayerMap]:
-        """For each sharer the sharer layer that each receiver layer reads."""
-        return layer_maps(self.receiver.geometry, [sharer.geometry for sharer in self.sharers], self.config)
+        """For each sharer the sharer layer that each receiver layer is fused with."""
+        return layer_maps(self.receiver.geometry, self.geometries, self.config)
 
     def to_json(self) -> dict[str, Any]:
-        """As it stands in `fuser_config.json`."""
+        """The content of `fuser_config.json`."""
         pairs = zip(self.sharers, self.layer_maps, strict=True)
+        own = {kind_name(kind): class_path(kind) for kind, _ in self.config.kinds(len(self.sharers))}
+        foreign = {name: path for name, path in own.items() if not path.startswith("c2c_lightning.")}
         return {
             "format_version": FORMAT_VERSION,
-            "fuser": asdict(self.config),
+            "fuser": config_to_json(self.config),
+            **({"kind_classes": foreign} if foreign else {}),
             "receiver": self.receiver.to_json(),
             "sharers": [{**sharer.to_json(), "layer_map": layer_map} for sharer, layer_map in pairs],
             "training": None if self.training is None else asdict(self.training),
@@ -123,20 +148,25 @@ class FuserDescription:
             where: its name, for messages.
 
         Raises:
-            FuserFormatError: a newer format, or something missing, unknown or of the wrong type.
+            FuserFormatError: another format version, an unknown fuser kind, or a value that is missing, unknown or of
+                the wrong type.
         """
         _check_version(raw, where)
         try:
+            _check_kinds(raw.get("kind_classes") or {}, where)
             recorded = [dict(sharer) for sharer in raw["sharers"]]
             maps = [sharer.pop("layer_map") for sharer in recorded]
             description = cls(
                 parse_config(raw["fuser"]),
                 ModelReference.from_json(raw["receiver"]),
                 tuple(ModelReference.from_json(sharer) for sharer in recorded),
-                None if raw["training"] is None else TrainingRecord(**raw["training"]),
+                None if raw["training"] is None else _training(raw["training"]),
             )
             computed = description.layer_maps
-        except (KeyError, TypeError, ValueError, AttributeError, ArgumentError, C2CError) as error:
+            description.config.kinds(len(recorded))
+        except FuserFormatError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError, C2CError) as error:
             cause = f"{error} is missing" if isinstance(error, KeyError) else str(error)
             raise FuserFormatError(
                 f"{where} is not the description of a fuser: {cause}. Export or download the fuser again."
@@ -149,25 +179,37 @@ class FuserDescription:
         return description
 
 
+def _training(raw: dict[str, Any]) -> TrainingRecord:
+    record = TrainingRecord(**raw)
+    check_fields(record)
+    return record
+
+
+def config_to_json(config: FuserConfig) -> dict[str, Any]:
+    """A fuser configuration as plain values; settings that earlier versions do not know only where they are used."""
+    values = asdict(config)
+    return {name: value for name, value in values.items() if value or name not in ("options", "sharer_kinds")}
+
+
 def parse_config(raw: dict[str, Any]) -> FuserConfig:
-    """A fuser configuration from JSON; every value is checked against its type.
+    """The inverse of `config_to_json`; every value is checked against its type, and nothing is imported.
 
     Raises:
-        jsonargparse.ArgumentError: an unknown name, or a value of the wrong type.
-        FuserConfigError: an impossible value.
+        FuserConfigError: an unknown name, or a value of the wrong type.
     """
-    unknown = set(raw) - {known.name for known in fields(FuserConfig)}
-    if unknown:
-        raise ValueError(f"unknown fuser settings {sorted(unknown)}")
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(FuserConfig)
-    values = parser.parse_object(raw).as_dict()
-    return FuserConfig(**{**values, "complex": ComplexConfig(**values["complex"])})
+    check_names(raw, FuserConfig, "fuser")
+    values = dict(raw)
+    if "complex" in raw:
+        check_names(raw["complex"], ComplexConfig, "`complex`")
+        values["complex"] = ComplexConfig(**raw["complex"])
+    if raw.get("sharer_kinds") is not None:
+        values["sharer_kinds"] = [SharerKind(**entry) for entry in raw["sharer_kinds"]]
+    return FuserConfig(**values)
 
 
 def _check_version(raw: Any, where: str) -> None:
     version = raw.get("format_version") if isinstance(raw, dict) else None
-    if not isinstance(version, int):
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise FuserFormatError(f"{where} has no format version, so it is no fuser of this package.")
     if version > FORMAT_VERSION:
         raise FuserFormatError(
@@ -176,62 +218,25 @@ def _check_version(raw: Any, where: str) -> None:
         )
 
 
-def check_models(description: FuserDescription, receiver: ModelReference, sharers: Sequence[ModelReference]) -> None:
-    """Refuse models that the fuser was not made for.
-
-    A tokenizer that differs is only warned of: templates and special tokens change between revisions of one model.
-
-    Args:
-        description: the fuser's.
-        receiver: the receiver at hand.
-        sharers: the sharers at hand, in order.
-
-    Raises:
-        PairMismatchError: another number of sharers, or a KV-cache of another shape.
-    """
-    if len(sharers) != len(description.sharers):
-        names = ", ".join(sharer.name for sharer in description.sharers)
-        raise PairMismatchError(
-            f"the fuser has {len(description.sharers)} sharers ({names}), but {len(sharers)} were given. "
-            "Give one model for each, in this order."
-        )
-    wanted = (description.receiver, *description.sharers)
-    given = (receiver, *sharers)
-    for number, (want, have) in enumerate(zip(wanted, given, strict=True)):
-        role = "receiver" if number == 0 else "sharer" if len(sharers) == 1 else f"sharer {number - 1}"
-        if want.geometry != have.geometry:
-            raise PairMismatchError(_geometry_message(role, want, have, wanted, given))
-        if None not in (want.tokenizer_fingerprint, have.tokenizer_fingerprint):
-            _warn_tokenizer(role, want, have)
+def _check_kinds(recorded: dict[str, str], where: str) -> None:
+    """Refuse a fuser whose kind is defined outside of this package and unknown, or another class of the same name."""
+    for name, path in recorded.items():
+        try:
+            found = class_path(find_kind(name))
+        except FuserConfigError as error:
+            module = str(path).rpartition(".")[0]
+            raise FuserFormatError(
+                f"{where} is of the fuser kind {name!r}, class {path}, which this process does not know. A fuser "
+                f"directory never runs code: `import {module}` before loading, or for a command set the environment "
+                f"variable {KINDS_VARIABLE}={module}, if you trust that module."
+            ) from error
+        if found != path:
+            raise FuserFormatError(
+                f"{where} is of the fuser kind {name!r}, class {path}, but here {name!r} is {found}. Import the "
+                "module that the fuser was trained with, or register one of the two classes by another name."
+            )
 
 
-def _geometry_message(
-    role: str,
-    want: ModelReference,
-    have: ModelReference,
-    wanted: Sequence[ModelReference],
-    given: Sequence[ModelReference],
-) -> str:
-    advice = f"Pass {want.name!r} as {role}, or train a fuser for this pair."
-    if [model.geometry for model in given] == [model.geometry for model in reversed(wanted)]:
-        advice = "Receiver and sharer seem to be swapped."
-    return (
-        f"the fuser was trained for the {role} {want.name} ({_shape(want.geometry)}), but {have.name} has "
-        f"{_shape(have.geometry)}. {advice}"
-    )
-
-
-def _shape(geometry: KVGeometry) -> str:
-    kinds = sorted({(layer.kv_heads, layer.key_dim) for layer in geometry.layers})
-    return f"{geometry.num_layers} layers, " + " or ".join(f"{heads} KV heads of width {dim}" for heads, dim in kinds)
-
-
-def _warn_tokenizer(role: str, want: ModelReference, have: ModelReference) -> None:
-    if want.tokenizer_fingerprint != have.tokenizer_fingerprint:
-        logger.warning(
-            "the tokenizer or chat template of %s %s is not the one that the fuser was trained with (%s). "
-            "Answers may be worse; pin the revision if they are.",
-            role,
-            have.name,
-            want.name,
-        )
+def sharer_label(number: int, sharers: Sequence[Any]) -> str:
+    """`sharer`, with its number where there are several."""
+    return "sharer" if len(sharers) == 1 else f"sharer {number}"

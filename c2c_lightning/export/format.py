@@ -13,71 +13,77 @@ from typing import Any
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from c2c_lightning.errors import FuserFormatError
 from c2c_lightning.export.card import model_card
 from c2c_lightning.export.description import FuserDescription
+from c2c_lightning.export.fuser_tensors import build_fuser, check_checksum, check_finite, checksum_of, read_tensors
+from c2c_lightning.export.json_file import read_json
 from c2c_lightning.fuser.fuser import Fuser
 
 CONFIG_NAME = "fuser_config.json"
 WEIGHTS_NAME = "model.safetensors"
 CARD_NAME = "README.md"
 
-_AGAIN = "Export or download it again."
-
 
 @dataclass(frozen=True)
 class SavedFuser:
-    """A fuser as it was read from disk.
+    """A fuser read from disk.
 
     Attributes:
-        description: what it is and which models it belongs to.
-        fuser: the fuser itself, in evaluation mode.
+        description: its configuration and the models that it belongs to.
+        fuser: the fuser, in evaluation mode.
     """
 
     description: FuserDescription
     fuser: Fuser
 
 
-def save_fuser(directory: str | Path, fuser: Fuser, description: FuserDescription) -> Path:
+def save_fuser(directory: str | Path, fuser: Fuser, description: FuserDescription, overwrite: bool = False) -> Path:
     """Write a fuser directory. Language models are only named in it.
 
     Args:
-        directory: where to; other files in it stay.
+        directory: the directory; other files in it are kept.
         fuser: the fuser, on any device.
-        description: what it is.
+        description: its description.
+        overwrite: whether the fuser of another run may be replaced.
 
     Returns:
         The directory.
+
+    Raises:
+        FuserFormatError: weights that are not finite, or a directory that holds another fuser.
     """
-    return write_directory(directory, fuser.state_dict(), description)
+    return write_directory(directory, fuser.state_dict(), description, overwrite)
 
 
 def load_fuser(
-    path_or_hub_id: str | Path, revision: str | None = None, dtype: torch.dtype = torch.float32
+    path_or_hub_id: str | Path, revision: str | None = None, dtype: torch.dtype | None = torch.float32
 ) -> SavedFuser:
     """Read a fuser directory, without its language models.
 
     Args:
         path_or_hub_id: a local directory, or a model of the hub.
         revision: hub revision (branch, tag or commit).
-        dtype: type of the fuser's weights.
+        dtype: type of the fuser's weights; None keeps that of the file.
 
     Raises:
-        FuserFormatError: nothing there, or something missing, superfluous, misshapen, cut short or newer.
+        FuserFormatError: no fuser there, or a file that is missing, damaged, of a newer format, or does not fit the
+            other.
     """
     directory = find_directory(path_or_hub_id, revision)
-    description = read_description(directory)
-    tensors = read_tensors(directory / WEIGHTS_NAME)
-    fuser = build_fuser(description, tensors, str(directory / WEIGHTS_NAME))
+    raw = _read_config(directory)
+    description = FuserDescription.from_json(raw, str(directory / CONFIG_NAME))
+    tensors, where = read_tensors(directory / WEIGHTS_NAME), str(directory / WEIGHTS_NAME)
+    fuser = build_fuser(description, tensors, where)
+    check_checksum(tensors, raw.get("checksum"), where)
     return SavedFuser(description, fuser.to(dtype).eval())
 
 
 def find_directory(path_or_hub_id: str | Path, revision: str | None = None) -> Path:
-    """The local directory of a fuser; downloads JSON, safetensors and the card, and nothing that could run.
+    """The local directory of a fuser; only JSON, safetensors and the card are downloaded.
 
     Raises:
         FuserFormatError: it is neither a local directory nor on the hub.
@@ -85,7 +91,7 @@ def find_directory(path_or_hub_id: str | Path, revision: str | None = None) -> P
     path = Path(path_or_hub_id).expanduser()
     if path.is_dir():
         return path
-    if path.is_file():
+    if path.exists():
         raise FuserFormatError(f"{path} is a file. Name the directory of a fuser (`lightning export` makes one).")
     try:
         patterns = ["*.json", "*.safetensors", "*.md"]
@@ -98,22 +104,22 @@ def find_directory(path_or_hub_id: str | Path, revision: str | None = None) -> P
 
 
 def read_description(directory: Path) -> FuserDescription:
-    """What a fuser directory says of itself.
+    """The description in a fuser directory.
 
     Raises:
         FuserFormatError: there is no readable `fuser_config.json`.
     """
+    return FuserDescription.from_json(_read_config(directory), str(directory / CONFIG_NAME))
+
+
+def _read_config(directory: Path) -> dict[str, Any]:
     path = directory / CONFIG_NAME
     if not path.is_file():
-        raise FuserFormatError(f"{directory} holds no {CONFIG_NAME}. {_what_it_may_be(directory)}")
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise FuserFormatError(f"{path} is no JSON ({error}); it may be cut short. {_AGAIN}") from error
-    return FuserDescription.from_json(raw, str(path))
+        raise FuserFormatError(f"{directory} holds no {CONFIG_NAME}. {_other_formats(directory)}")
+    return read_json(path)
 
 
-def _what_it_may_be(directory: Path) -> str:
+def _other_formats(directory: Path) -> str:
     if any((directory / part).exists() for part in ("projector_config.json", "final/projector_config.json")):
         return f"It has the layout of the paper's authors: lightning convert --input {directory} --output_dir NEW"
     if any(directory.glob("*.ckpt")):
@@ -121,87 +127,68 @@ def _what_it_may_be(directory: Path) -> str:
     return "Name a directory that `lightning export` or `save_pretrained` made."
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file.
-
-    Raises:
-        FuserFormatError: the file is not there or cut short.
-    """
-    if not path.is_file():
-        raise FuserFormatError(f"{path.parent} holds no {path.name}, so the fuser has no weights. {_AGAIN}")
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise FuserFormatError(f"{path} cannot be read ({error}); it may be cut short. {_AGAIN}") from error
-
-
-def build_fuser(description: FuserDescription, tensors: Mapping[str, Tensor], where: str) -> Fuser:
-    """A fuser with the given weights, in their own type.
-
-    Args:
-        description: what it is.
-        tensors: its state dict.
-        where: where they come from, for messages.
-
-    Raises:
-        FuserFormatError: tensors that are missing, superfluous or of the wrong shape.
-    """
-    # On the meta device nothing is drawn that would only be overwritten.
-    with torch.device("meta"):
-        fuser = Fuser(
-            description.receiver.geometry, [sharer.geometry for sharer in description.sharers], description.config
-        )
-    wanted = {name: tuple(tensor.shape) for name, tensor in fuser.state_dict().items()}
-    given = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    misshapen = [
-        f"{name} {given[name]} instead of {wanted[name]}"
-        for name in wanted.keys() & given.keys()
-        if wanted[name] != given[name]
-    ]
-    faults = {
-        "missing": sorted(wanted.keys() - given.keys()),
-        "not part of this fuser": sorted(given.keys() - wanted.keys()),
-        "of the wrong shape": sorted(misshapen),
-        "not floating-point": sorted(name for name, tensor in tensors.items() if not tensor.is_floating_point()),
-    }
-    found = [f"{len(names)} tensors are {what} ({_some(names)})" for what, names in faults.items() if names]
-    if found:
-        raise FuserFormatError(
-            f"the weights in {where} do not fit {CONFIG_NAME}: {'; '.join(found)}. "
-            f"The files of two fusers may be mixed. {_AGAIN}"
-        )
-    fuser.load_state_dict(dict(tensors), strict=True, assign=True)
-    return fuser
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-
-
-def write_directory(directory: str | Path, tensors: Mapping[str, Tensor], description: FuserDescription) -> Path:
+def write_directory(
+    directory: str | Path, tensors: Mapping[str, Tensor], description: FuserDescription, overwrite: bool = False
+) -> Path:
     """Write all files of a fuser directory, or none of them.
 
     Args:
-        directory: where to; other files in it stay.
+        directory: the directory; other files in it are kept.
         tensors: the fuser's state dict; types are kept.
-        description: what it is.
+        description: the fuser's.
+        overwrite: whether the fuser of another run may be replaced.
+
+    Raises:
+        FuserFormatError: weights that are not finite, or a directory that holds another fuser.
     """
-    target = Path(directory)
+    target = Path(directory).expanduser()
     if target.exists() and not target.is_dir():
         raise FuserFormatError(f"{target} is a file, so a fuser cannot be written there. Name a directory.")
+    check_finite(tensors, f"the fuser for {target}")
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    content = {**description.to_json(), "checksum": checksum_of(contiguous)}
+    if not overwrite:
+        run = None if description.training is None else description.training.run
+        check_replaceable(target, run, content["checksum"])
     target.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
-        staging.chmod(0o777 & ~_umask())
-        contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         save_file(contiguous, staging / WEIGHTS_NAME, metadata={"format": "pt"})
         num_parameters = sum(tensor.numel() for name, tensor in contiguous.items() if not name.endswith(".temperature"))
         (staging / CARD_NAME).write_text(model_card(description, num_parameters), encoding="utf-8")
-        (staging / CONFIG_NAME).write_text(_compact_json(description.to_json()), encoding="utf-8")
+        (staging / CONFIG_NAME).write_text(_compact_json(content), encoding="utf-8")
+        _set_ordinary_permissions(staging)
         _publish(staging, target)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return target
+
+
+def check_replaceable(directory: Path, run: str | None = None, checksum: str | None = None) -> None:
+    """Refuse to replace the fuser of another run.
+
+    Args:
+        directory: the directory that a fuser is to be written to.
+        run: identifier of the run that writes it.
+        checksum: that of the fuser's tensors.
+
+    Raises:
+        FuserFormatError: the directory holds a fuser of another run with other weights.
+    """
+    if not (directory / CONFIG_NAME).is_file():
+        return
+    try:
+        raw = read_json(directory / CONFIG_NAME)
+        recorded = raw.get("checksum") or checksum_of(read_tensors(directory / WEIGHTS_NAME))
+        recorded_run = (raw.get("training") or {}).get("run")
+    except (FuserFormatError, AttributeError):  # a damaged fuser may be the only copy, too
+        recorded = recorded_run = None
+    if (run is not None and run == recorded_run) or (checksum is not None and checksum == recorded):
+        return
+    raise FuserFormatError(
+        f"{directory} holds another fuser already. Name another directory, or replace it with `--overwrite` "
+        "(in Python `overwrite=True`)."
+    )
 
 
 def _compact_json(content: Mapping[str, Any]) -> str:
@@ -211,17 +198,21 @@ def _compact_json(content: Mapping[str, Any]) -> str:
 
 
 def _publish(staging: Path, target: Path) -> None:
-    """Put finished files in their place."""
+    """Move finished files to the directory."""
     if not target.exists():
         staging.rename(target)
         return
-    # Other files stay, so file by file; without its description the directory is refused, never read half.
+    # Other files stay, so file by file. A directory without its description is refused, so a reader never gets a
+    # mixture of two fusers.
     (target / CONFIG_NAME).unlink(missing_ok=True)
     for name in (WEIGHTS_NAME, CARD_NAME, CONFIG_NAME):
         os.replace(staging / name, target / name)
 
 
-def _umask() -> int:
+def _set_ordinary_permissions(directory: Path) -> None:
+    """Permissions under the umask; temporary folders and safetensors files are private to the user."""
     mask = os.umask(0)
     os.umask(mask)
-    return mask
+    directory.chmod(0o777 & ~mask)
+    for file in directory.iterdir():
+        file.chmod(0o666 & ~mask)

@@ -1,58 +1,120 @@
-"""From a Lightning checkpoint to a fuser directory, without loading a language model."""
+"""Lightning checkpoints without Lightning: checked for damage, and read as a fuser."""
 
 import pickle
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from c2c_lightning.errors import CheckpointError
 from c2c_lightning.export.description import FuserDescription, TrainingRecord
-from c2c_lightning.export.format import save_fuser
+from c2c_lightning.export.format import CONFIG_NAME, save_fuser
+from c2c_lightning.export.fuser_tensors import build_fuser
 from c2c_lightning.fuser.fuser import Fuser
 
 PREFIX = "model.fuser."
 
 
+def damage_of(path: Path) -> str | None:
+    """The damage of a file that `torch.save` wrote.
+
+    Such files are zip archives with a checksum of every part, which torch itself does not verify.
+
+    Returns:
+        A sentence, or None if it is undamaged.
+    """
+    if not path.exists():
+        return f"There is no checkpoint {path}."
+    if path.is_dir():  # a sharded checkpoint has its own checks
+        return None
+    if not path.is_file():  # reading a pipe or a device may never end
+        return f"{path} is not a regular file, so it is no checkpoint."
+    try:
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+            if broken is not None:
+                return f"The checkpoint {path} is damaged: the checksum of {broken} is wrong."
+            archive.getinfo(next(name for name in archive.namelist() if name.endswith("/data.pkl")))
+        # torch's reader is stricter about headers; on `meta` no tensor is read.
+        torch.load(path, map_location="meta", weights_only=True, mmap=True)
+    except pickle.UnpicklingError:  # undamaged, but it holds more than tensors and plain values
+        return None
+    except (zipfile.BadZipFile, StopIteration, OSError, EOFError, RuntimeError, ValueError, KeyError) as problem:
+        return f"The checkpoint {path} is damaged: it was cut short or changed ({problem})."
+    return None
+
+
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """The content of a Lightning checkpoint; no code in it is run.
+    """The content of a checkpoint of `lightning fit`; code in it is not run.
 
     Raises:
-        CheckpointError: it is missing, cut short, or no checkpoint of a C2C training.
+        CheckpointError: it is missing, damaged, or of another kind.
     """
     if path.is_dir():
-        raise CheckpointError(
-            f"{path} holds the pieces of several processes. Join them first: "
-            f"`python -m lightning.pytorch.utilities.consolidate_checkpoint {path}`."
-        )
-    if not path.is_file():
+        raise CheckpointError(_directory_message(path))
+    if not path.exists():
         raise CheckpointError(f"there is no checkpoint {path}. `lightning fit` writes them below its run folder.")
+    if damage := damage_of(path):
+        raise CheckpointError(f"{damage} Use an earlier one.")
     try:
         checkpoint: Any = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, zipfile.BadZipFile, KeyError, ValueError) as error:
-        raise CheckpointError(
-            f"{path} cannot be read as a checkpoint; it may be cut short. Take an earlier one."
-        ) from error
-    if not isinstance(checkpoint, dict) or "c2c" not in checkpoint:
+        raise CheckpointError(f"{path} cannot be read as a checkpoint without running code in it.") from error
+    content = checkpoint if isinstance(checkpoint, dict) else {}
+    if "c2c" not in content or not isinstance(content.get("state_dict"), dict):
         raise CheckpointError(f"{path} is no checkpoint of `lightning fit` of this package.")
-    return checkpoint
+    return content
+
+
+def _directory_message(path: Path) -> str:
+    if (path / CONFIG_NAME).is_file():
+        return f"{path} is a fuser directory already. Name a checkpoint (.ckpt) of `lightning fit`."
+    if checkpoints := sorted(path.glob("*.ckpt")):
+        return f"{path} is a folder of checkpoints. Name one of them, such as {checkpoints[-1]}."
+    return (
+        f"{path} is a folder. If it holds the parts of a sharded checkpoint, join them first: "
+        f"`python -m lightning.pytorch.utilities.consolidate_checkpoint {path}`."
+    )
 
 
 def fuser_of(checkpoint: dict[str, Any], where: str) -> tuple[Fuser, FuserDescription]:
-    """The fuser that a checkpoint holds, and what describes it."""
+    """The fuser of a checkpoint in float32, and its description.
+
+    Args:
+        checkpoint: content of the checkpoint.
+        where: its file, for messages.
+
+    Raises:
+        FuserFormatError: weights that are not finite or do not fit the description.
+    """
     description = FuserDescription.from_json(checkpoint["c2c"], where)
-    sharers = [sharer.geometry for sharer in description.sharers]
-    fuser = Fuser(description.receiver.geometry, sharers, description.config)
-    weights = {k.removeprefix(PREFIX): v for k, v in checkpoint["state_dict"].items() if k.startswith(PREFIX)}
-    # A compiled fuser names its parts through the wrapper.
-    fuser.load_state_dict({name.replace("_orig_mod.", ""): value for name, value in weights.items()})
-    return fuser.eval(), description
+    # The names of a compiled fuser include the wrapper.
+    tensors = {
+        name.removeprefix(PREFIX).replace("_orig_mod.", ""): tensor
+        for name, tensor in checkpoint["state_dict"].items()
+        if isinstance(tensor, Tensor) and name.startswith(PREFIX)
+    }
+    return build_fuser(description, tensors, where).float().eval(), description
 
 
-def export_checkpoint(path: Path, output_dir: Path) -> None:
-    """Write the fuser directory of a checkpoint."""
+def export_checkpoint(path: Path, output_dir: Path, overwrite: bool = False) -> None:
+    """Write the fuser directory of a checkpoint.
+
+    Args:
+        path: the checkpoint.
+        output_dir: the fuser directory.
+        overwrite: whether the fuser of another run may be replaced.
+
+    Raises:
+        CheckpointError: the checkpoint is missing, damaged, or of another kind.
+        FuserFormatError: its weights are not usable, or the directory holds another fuser.
+    """
     checkpoint = load_checkpoint(path)
-    fuser, described = fuser_of(checkpoint, str(path))
-    record = described.training or TrainingRecord(steps=checkpoint.get("global_step"))
-    save_fuser(output_dir, fuser, FuserDescription(described.config, described.receiver, described.sharers, record))
+    fuser, description = fuser_of(checkpoint, str(path))
+    record = description.training or TrainingRecord()
+    if record.steps is None:
+        record = replace(record, steps=checkpoint.get("global_step"))
+    save_fuser(output_dir, fuser, replace(description, training=record), overwrite)

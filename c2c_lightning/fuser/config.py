@@ -1,51 +1,83 @@
-"""The choices that make a fuser, with the released code's values as defaults."""
+"""Configuration of a fuser; the defaults are the values of the released code."""
 
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal
 
 from c2c_lightning.alignment.layer_alignment import LayerAlignment
 from c2c_lightning.alignment.strategy import TokenAlignment
 from c2c_lightning.errors import FuserConfigError
-from c2c_lightning.fuser.c2c_complex_config import ComplexConfig
 
-FuserKind = Literal["c2c", "no_weights", "fuse", "project", "no_gates", "c2c_c"]
+# Importing the kinds registers them.
+from c2c_lightning.fuser.c2c_complex import ComplexKind as ComplexKind
+from c2c_lightning.fuser.c2c_complex_config import ComplexConfig
+from c2c_lightning.fuser.c2c_kind import C2CKind as C2CKind
+from c2c_lightning.fuser.config_checks import check_fields, check_names, check_range
+from c2c_lightning.fuser.kind import FuserKind, find_kind, kind_name
+
+_SHARED = ("hidden_dim", "intermediate_dim", "num_layers", "dropout")
+"""Settings of `FuserConfig` that are settings of kinds."""
+
+
+@dataclass(frozen=True)
+class SharerKind:
+    """The fuser kind of one sharer, where it differs from that of the others.
+
+    Attributes:
+        kind: a registered name or class path; default that of `FuserConfig`.
+        options: settings of the kind; those left out are the ones of `FuserConfig`.
+    """
+
+    kind: type[FuserKind] | str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Store the kind by its name."""
+        if self.kind is not None:
+            object.__setattr__(self, "kind", kind_name(find_kind(self.kind)))
+        check_fields(self)
 
 
 @dataclass(frozen=True)
 class FuserConfig:
-    """What a fuser is and how it is used; sizes of the models are not part of it.
+    """Kind and sizes of a fuser, and how it is used; the sizes of the language models are not part of it.
+
+    Every value is checked when the configuration is built, from YAML, Python or a file alike.
 
     Attributes:
-        kind: `c2c`; an ablation of paper table 8: `project` (sharer only, replaces the receiver's entries), `fuse`
-            (adds the projection, no weights, no gates), `no_weights`, `no_gates`; or `c2c_c` (paper, appendix A.1.3:
-            the sharer's entries are brought to the receiver's size first).
-        hidden_dim: width of the fuser.
-        intermediate_dim: inner width of its blocks; `c2c_c` has none.
-        num_layers: depth, at least 3: shared block, projection blocks, projection out; with `c2c_c` that of the MLP
+        kind: `c2c`; an ablation of paper table 8: `project` (the projected sharer replaces the receiver's entries),
+            `fuse` (adds the projection, no head weighting, no gates), `no_weights`, `no_gates`; `c2c_c` (paper,
+            appendix A.1.3); or a kind of one's own by its registered name or class path, see `fuser.kind`.
+        hidden_dim: width of the fuser. This and the next three are settings of the kinds that have a setting of the
+            same name.
+        intermediate_dim: inner width of its blocks (not of `c2c_c`).
+        num_layers: depth, at least 3: shared block, projection blocks, output projection; with `c2c_c` that of the MLP
             from the sharer to the receiver, at least 1.
-        dropout: share of activations dropped in each block while training.
-        gate_noise: noise on the gate logits while training: one Gumbel (as released), `logistic` (a true
+        dropout: dropout probability in each block.
+        gate_noise: noise on the gate logits in training: one Gumbel variable (as released), `logistic` (a true
             Gumbel-sigmoid) or `none` (the gate is hard in training too and does not learn).
         gate_init: start value of the gate logits.
         initial_temperature: gate temperature at the start.
         final_temperature: gate temperature after `anneal_steps`.
         anneal_steps: optimizer steps over which the temperature falls.
         temperature_schedule: `geometric` (as released) or `linear` (the paper's text).
-        layer_alignment: `terminal` (as released), `depth` (normalised depth), or `skip` (terminal, layers without a
+        layer_alignment: `terminal` (as released), `depth` (normalised depth), or `skip` (terminal; layers without a
             partner are not fused).
-        layer_map: for each sharer an explicit map, one sharer layer per receiver layer, -1 where nothing is fused;
+        layer_map: an explicit map per sharer: one sharer layer per receiver layer, -1 where nothing is fused;
             overrides `layer_alignment`.
         token_alignment: `auto` (identity when the tokenizers agree, else `longest`), `identity`, `first`, `longest`,
             `span`, or `span_template` (template tokens are fused too).
-        sharer_order: `sequential` (each sharer fuses into the result of the former) or `parallel` (residuals from the
-            clean receiver are summed).
-        span_order: `sectioned` (what follows a span is computed on its fused entries) or `one_pass`.
-        fusion_mode: what is fused: `prefill` (the prompt but its last token), `prompt` (that token too), or `decode`
-            (response tokens too).
-        complex: what only `c2c_c` has.
+        sharer_order: `sequential` (each sharer is fused into the result of the one before) or `parallel` (residuals
+            from the clean receiver are summed).
+        span_order: `sectioned` (the tokens after a span are computed on its fused entries) or `one_pass`.
+        fusion_mode: which tokens are fused: `prefill` (the prompt but its last token), `prompt` (that token too), or
+            `decode` (response tokens too).
+        complex: settings that only `c2c_c` has.
+        options: settings of `kind`, by name; needed for those of a kind of one's own.
+        sharer_kinds: kind and settings per sharer, where they differ; default the ones above for every sharer.
     """
 
-    kind: FuserKind = "c2c"
+    kind: type[FuserKind] | str = "c2c"
     hidden_dim: int = 1024
     intermediate_dim: int = 1024
     num_layers: int = 3
@@ -57,21 +89,44 @@ class FuserConfig:
     anneal_steps: int = 1929
     temperature_schedule: Literal["geometric", "linear"] = "geometric"
     layer_alignment: LayerAlignment = "terminal"
-    layer_map: list[list[int]] | None = None
+    layer_map: list[list[int | None]] | None = None
     token_alignment: TokenAlignment = "auto"
     sharer_order: Literal["sequential", "parallel"] = "sequential"
     span_order: Literal["sectioned", "one_pass"] = "sectioned"
     fusion_mode: Literal["prefill", "prompt", "decode"] = "prefill"
     complex: ComplexConfig = field(default_factory=ComplexConfig)
+    options: dict[str, Any] = field(default_factory=dict)
+    sharer_kinds: list[SharerKind] | None = None
 
     def __post_init__(self) -> None:
         """Refuse impossible values."""
-        least = 1 if self.kind == "c2c_c" else 3
-        if self.num_layers < least:
-            raise FuserConfigError(f"num_layers is {self.num_layers}, but a fuser needs at least {least}.")
-        if min(self.hidden_dim, self.intermediate_dim, self.anneal_steps) < 1:
-            raise FuserConfigError("hidden_dim, intermediate_dim and anneal_steps must be at least 1.")
-        if not 0 <= self.dropout < 1:
-            raise FuserConfigError(f"dropout is {self.dropout}, but must lie in [0, 1).")
+        object.__setattr__(self, "kind", kind_name(find_kind(self.kind)))
+        check_fields(self)
+        check_range(self, ("anneal_steps",), 1, 10**12)
         if min(self.initial_temperature, self.final_temperature) <= 0:
-            raise FuserConfigError("gate temperatures must be above 0.")
+            raise FuserConfigError("initial_temperature and final_temperature must be above 0.")
+        for own in [SharerKind(), *(self.sharer_kinds or ())]:
+            self._kind_settings(own)
+
+    def kinds(self, num_sharers: int) -> list[tuple[type[FuserKind], Any]]:
+        """Class and configuration of each sharer's fuser.
+
+        Raises:
+            FuserConfigError: `sharer_kinds` has another number of entries.
+        """
+        given: Sequence[SharerKind] = self.sharer_kinds or [SharerKind()] * num_sharers
+        if len(given) != num_sharers:
+            raise FuserConfigError(
+                f"sharer_kinds has {len(given)} entries for {num_sharers} sharers. Give one for each sharer, or none."
+            )
+        return [self._kind_settings(own) for own in given]
+
+    def _kind_settings(self, own: SharerKind) -> tuple[type[FuserKind], Any]:
+        kind = find_kind(own.kind or self.kind)
+        # `options` are those of `kind`: a sharer of another kind has its own only.
+        common = self.options if find_kind(self.kind) is kind else {}
+        options = {**common, **own.options}
+        check_names(options, kind.config_class, f"{kind_name(kind)!r}")
+        shared = {**{name: getattr(self, name) for name in _SHARED}, **asdict(self.complex)}
+        names = {known.name for known in fields(kind.config_class)}
+        return kind, kind.config_class(**{**{n: v for n, v in shared.items() if n in names}, **options})

@@ -1,133 +1,194 @@
-"""The fuser: for each sharer and receiver layer a layer fuser, run over the packed fused tokens of a batch."""
+"""The fuser: Eq. 3 for every receiver layer and sharer, over the packed fused tokens of a batch."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from c2c_lightning.alignment.fusion_plan import FusedTokens, FusionStep
 from c2c_lightning.alignment.layer_alignment import ALIGNMENTS, LayerMap, checked_map
 from c2c_lightning.errors import FuserConfigError
-from c2c_lightning.fuser.c2c_complex import ComplexGroup
 from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.fuser.gate import NOISES, Gate
-from c2c_lightning.fuser.layer_group import C2CGroup, GateNoise, LayerGroup
+from c2c_lightning.fuser.kind import FuserKind, GateNoise, NewGate
 from c2c_lightning.fuser.packing import add_packed
 from c2c_lightning.kv.geometry import KVGeometry, LayerGeometry
-from c2c_lightning.kv.layer import LayerKV, LayerStack
+from c2c_lightning.kv.layer import LayerKV, LayerStack, SharerKV
+
+LayerTensors = list[list[list[dict[str, Tensor]]]]
+"""By sharer, group and index in the group: the parameters and buffers of one layer."""
 
 
 class SharerFuser(nn.Module):
-    """Everything that one sharer gives to the receiver.
+    """The part of the fuser that belongs to one sharer.
 
     Attributes:
-        layer_map: for each receiver layer the sharer layer that it reads, or None.
+        layer_map: for each receiver layer the sharer layer that it is fused with, or None.
+        kind_config: settings of its fuser kind.
+        groups: one stack per combination of layer shapes (one, unless the layers of a model differ).
     """
 
-    def __init__(self, receiver: KVGeometry, sharer: KVGeometry, layer_map: LayerMap, config: FuserConfig) -> None:
-        """Make a stack of fusers for each combination of layer shapes (one, unless a model's layers differ)."""
+    def __init__(
+        self,
+        receiver: KVGeometry,
+        sharer: KVGeometry,
+        layer_map: LayerMap,
+        kind: tuple[type[FuserKind], Any],
+        new_gate: NewGate,
+    ) -> None:
+        """Build it.
+
+        Args:
+            receiver: shapes of the receiver's cache.
+            sharer: shapes of the sharer's cache.
+            layer_map: the sharer layer of each receiver layer.
+            kind: class and configuration of the fuser kind.
+            new_gate: makes gates.
+        """
         super().__init__()
-        self.layer_map = layer_map
+        self.layer_map, (kind_class, self.kind_config) = layer_map, kind
         by_shape: dict[tuple[LayerGeometry, LayerGeometry], list[tuple[int, int]]] = {}
         for n, m in enumerate(layer_map):
             if m is not None:
                 by_shape.setdefault((receiver.layers[n], sharer.layers[m]), []).append((n, m))
-        group_type = ComplexGroup if config.kind == "c2c_c" else C2CGroup
-        groups = [group_type(pairs, *shapes, config) for shapes, pairs in by_shape.items()]
-        self.groups: Sequence[LayerGroup] = nn.ModuleList(groups)  # type: ignore[assignment]
+        groups = [kind_class(pairs, *shapes, self.kind_config, new_gate) for shapes, pairs in by_shape.items()]  # type: ignore[call-arg]
+        self.groups: Sequence[FuserKind] = nn.ModuleList(groups)  # type: ignore[assignment]
 
-    def place_of(self, layer: int) -> tuple[LayerGroup, int]:
-        """The group that fuses a mapped receiver layer, and the layer's place in it."""
-        group = next(g for g in self.groups if layer in g.receiver_layers)
-        return group, group.receiver_layers.index(layer)
+    def place_of(self, layer: int) -> tuple[int, int]:
+        """The group of a receiver layer that is fused, and the index of the layer in it."""
+        number = next(n for n, group in enumerate(self.groups) if layer in group.receiver_layers)
+        return number, self.groups[number].receiver_layers.index(layer)
 
     @property
     def num_sharer_layers(self) -> int:
-        """How many of the sharer's layers are read, counted from its first: deeper ones need not run."""
+        """Number of sharer layers that are needed, counted from the first."""
         return max((m + 1 for m in self.layer_map if m is not None), default=0)
 
 
-class Fuser(nn.Module):
-    """The trained whole: Eq. 3 for every receiver layer and sharer.
+@dataclass(frozen=True)
+class ParameterRoles:
+    """The parameters of a fuser by their role for the optimizer; each in exactly one list.
 
     Attributes:
-        config: the choices; those that change no weight may be replaced (`dataclasses.replace`) at any time.
-        sharers: one `SharerFuser` each.
+        weights: all other parameters.
+        norms: norm parameters, see `FuserKind.norm_parameters`.
+        gates: gate logits.
+    """
+
+    weights: list[nn.Parameter]
+    norms: list[nn.Parameter]
+    gates: list[nn.Parameter]
+
+
+class Fuser(nn.Module):
+    """The trained part of C2C.
+
+    Attributes:
+        config: the configuration; settings of use may be replaced (`dataclasses.replace`) at any time.
+        sharers: one `SharerFuser` per sharer.
     """
 
     def __init__(self, receiver: KVGeometry, sharers: Sequence[KVGeometry], config: FuserConfig) -> None:
-        """Make a fuser for a receiver and its sharers."""
+        """Build the fuser of a receiver and its sharers.
+
+        Raises:
+            FuserConfigError: a configuration for another number of sharers.
+            LayerMapError: an explicit layer map that does not fit the models.
+        """
         super().__init__()
         self.config, self.receiver_geometry, self.sharer_geometries = config, receiver, tuple(sharers)
-        pairs = zip(sharers, layer_maps(receiver, sharers, config), strict=True)
-        fusers = [SharerFuser(receiver, sharer, layer_map, config) for sharer, layer_map in pairs]
+        new_gate = partial(Gate, init=config.gate_init, temperature=config.initial_temperature)
+        parts = zip(sharers, layer_maps(receiver, sharers, config), config.kinds(len(sharers)), strict=True)
+        fusers = [SharerFuser(receiver, sharer, layer_map, kind, new_gate) for sharer, layer_map, kind in parts]
         self.sharers: Sequence[SharerFuser] = nn.ModuleList(fusers)  # type: ignore[assignment]
 
-    def forward(
-        self, receiver_kv: LayerStack, sharer_kv: Sequence[LayerStack | None], fusion: FusionStep
-    ) -> LayerStack:
-        """Put the fused entries of one round in the receiver's place.
+    def forward(self, receiver_kv: LayerStack, sharer_kv: SharerKV, step: FusionStep) -> LayerStack:
+        """The receiver's cache with the entries of one step fused (Eq. 3).
 
         Args:
-            receiver_kv: the receiver's cache up to the end of the spans.
-            sharer_kv: each sharer's cache over all its prompt tokens, None for a sharer that is left out.
-            fusion: the tokens that are fused, and what each of them reads.
-
-        Returns:
-            The receiver's cache with the fused entries in it.
+            receiver_kv: the receiver's cache up to the end of the step's spans.
+            sharer_kv: each sharer's cache over all its prompt tokens; None for a sharer that is left out.
+            step: the tokens that are fused.
         """
-        fused = list(receiver_kv)
-        for sharer, kv, read in zip(self.sharers, sharer_kv, fusion.fused_tokens, strict=True):
-            if kv is None or not len(read):
+        result = list(receiver_kv)
+        for sharer, kv, fused in zip(self.sharers, sharer_kv, step.fused_tokens, strict=True):
+            if kv is None or not len(fused):
                 continue
-            base = receiver_kv if self.config.sharer_order == "parallel" else fused
+            base = receiver_kv if self.config.sharer_order == "parallel" else result
             for group in sharer.groups:
-                noise = self._noise(group, len(group.receiver_layers), len(receiver_kv[0].keys), fusion, read)
-                mine, theirs = [base[n] for n in group.receiver_layers], [kv[m] for m in group.sharer_layers]
-                residual = group(mine, theirs, read, noise)
-                layers = add_packed([fused[n] for n in group.receiver_layers], read.row, read.token, residual)
+                noise = self.gate_noise(group, len(group.receiver_layers), len(receiver_kv[0].keys), step, fused)
+                residual = group(
+                    [base[n] for n in group.receiver_layers], [kv[m] for m in group.sharer_layers], fused, noise
+                )
+                layers = add_packed([result[n] for n in group.receiver_layers], fused.row, fused.token, residual)
                 for n, layer in zip(group.receiver_layers, layers, strict=True):
-                    fused[n] = layer
-        return fused
+                    result[n] = layer
+        return result
 
-    def fuse_new(self, layer: int, new: LayerKV, sharer_kv: Sequence[LayerStack | None]) -> LayerKV:
-        """Fuse the entries of new tokens in one layer, each reading the sharers' token at the same place.
+    def fuse_new(
+        self, layer: int, new: LayerKV, sharer_kv: SharerKV, layer_tensors: LayerTensors | None = None
+    ) -> LayerKV:
+        """Fuse the entries of new tokens in one layer, each with the sharers' token of the same column.
 
-        For fusion in the pass that makes the entries, where layers come one after the other.
+        For fusion inside the receiver's forward pass, which computes the entries layer by layer.
 
         Args:
-            layer: the receiver's layer.
+            layer: the receiver layer.
             new: its new entries.
-            sharer_kv: each sharer's entries that they read, as many tokens, all layers; None for one that is left out.
+            sharer_kv: each sharer's entries of as many tokens, all layers; None for a sharer that is left out.
+            layer_tensors: the weights by layer, where several layers are fused in one pass: use `split`.
         """
-        batch, tokens, fused = new.keys.shape[0], new.num_tokens, new
-        read = FusedTokens.all_tokens(batch, tokens, new.keys.device)
-        for sharer, kv in zip(self.sharers, sharer_kv, strict=True):
+        batch, tokens, result = new.keys.shape[0], new.num_tokens, new
+        fused = FusedTokens.all_tokens(batch, tokens, new.keys.device)
+        for number, (sharer, kv) in enumerate(zip(self.sharers, sharer_kv, strict=True)):
             source = sharer.layer_map[layer]
             if kv is None or source is None:
                 continue
-            group, place = sharer.place_of(layer)
-            noise = self._noise(group, 1, batch, FusionStep(0, tokens, (read,)), read)
-            base = new if self.config.sharer_order == "parallel" else fused
-            residual = group.one_layer(place, base, kv[source], read, noise)
-            fused = add_packed([fused], read.row, read.token, residual)[0]
-        return fused
+            group_number, index = sharer.place_of(layer)
+            group = sharer.groups[group_number]
+            tensors = (
+                group.layer_tensors(index) if layer_tensors is None else layer_tensors[number][group_number][index]
+            )
+            noise = self.gate_noise(group, 1, batch, FusionStep(0, tokens, (fused,)), fused)
+            base = new if self.config.sharer_order == "parallel" else result
+            residual = group.one_layer(tensors, base, kv[source], fused, noise)
+            result = add_packed([result], fused.row, fused.token, residual)[0]
+        return result
 
-    def _noise(
-        self, group: LayerGroup, num_layers: int, batch: int, fusion: FusionStep, read: FusedTokens
+    def split(self) -> "SplitFuser":
+        """The fuser with its stacked weights split into layers, for one pass that calls `fuse_new` for each layer."""
+        return SplitFuser(self, [[group.split() for group in sharer.groups] for sharer in self.sharers])
+
+    def gate_noise(
+        self, group: FuserKind, num_layers: int, batch: int, step: FusionStep, fused: FusedTokens
     ) -> GateNoise:
         """Gate noise for keys and for values; None outside training."""
         kind = self.config.gate_noise
         if not (self.training and group.gates and kind != "none"):
             return None, None
-        draws, place = group.draw_uniform(num_layers, batch, fusion.end - fusion.begin), read.offset_in_row(batch)
+        draws, offset = group.draw_uniform(num_layers, batch, step.end - step.begin), fused.offset_in_row(batch)
         # (layers, batch, kv_heads, tokens, width) to (layers, fused, kv_heads, width)
-        keys, values = (NOISES[kind](draw.transpose(2, 3)[:, read.row, place]) for draw in draws)
+        keys, values = (NOISES[kind](draw.transpose(2, 3)[:, fused.row, offset]) for draw in draws)
         return keys, values
 
-    def gates(self) -> Iterator[tuple[int, LayerGroup, Gate, Gate]]:
-        """Sharer number, group, gate of its keys, gate of its values."""
+    def parameter_roles(self) -> ParameterRoles:
+        """The parameters by their role for the optimizer."""
+        groups = [group for sharer in self.sharers for group in sharer.groups]
+        gates = {id(p) for group in groups for gate in group.gates for p in gate.parameters()}
+        norms = {id(p) for group in groups for p in group.norm_parameters()} - gates
+        roles = ParameterRoles([], [], [])
+        for parameter in self.parameters():
+            role = roles.gates if id(parameter) in gates else roles.norms if id(parameter) in norms else roles.weights
+            role.append(parameter)
+        return roles
+
+    def gates(self) -> Iterator[tuple[int, FuserKind, Gate, Gate]]:
+        """Sharer number, group, gates of its keys, gates of its values."""
         for number, sharer in enumerate(self.sharers):
             for group in sharer.groups:
                 if group.gates:
@@ -135,16 +196,16 @@ class Fuser(nn.Module):
                     yield number, group, keys, values
 
     @torch.no_grad()
-    def gate_logits(self) -> Tensor:
-        """All gate logits, (sharers, 2, receiver layers): keys, values; NaN where a layer has no gate.
+    def gate_logits(self) -> Float[Tensor, "sharers 2 receiver_layers"]:
+        """All gate logits of keys and values; NaN where a layer has no gate.
 
         Where the fuser is sharded all processes call this together.
         """
         shape = (len(self.sharers), 2, self.receiver_geometry.num_layers)
         table = torch.full(shape, torch.nan)
         for number, group, keys, values in self.gates():
-            table[number, 0, group.receiver_layers] = _whole(keys.logit).float().cpu()
-            table[number, 1, group.receiver_layers] = _whole(values.logit).float().cpu()
+            table[number, 0, group.receiver_layers] = _unsharded(keys.logit).float().cpu()
+            table[number, 1, group.receiver_layers] = _unsharded(values.logit).float().cpu()
         return table
 
     def set_temperature(self, temperature: float) -> None:
@@ -155,22 +216,38 @@ class Fuser(nn.Module):
 
     @torch.no_grad()
     def force_gates(self, is_open: bool) -> None:
-        """Open or close all gates for good, by their logits."""
+        """Open or close all gates by overwriting their logits."""
         for _, _, keys, values in self.gates():
             keys.logit.fill_(1.0 if is_open else -1.0)
             values.logit.fill_(1.0 if is_open else -1.0)
 
 
-def _whole(tensor: Tensor) -> Tensor:
-    """A tensor, put together from all processes where it is sharded."""
+@dataclass(frozen=True)
+class SplitFuser:
+    """A fuser whose stacked weights are split into layers; made by `Fuser.split` once per pass.
+
+    Attributes:
+        fuser: the fuser.
+        layer_tensors: its parameters and buffers by layer.
+    """
+
+    fuser: Fuser
+    layer_tensors: LayerTensors
+
+    def fuse_new(self, layer: int, new: LayerKV, sharer_kv: SharerKV) -> LayerKV:
+        """See `Fuser.fuse_new`."""
+        return self.fuser.fuse_new(layer, new, sharer_kv, self.layer_tensors)
+
+
+def _unsharded(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def layer_maps(receiver: KVGeometry, sharers: Sequence[KVGeometry], config: FuserConfig) -> list[LayerMap]:
-    """The layer map of each sharer: the explicit one, or by the configured alignment.
+    """The layer map of each sharer: the explicit one, or that of the configured alignment.
 
     Raises:
-        FuserConfigError: not one explicit map per sharer.
+        FuserConfigError: another number of explicit maps than sharers.
         LayerMapError: an explicit map that does not fit the models.
     """
     if config.layer_map is None:

@@ -1,15 +1,14 @@
-"""The learnable gate: whether a layer is fused at all (paper section 3.3.2, part 3).
+"""The learnable gate of each layer (paper section 3.3.2).
 
 The released code adds one Gumbel variable to the logit, which biases training towards open gates: at logit 0 a gate is
-open 63 % of the time in training and shut in evaluation. `logistic`, the difference of two Gumbels, has no such bias.
+open 63 % of the time in training and closed in evaluation. `logistic`, the difference of two Gumbels, has no such bias.
 """
 
 from collections.abc import Callable
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
-
-Noise = Callable[[Tensor], Tensor]
 
 
 def gumbel(uniform: Tensor) -> Tensor:
@@ -22,44 +21,37 @@ def logistic(uniform: Tensor) -> Tensor:
     return torch.logit(uniform, eps=1e-7)
 
 
-NOISES: dict[str, Noise] = {"gumbel": gumbel, "logistic": logistic}
-
-
-def draw_uniform(num_layers: int, batch: int, kv_heads: int, tokens: int, gate: "Gate") -> Tensor:
-    """Uniform draws for keys and values, (layers, 2, batch, kv_heads, tokens).
-
-    One draw in the order in which the released code draws layer by layer, so that the same CPU seed gives the same
-    noise: one number for each example, KV head and token of the span, padding included. A span's tokens are counted
-    from its first one in each row, as if shorter rows were padded on the right.
-    """
-    return torch.rand(num_layers, 2, batch, kv_heads, tokens, device=gate.logit.device, dtype=gate.logit.dtype)
+NOISES: dict[str, Callable[[Tensor], Tensor]] = {"gumbel": gumbel, "logistic": logistic}
 
 
 class Gate(nn.Module):
-    """One logit for each layer; the temperature is annealed from outside."""
+    """One logit per layer; the temperature is annealed by the training loop."""
 
     logit: Tensor
     temperature: Tensor
 
     def __init__(self, num_layers: int, init: float, temperature: float) -> None:
-        """Start `num_layers` gates at logit `init`."""
+        """Make the gates of `num_layers` layers.
+
+        Args:
+            num_layers: number of layers L.
+            init: start value of the logits.
+            temperature: of all gates.
+        """
         super().__init__()
         self.logit = nn.Parameter(torch.full((num_layers,), init))
         self.register_buffer("temperature", torch.full((num_layers,), temperature))
 
     @property
     def is_open(self) -> Tensor:
-        """Which layers are fused in evaluation, (layers,)."""
+        """Which layers are fused in evaluation, (L,)."""
         return self.logit > 0
 
-    def forward(self, noise: Tensor | None) -> Tensor:
-        """How far each gate is open.
+    def forward(self, noise: Float[Tensor, "layers tokens heads width"] | None) -> Float[Tensor, "layers #t #h #w"]:
+        """Openness of each gate in [0, 1], broadcastable to (L, F, H, D).
 
         Args:
-            noise: (layers, tokens, kv_heads, 1) while training, or None for hard gates.
-
-        Returns:
-            Broadcastable to (layers, tokens, kv_heads, head_dim).
+            noise: gate noise in training; None for hard gates.
         """
         if noise is None:
             return self.is_open.to(self.logit.dtype)[:, None, None, None]
@@ -68,8 +60,19 @@ class Gate(nn.Module):
 
 
 class OpenGate(nn.Module):
-    """Always open (ablations)."""
+    """A gate that is always open (ablations)."""
 
     def forward(self, noise: Tensor | None) -> Tensor:
-        """One, whatever the noise."""
+        """1."""
         return torch.ones(())
+
+
+def draw_uniform(
+    num_layers: int, batch: int, kv_heads: int, tokens: int, gate: Gate
+) -> Float[Tensor, "layers 2 batch heads tokens"]:
+    """Uniform draws for keys and values, in the order of the released code, so that equal CPU seeds give equal noise.
+
+    One number per layer, row, KV head and token of the span, padding included. A span's tokens are counted from the
+    first one of each row, as if shorter rows were padded on the right.
+    """
+    return torch.rand(num_layers, 2, batch, kv_heads, tokens, device=gate.logit.device, dtype=gate.logit.dtype)

@@ -1,12 +1,14 @@
-"""Between caches and the fuser: the fused tokens of a batch, packed, for a stack of layers.
+"""Conversion between caches and the packed entries of the fused tokens.
 
 The fuser is pointwise over tokens, so padding and unfused tokens need not pass through it.
+Axes: L layers of a stack, B batch, T tokens, F fused tokens of a batch, H KV heads, D head width.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from c2c_lightning.kv.layer import LayerKV, LayerStack
@@ -14,44 +16,47 @@ from c2c_lightning.kv.layer import LayerKV, LayerStack
 
 @dataclass(frozen=True)
 class PackedKV:
-    """Keys and values of packed tokens for a stack of layers.
+    """Keys and values of packed tokens for a stack of layers."""
 
-    Attributes:
-        keys: (layers, tokens, kv_heads, key_dim).
-        values: (layers, tokens, kv_heads, value_dim).
-    """
-
-    keys: Tensor
-    values: Tensor
+    keys: Float[Tensor, "layers tokens kv_heads key_dim"]
+    values: Float[Tensor, "layers tokens kv_heads value_dim"]
 
 
-def stack(parts: Sequence[Tensor]) -> Tensor:
-    """(batch, kv_heads, tokens, head_dim) of each layer as one new (layers, batch, tokens, kv_heads, head_dim) view."""
-    # Joined along the batch: one copy kernel for all layers.
+def pack(
+    layers: Sequence[LayerKV], row: Int[Tensor, " tokens"], token: Int[Tensor, " tokens"], like: Tensor
+) -> PackedKV:
+    """The entries of some tokens, on the device and in the type of `like` (a sharer may be on another device)."""
+    row, token = row.to(layers[0].keys.device), token.to(layers[0].keys.device)
+    keys, values = (_stack(part)[:, row, token] for part in _sides(layers))
+    return PackedKV(keys.to(like.device, like.dtype), values.to(like.device, like.dtype))
+
+
+def add_packed(
+    layers: Sequence[LayerKV], row: Int[Tensor, " tokens"], token: Int[Tensor, " tokens"], residual: PackedKV
+) -> LayerStack:
+    """New layers: `layers` with the residual added to some of their tokens."""
+    sides = zip(_sides(layers), (residual.keys, residual.values), strict=True)
+    keys, values = (_add(part, row, token, added) for part, added in sides)
+    return [LayerKV(*pair) for pair in zip(keys, values, strict=True)]
+
+
+def _sides(layers: Sequence[LayerKV]) -> tuple[list[Tensor], list[Tensor]]:
+    return [kv.keys for kv in layers], [kv.values for kv in layers]
+
+
+def _stack(parts: Sequence[Float[Tensor, "B H T D"]]) -> Float[Tensor, "L B T H D"]:
+    """A new tensor of all layers."""
+    # Concatenated along the batch: one copy kernel for all layers.
     joined = torch.cat(list(parts)).unflatten(0, (len(parts), parts[0].shape[0]))
     stacked: Tensor = joined.transpose(2, 3)
     return stacked
 
 
-def pack(layers: Sequence[LayerKV], row: Tensor, token: Tensor, like: Tensor) -> PackedKV:
-    """The entries of some tokens, moved to the device and type of `like`; a sharer may live on another device."""
-    row, token = row.to(layers[0].keys.device), token.to(layers[0].keys.device)
-    keys, values = (stack(parts)[:, row, token] for parts in ([kv.keys for kv in layers], [kv.values for kv in layers]))
-    return PackedKV(keys.to(like.device, like.dtype), values.to(like.device, like.dtype))
-
-
-def add_packed(layers: Sequence[LayerKV], row: Tensor, token: Tensor, residual: PackedKV) -> LayerStack:
-    """The layers with a residual added to some of their tokens."""
-    keys = _add([kv.keys for kv in layers], row, token, residual.keys)
-    values = _add([kv.values for kv in layers], row, token, residual.values)
-    return [LayerKV(*pair) for pair in zip(keys, values, strict=True)]
-
-
 def _add(parts: Sequence[Tensor], row: Tensor, token: Tensor, residual: Tensor) -> tuple[Tensor, ...]:
-    stacked = stack(parts)
+    stacked = _stack(parts)
     residual = residual.to(stacked.device)
-    # Added in the wider of the two types, so that an fp32 fuser keeps its precision up to the cache. The stack is new,
-    # so writing into it touches nobody else's tensors.
+    # Added in the wider of the two types, so that a float32 fuser keeps its precision up to the cache. The stack is
+    # new, so writing into it changes no input.
     stacked[:, row, token] = (stacked[:, row, token] + residual).to(stacked.dtype)
     # unbind, not indexing: its backward stacks the layers' gradients once.
     return stacked.transpose(2, 3).unbind(0)

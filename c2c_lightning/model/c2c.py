@@ -250,9 +250,19 @@ class C2CModel(TextInterface, nn.Module):
         model.training_record = parts.training
         return model.eval()
 
-    def save_pretrained(self, directory: str | Path) -> Path:
-        """Write the fuser directory: the fuser's choices, weights and card; language models are only named."""
-        return save_pretrained(directory, self.fuser, self.receiver, self.sharers, self.training_record)
+    def save_pretrained(self, directory: str | Path, overwrite: bool = False) -> Path:
+        """Write the fuser directory: configuration, weights and card; language models are only named.
+
+        Args:
+            directory: where to.
+            overwrite: whether the fuser of another run may be replaced.
+
+        Raises:
+            FuserFormatError: the directory holds another fuser, or weights are not finite.
+        """
+        return save_pretrained(
+            directory, self.fuser, self.receiver, self.sharers, self.training_record, overwrite=overwrite
+        )
 
     @torch.no_grad()
     def generate(

@@ -13,8 +13,9 @@ from transformers import PreTrainedTokenizerBase
 from c2c_lightning.alignment.fingerprint import tokenizer_fingerprint
 from c2c_lightning.data.messages import PromptTemplate
 from c2c_lightning.errors import PairMismatchError
-from c2c_lightning.export.description import FuserDescription, ModelReference, TrainingRecord, check_models
+from c2c_lightning.export.description import FuserDescription, ModelReference, TrainingRecord
 from c2c_lightning.export.format import load_fuser, save_fuser
+from c2c_lightning.export.pair_check import check_models
 from c2c_lightning.fuser.fuser import Fuser
 from c2c_lightning.model.frozen_lm import FrozenLM, LMSpec, load_frozen
 
@@ -56,6 +57,7 @@ def save_pretrained(
     receiver: FrozenLM,
     sharers: Sequence[FrozenLM],
     training: TrainingRecord | None = None,
+    overwrite: bool = False,
 ) -> Path:
     """Write the fuser directory of a fused model; its language models are only named in it.
 
@@ -65,9 +67,11 @@ def save_pretrained(
         receiver: the model that answers.
         sharers: the models that share their caches.
         training: how it was trained, for the card.
+        overwrite: whether the fuser of another run may be replaced.
     """
     references = tuple(reference(sharer) for sharer in sharers)
-    return save_fuser(directory, fuser, FuserDescription(fuser.config, reference(receiver), references, training))
+    description = FuserDescription(fuser.config, reference(receiver), references, training)
+    return save_fuser(directory, fuser, description, overwrite)
 
 
 def load_pretrained(

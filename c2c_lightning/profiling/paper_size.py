@@ -1,7 +1,7 @@
 """The paper's sizes without a GPU: a few training steps on the CPU, and what a GPU would take by the work's model."""
 
 from collections.abc import Iterable
-from contextlib import ExitStack
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -9,7 +9,6 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from c2c_lightning.model.c2c import C2CModel
-from c2c_lightning.ops.residual_mlp import all_layers_at_once
 from c2c_lightning.profiling.benchmark import BenchContext, Result, smallest_vocabulary
 from c2c_lightning.profiling.flops import Sample, samples_of, training_step
 from c2c_lightning.profiling.machine import Accelerator
@@ -75,10 +74,7 @@ class PaperSize:
             trainer = Trainer(model)
             for step in range(self.steps):
                 # Counting takes time of its own, so it is done in one step only, the last.
-                with ExitStack() as counting:
-                    if step == self.steps - 1:
-                        counting.enter_context(all_layers_at_once())
-                        counting.enter_context(counter)
+                with counter if step == self.steps - 1 else nullcontext():
                     times.measure(lambda: trainer.step(batch))
                 done()
 

@@ -1,17 +1,14 @@
 """Sizes that decide how much work a pair of models is, read from their configurations."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, Self, get_args
+from dataclasses import dataclass
+from typing import Any, Self
 
-from c2c_lightning.errors import FuserConfigError, UnsupportedModelError
+from c2c_lightning.errors import UnsupportedModelError
 from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.fuser.fuser import layer_maps
-from c2c_lightning.kv.geometry import KVGeometry, LayerGeometry
+from c2c_lightning.kv.geometry import KVGeometry
 from c2c_lightning.model.c2c import C2CModel
-
-PlainKind = Literal["c2c", "no_weights", "fuse", "project", "no_gates"]
-"""Kinds of fuser whose maps are those of the paper's, or some of them."""
 
 
 @dataclass(frozen=True)
@@ -113,16 +110,13 @@ class FuserShape:
         """The shape for each sharer.
 
         Raises:
-            FuserConfigError: a kind of fuser that is made of other maps.
+            FuserConfigError: a fuser kind that does not define its operations.
         """
-        if config.kind not in get_args(PlainKind):
-            raise FuserConfigError(
-                f"the work of a fuser of kind {config.kind!r} cannot be counted. Bench one of {get_args(PlainKind)}."
-            )
         shapes = []
-        for sharer, layer_map in zip(sharers, layer_maps(receiver, sharers, config), strict=True):
+        parts = zip(sharers, layer_maps(receiver, sharers, config), config.kinds(len(sharers)), strict=True)
+        for sharer, layer_map, (kind, settings) in parts:
             pairs = [(n, m) for n, m in enumerate(layer_map) if m is not None]
-            layers = [_layer_maps(receiver.layers[n], sharer.layers[m], config) for n, m in pairs]
+            layers = [kind.linear_maps(receiver.layers[n], sharer.layers[m], settings) for n, m in pairs]
             first = [maps for layer in layers for maps in layer.first]
             other = [maps for layer in layers for maps in layer.other]
             shapes.append(
@@ -135,28 +129,6 @@ class FuserShape:
                 )
             )
         return shapes
-
-
-@dataclass
-class _Maps:
-    """(entries read, entries written) of the maps of one layer's fusers."""
-
-    first: list[tuple[int, int]] = field(default_factory=list)
-    other: list[tuple[int, int]] = field(default_factory=list)
-
-
-def _layer_maps(receiver: LayerGeometry, sharer: LayerGeometry, config: FuserConfig) -> _Maps:
-    """The maps of one layer's fusers of keys and of values."""
-    hidden, inner, maps = config.hidden_dim, config.intermediate_dim, _Maps()
-    for own, theirs in ((receiver.key_dim, sharer.key_dim), (receiver.value_dim, sharer.value_dim)):
-        mine = 0 if config.kind == "project" else receiver.kv_heads * own
-        maps.first.append((sharer.kv_heads * theirs + mine, hidden))
-        # The shared block and those of the projector, then its output.
-        maps.other += [(hidden, inner), (inner, hidden)] * (config.num_layers - 1)
-        maps.other.append((hidden, receiver.kv_heads * own))
-        if config.kind in ("c2c", "no_gates"):  # head weighting
-            maps.other += [(hidden, hidden), (hidden, hidden), (hidden, receiver.kv_heads)]
-    return maps
 
 
 @dataclass(frozen=True)

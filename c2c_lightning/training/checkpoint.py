@@ -2,8 +2,6 @@
 
 import logging
 import os
-import pickle
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_warn
 
 from c2c_lightning.errors import CheckpointError
+from c2c_lightning.export.from_checkpoint import damage_of
 
 logger = logging.getLogger(__name__)
 
@@ -150,36 +149,6 @@ def whole_checkpoints(folder: Path) -> Iterator[Path]:
             yield file
         else:
             rank_zero_warn(f"{damage} It is passed over.")
-
-
-def damage_of(path: Path) -> str | None:
-    """What is wrong with a checkpoint file.
-
-    torch's files are zip archives, which hold a checksum of every part.
-
-    Args:
-        path: the file.
-
-    Returns:
-        A sentence, or None if it is whole.
-    """
-    if not path.exists():
-        return f"There is no checkpoint {path}."
-    if path.is_dir():  # a sharded checkpoint checks itself
-        return None
-    try:
-        with zipfile.ZipFile(path) as archive:
-            broken = archive.testzip()
-            if broken is not None:
-                return f"The checkpoint {path} is damaged: the checksum of {broken} is wrong."
-            archive.getinfo(next(name for name in archive.namelist() if name.endswith("/data.pkl")))
-        # torch's reader is stricter about headers; on `meta` no tensor is read.
-        torch.load(path, map_location="meta", weights_only=True, mmap=True)
-    except pickle.UnpicklingError:  # whole, but it holds more than tensors and plain values
-        return None
-    except (zipfile.BadZipFile, StopIteration, OSError, EOFError, RuntimeError, ValueError) as problem:
-        return f"The checkpoint {path} is damaged: it was cut short or changed ({problem})."
-    return None
 
 
 def _sync_folder(folder: Path) -> None:

@@ -4,14 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from transformers import get_scheduler
 
-from c2c_lightning.fuser.gate import Gate
-from c2c_lightning.fuser.layer_norm import StackedLayerNorm
-from c2c_lightning.ops.rms_norm import StackedRMSNorm
+from c2c_lightning.fuser.fuser import Fuser
 
 
 @dataclass(frozen=True)
@@ -46,19 +43,16 @@ class ParameterGroups:
     gate_rate: float = 1.0
     decay_all: bool = False
 
-    def build(self, fuser: nn.Module, optimizer: Callable[[Any], Optimizer]) -> Optimizer:
+    def build(self, fuser: Fuser, optimizer: Callable[[Any], Optimizer]) -> Optimizer:
         """An optimizer over the fuser's parameters, each in exactly one group."""
-        gates = [p for m in fuser.modules() if isinstance(m, Gate) for p in m.parameters()]
-        norms = [p for m in fuser.modules() if isinstance(m, StackedRMSNorm | StackedLayerNorm) for p in m.parameters()]
-        special = {id(p) for p in (*gates, *norms)}
-        weights = [p for p in fuser.parameters() if id(p) not in special]
+        roles = fuser.parameter_roles()
         no_decay = {} if self.decay_all else {"weight_decay": 0.0}
         groups: list[dict[str, Any]] = [
-            {"params": weights},
-            {"params": norms, **no_decay},
-            {"params": gates, **no_decay},
+            {"params": roles.weights},
+            {"params": roles.norms, **no_decay},
+            {"params": roles.gates, **no_decay},
         ]
         made = optimizer([group for group in groups if group["params"]])
-        if gates:
+        if roles.gates:
             made.param_groups[-1]["lr"] *= self.gate_rate
         return made

@@ -233,7 +233,7 @@ def test_failed_overwrite_leaves_the_old_fuser(saved: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(format, "save_file", fail)
     with pytest.raises(OSError, match="disk full"):
-        save_fuser(saved, fresh(description()), description())
+        save_fuser(saved, fresh(description()), description(), overwrite=True)
     assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
     assert [path.name for path in saved.parent.iterdir()] == ["fuser"]
 
@@ -241,7 +241,7 @@ def test_failed_overwrite_leaves_the_old_fuser(saved: Path, monkeypatch: pytest.
 def test_overwrite_keeps_other_files(saved: Path) -> None:
     (saved / "notes.txt").write_text("mine")
     described = replace(description(), training=None)
-    save_fuser(saved, fresh(described), described)
+    save_fuser(saved, fresh(described), described, overwrite=True)
     assert load_fuser(saved).description == described
     assert (saved / "notes.txt").read_text() == "mine"
 

@@ -9,9 +9,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from c2c_lightning.fuser.c2c_complex import ComplexGroup
+from c2c_lightning.fuser.c2c_complex import ComplexKind, StackedMLP
 from c2c_lightning.fuser.config import FuserConfig
-from c2c_lightning.fuser.mlp import MLP
 from c2c_lightning.ops.stacked_linear import StackedLinear
 
 Cache = tuple[Tensor, Tensor]
@@ -107,7 +106,7 @@ class Twin(nn.Module):
         return [head(hidden).transpose(1, 2).unsqueeze(-1) for head in (self.key_head, self.value_head)]
 
 
-def same_weights(group: ComplexGroup, twin: Twin) -> Iterator[tuple[str, Tensor, nn.Parameter]]:
+def same_weights(group: ComplexKind, twin: Twin) -> Iterator[tuple[str, Tensor, nn.Parameter]]:
     """Name, our stacked parameter and the twin's, whose layer it should equal; of everything the fuser has."""
     for side in ("key", "value"):
         ours = getattr(group, f"{side}s")
@@ -129,7 +128,7 @@ def same_linear(ours: StackedLinear, twin: nn.Linear) -> Iterator[tuple[str, Ten
     yield "vector", ours.bias, twin.bias
 
 
-def same_mlp(ours: MLP, twin: TwinMLP) -> Iterator[tuple[str, Tensor, nn.Parameter]]:
+def same_mlp(ours: StackedMLP, twin: TwinMLP) -> Iterator[tuple[str, Tensor, nn.Parameter]]:
     for i, hidden in enumerate(ours.hidden):
         if twin.swiglu:
             yield from same_linear(hidden.gate, twin.maps[i])

@@ -138,7 +138,7 @@ def test_one_layer_draws_as_its_stack_would() -> None:
 def test_keys_and_values_share_their_noise() -> None:
     fuser = make(HYBRID).train()
     group = fuser.sharers[0].groups[1]
-    keys, values = fuser._noise(group, 1, 2, EVERY, EVERY.fused_tokens[0])
+    keys, values = fuser.gate_noise(group, 1, 2, EVERY, EVERY.fused_tokens[0])
     assert keys.shape == (1, 8, 1, 6)
     assert torch.equal(keys[..., :3], values)
 

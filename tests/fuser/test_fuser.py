@@ -11,10 +11,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from c2c_lightning.alignment.fusion_plan import FusedTokens, FusionStep
 from c2c_lightning.alignment.layer_alignment import checked_map, depth, terminal, terminal_or_skip
 from c2c_lightning.errors import FuserConfigError, LayerMapError
+from c2c_lightning.fuser.c2c_kind import LayerFuser
 from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.fuser.fuser import Fuser
 from c2c_lightning.fuser.gate import gumbel, logistic
-from c2c_lightning.fuser.layer_fuser import LayerFuser
 from c2c_lightning.kv.geometry import KVGeometry, LayerGeometry
 from c2c_lightning.kv.layer import LayerKV, LayerStack
 from tests.fuser.several import check_order
@@ -78,7 +78,8 @@ def test_stacked_fuser_is_the_slow_twin(kind: str, receiver_geometry: KVGeometry
     fused = fuser(mine, [theirs], ROUND)
     expected = [LayerKV(layer.keys.clone(), layer.values.clone()) for layer in mine]
     for n, m in enumerate(fuser.sharers[0].layer_map):
-        group, place = fuser.sharers[0].place_of(n)
+        number, place = fuser.sharers[0].place_of(n)
+        group = fuser.sharers[0].groups[number]
         for row, token, source in zip(*(x.tolist() for x in vars(ROUND.fused_tokens[0]).values()), strict=True):
             for name, part in (("keys", group.keys), ("values", group.values)):
                 r, s = getattr(mine[n], name)[row, :, token], getattr(theirs[m], name)[row, :, source]
@@ -160,7 +161,7 @@ def test_noise_is_that_of_the_released_code() -> None:
     fuser = make(gate_noise="gumbel").train()
     torch.manual_seed(5)
     group = fuser.sharers[0].groups[0]
-    noise = fuser._noise(group, 3, 2, ROUND, ROUND.fused_tokens[0])
+    noise = fuser.gate_noise(group, 3, 2, ROUND, ROUND.fused_tokens[0])
     for layer, draws in enumerate(released):
         for part, draw in zip(noise, draws, strict=True):
             for n, (row, token) in enumerate([(0, 1), (0, 3), (1, 2)]):

@@ -149,7 +149,7 @@ def training_rows(golden: Golden) -> Iterator[Row]:
     """Training mode with the recorded gate noise: cache, logits, loss and gradients."""
     prompt, response = golden.case("batch")
     golden.model.train()
-    with mock.patch("c2c_lightning.fuser.layer_group.draw_uniform", recorded_noise(golden)):
+    with mock.patch("c2c_lightning.fuser.c2c_kind.draw_uniform", recorded_noise(golden)):
         fused = golden.model.fuse_spans(prompt, golden.model.prefill_sharers(prompt))
         yield Row("batch.train.fused_kv", CACHE, difference(stacked(fused), golden["batch.train.fused_kv"]))
         output = golden.model(prompt, response)
@@ -181,11 +181,12 @@ def gradient_rows(golden: Golden, loss: Tensor, name: str) -> Iterator[Row]:
 def released_gradients(model: C2CModel) -> dict[str, Tensor]:
     """Our gradients under the authors' names; zero where nothing flows."""
     gradients: dict[str, Tensor] = {}
-    for _, _, group in groups_of(model.fuser):
+    for number, _, group in groups_of(model.fuser):
+        settings = model.fuser.sharers[number].kind_config
         for name, parameter in group.named_parameters():
             gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
             for index, layer in enumerate(group.receiver_layers):
-                gradients[f"{layer}.{released_name(name, model.fuser.config)}"] = unstack_layer(name, gradient, index)
+                gradients[f"{layer}.{released_name(name, settings)}"] = unstack_layer(name, gradient, index)
     return gradients
 
 

@@ -54,4 +54,4 @@ def test_saved_and_loaded(tmp_path: Path) -> None:
     assert saved.fuser.state_dict().keys() == model.fuser.state_dict().keys()
     for name, tensor in saved.fuser.state_dict().items():
         assert torch.equal(tensor, model.fuser.state_dict()[name]), name
-    assert "width of the weighting, depth | 10, 9, 3" in (tmp_path / "fuser" / "README.md").read_text()
+    assert "weight_hidden_dim 9" in (tmp_path / "fuser" / "README.md").read_text()

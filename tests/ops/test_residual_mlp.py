@@ -5,19 +5,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from c2c_lightning.ops.residual_mlp import Block, all_layers_at_once
-from c2c_lightning.ops.rms_norm import normalised
-from c2c_lightning.profiling.paper_size import CountKernels
+from c2c_lightning.ops.residual_mlp import ResidualMLP
+from c2c_lightning.ops.stacked_norm import normalised
 
 
-def _block(dropout: float = 0.0) -> Block:
+def _block(dropout: float = 0.0) -> ResidualMLP:
     torch.manual_seed(0)
-    block = Block(3, 8, 6, dropout).double()
+    block = ResidualMLP(3, 8, 6, dropout).double()
     torch.nn.init.normal_(block.norm.weight)
     return block
 
 
-def _plain(block: Block, x: Tensor) -> Tensor:
+def _plain(block: ResidualMLP, x: Tensor) -> Tensor:
     rows = []
     for n, layer in enumerate(x):
         normed = F.rms_norm(layer, (8,), eps=1e-6) * block.norm.weight[n]
@@ -45,7 +44,7 @@ def test_half_precision_norms_as_well_as_pytorch_does() -> None:
     exact = F.rms_norm(x.double(), (64,), eps=1e-6)
     ours, theirs = ((y.double() - exact).abs().mean() for y in (normalised(x)[0], F.rms_norm(x, (64,), eps=1e-6)))
     assert ours <= 1.01 * theirs
-    block = Block(3, 64, 32, 0.0).bfloat16()
+    block = ResidualMLP(3, 64, 32, 0.0).bfloat16()
     x.requires_grad_()
     block(x).sum().backward()
     assert x.grad is not None
@@ -55,23 +54,6 @@ def test_half_precision_norms_as_well_as_pytorch_does() -> None:
 def test_gradients_are_those_of_finite_differences() -> None:
     block, x = _block(), torch.randn(3, 4, 8, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(block, (x,))
-
-
-def _operations(block: Block, x: Tensor) -> tuple[int, Tensor]:
-    with CountKernels() as counter:
-        out = block(x)
-    return counter.kernels, out
-
-
-def test_a_cpu_visits_layers_in_turn_or_as_a_gpu_all_at_once() -> None:
-    block, x = _block(), torch.randn(3, 2**16, 8, dtype=torch.float64)
-    in_turn, expected = _operations(block, x)
-    one_layer, _ = _operations(block, x[:, :1])
-    with all_layers_at_once():
-        at_once, out = _operations(block, x)
-    assert at_once == one_layer < in_turn
-    assert torch.equal(out, expected)
-    assert _operations(block, x)[0] == in_turn
 
 
 def test_little_is_kept_for_the_way_back() -> None:

@@ -90,7 +90,7 @@ def released_weights(fuser: Fuser) -> list[dict[int, Weights]]:
     for number, _, group in groups_of(fuser):
         for place, layer in enumerate(group.receiver_layers):
             weights[number][layer] = {
-                released_name(name): unstack_layer(name, value.detach(), place)
+                released_name(name, fuser.sharers[number].kind_config): unstack_layer(name, value.detach(), place)
                 for name, value in group.named_parameters()
             }
     return weights

@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from c2c_lightning.errors import FuserFormatError
-from c2c_lightning.fuser.c2c_complex_config import ComplexConfig
+from c2c_lightning.fuser.c2c_complex_config import ComplexKindConfig
 from c2c_lightning.fuser.config import FuserConfig
 
 CLASS_NAME = "AllInOneProjector"
 
-# What the constructor takes where a file leaves it out. Some change nothing: every gate starts at 0 there, one logit
-# needs no `gate_input_features`, what a layer learns once no `max_sequence_length`, and `pos_emb` is read nowhere.
+# Defaults of the constructor. Some have no effect: every gate starts at 0 there, one logit needs no
+# `gate_input_features`, one weight per layer no `max_sequence_length`, and `pos_emb` is never used.
 _DEFAULTS: dict[str, Any] = {
     "hidden_dim": 512,
     "num_layers": 2,
@@ -39,6 +39,19 @@ _DEFAULTS: dict[str, Any] = {
     "max_sequence_length": 8192,
     "pos_emb": False,
 }
+# Settings that have the same values in both.
+_NAMES = {
+    "hidden_dim": "hidden_dim",
+    "num_layers": "num_layers",
+    "dropout": "dropout",
+    "layer_norm": "use_layer_norm",
+    "residual": "use_residual",
+    "swiglu": "use_swiglu",
+    "concat": "use_concat",
+    "weight_granularity": "weight_granularity",
+    "weight_hidden_dim": "weight_hidden_dim",
+}
+_INERT = ("gate_granularity", "gate_depends_on_input", "gate_input_features", "max_sequence_length")
 _FEATURES = {
     "target_key": "key",
     "target_value": "value",
@@ -51,49 +64,43 @@ _FEATURES = {
 _SHARES = {(True, False): "whole", (True, True): "rest", (False, True): "none", (False, False): "none"}
 
 
-def complex_config(init_args: Mapping[str, Any], where: str) -> FuserConfig:
-    """The choices that made an `AllInOneProjector`.
+def complex_config(init_args: Mapping[str, Any], where: str) -> ComplexKindConfig:
+    """The settings of an `AllInOneProjector`.
 
     Args:
         init_args: its constructor arguments, without shapes and dtype.
         where: its path, for messages.
 
     Raises:
-        FuserFormatError: an argument that is unknown, or asks for what cannot be converted.
+        FuserFormatError: an argument that is unknown, or has a value that cannot be converted.
     """
     if unknown := sorted(init_args.keys() - _DEFAULTS.keys()):
         raise FuserFormatError(f"{where}: {CLASS_NAME} with unknown arguments {unknown} cannot be converted.")
     args = {**_DEFAULTS, **init_args}
     _check_convertible(args, where)
-    parts = ComplexConfig(
+    renamed = {ours: args[theirs] for ours, theirs in _NAMES.items()}
+    return ComplexKindConfig(
+        **renamed,
         activation=args["activation"].lower(),
-        layer_norm=args["use_layer_norm"],
-        residual=args["use_residual"],
-        swiglu=args["use_swiglu"],
-        concat=args["use_concat"],
-        weight_granularity=args["weight_granularity"],
         weight_features=_FEATURES[args["weight_input_features"]],  # type: ignore[arg-type]
-        weight_hidden_dim=args["weight_hidden_dim"],
         weight_init=float(args["weight_init_value"]),
         weight_temperature=float(args["scalar_temperature"]),
         receiver_share=_SHARES[args["add_self"], args["preserve_target_weight"]],  # type: ignore[arg-type]
     )
-    return FuserConfig(
-        kind="c2c_c",
-        hidden_dim=args["hidden_dim"],
-        num_layers=args["num_layers"],
-        dropout=float(args["dropout"]),
-        gate_noise="gumbel" if args["use_gumbel"] else "none",
-        gate_init=float(args["gate_init_value"]),
-        initial_temperature=float(args["initial_temperature"]),
-        final_temperature=float(args["final_temperature"]),
-        anneal_steps=args["anneal_steps"],
-        complex=parts,
-    )
+
+
+def complex_schedule(init_args: Mapping[str, Any]) -> dict[str, Any]:
+    """The gate settings of an `AllInOneProjector`, as fields of `FuserConfig`."""
+    args = {**_DEFAULTS, **init_args}
+    return {
+        "gate_noise": "gumbel" if args["use_gumbel"] else "none",
+        "gate_init": float(args["gate_init_value"]),
+        **{name: args[name] for name in ("initial_temperature", "final_temperature", "anneal_steps")},
+    }
 
 
 def _check_convertible(args: Mapping[str, Any], where: str) -> None:
-    """Refuse what the stacked, packed form cannot compute, and what the authors' class cannot either."""
+    """Refuse settings that the stacked, packed form cannot compute, or that the authors' class cannot either."""
     weights = (args["weight_granularity"], args["weight_depends_on_input"])
     reasons = {
         "gate_depends_on_input": (
@@ -118,47 +125,31 @@ def _check_convertible(args: Mapping[str, Any], where: str) -> None:
         raise FuserFormatError(f"{where}: {CLASS_NAME} cannot be converted with {'; '.join(faults)}.")
 
 
-def complex_init_args(config: FuserConfig) -> dict[str, Any]:
-    """The constructor arguments of a fuser of kind `c2c_c`, without shapes and dtype; the way back."""
-    parts = config.complex
-    add_self, preserve = next(key for key, share in _SHARES.items() if share == parts.receiver_share)
-    features = next(theirs for theirs, ours in _FEATURES.items() if ours == parts.weight_features)
+def complex_init_args(settings: ComplexKindConfig, config: FuserConfig) -> dict[str, Any]:
+    """The constructor arguments of a fuser of kind `c2c_c`, without shapes, temperatures and dtype; the way back."""
+    add_self, preserve = next(key for key, share in _SHARES.items() if share == settings.receiver_share)
     return {
-        "hidden_dim": config.hidden_dim,
-        "weight_hidden_dim": parts.weight_hidden_dim,
-        "num_layers": config.num_layers,
-        "dropout": config.dropout,
-        "activation": parts.activation,
-        "use_layer_norm": parts.layer_norm,
-        "use_residual": parts.residual,
-        "use_swiglu": parts.swiglu,
-        "use_concat": parts.concat,
-        "gate_granularity": "scalar",
-        "gate_depends_on_input": False,
-        "gate_input_features": _DEFAULTS["gate_input_features"],
+        **{theirs: getattr(settings, ours) for ours, theirs in _NAMES.items()},
+        **{name: _DEFAULTS[name] for name in _INERT},
+        "activation": settings.activation,
         "gate_init_value": config.gate_init,
-        "weight_granularity": parts.weight_granularity,
-        "weight_depends_on_input": parts.weight_granularity != "scalar",
-        "weight_input_features": features,
-        "weight_init_value": parts.weight_init,
+        "weight_depends_on_input": settings.weight_granularity != "scalar",
+        "weight_input_features": next(theirs for theirs, ours in _FEATURES.items() if ours == settings.weight_features),
+        "weight_init_value": settings.weight_init,
         "use_gumbel": config.gate_noise != "none",
-        "initial_temperature": config.initial_temperature,
-        "final_temperature": config.final_temperature,
         "preserve_target_weight": preserve,
         "add_self": add_self,
-        "anneal_steps": config.anneal_steps,
-        "scalar_temperature": parts.weight_temperature,
-        "max_sequence_length": _DEFAULTS["max_sequence_length"],
+        "scalar_temperature": settings.weight_temperature,
     }
 
 
-# Names within keys or values of a `ComplexGroup`, and theirs after `key_` or `value_`.
+# Names within keys or values of a `ComplexKind`, and theirs after `key_` or `value_`.
 _SIDES = {"keys": "key_", "values": "value_"}
 _HALVES = {"gate": "gate_proj", "up": "up_proj"}
 
 
-def complex_name(name: str, config: FuserConfig) -> str:
-    """The authors' name of a tensor of a `ComplexGroup`, such as `keys.mlp.hidden.0.gate.weight`."""
+def complex_name(name: str, settings: ComplexKindConfig) -> str:
+    """The authors' name of a tensor of a `ComplexKind`, such as `keys.mlp.hidden.0.gate.weight`."""
     parts = name.split(".")
     if parts[0] == "gate":
         return f"gate_{parts[1]}"
@@ -166,7 +157,7 @@ def complex_name(name: str, config: FuserConfig) -> str:
         side = _SIDES[parts[0]]
         if parts[1] == "combine":
             return f"{side}combiner.{parts[2]}"
-        places = _places(config.num_layers, config.complex.layer_norm, not config.complex.swiglu, config.dropout > 0)
+        places = _places(settings.num_layers, settings.layer_norm, not settings.swiglu, settings.dropout > 0)
         return f"{side}projection.{_mlp_name(parts[2:], places)}"
     # The weighting: `keys` and `values` are heads, or learned weights; its MLP is always of one form.
     if parts[1] in _SIDES:
@@ -175,7 +166,7 @@ def complex_name(name: str, config: FuserConfig) -> str:
 
 
 def _places(num_layers: int, has_norm: bool, has_activation: bool, has_dropout: bool) -> tuple[int, int]:
-    """In their flat list of layers: how many make up one hidden layer, and where the last map stands."""
+    """In their flat list of modules: the number of modules of a hidden layer, and the index of the output map."""
     stride = 1 + has_norm + has_activation + has_dropout
     return stride, stride * (num_layers - 1)
 

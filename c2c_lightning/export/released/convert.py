@@ -1,10 +1,11 @@
-"""Fusers of the paper's authors to our format and back, bit for bit (their files: `released_files.py`)."""
+"""Conversion of the authors' fusers to fuser directories and back, bit for bit (their files: `projector_files.py`)."""
 
 import json
 import logging
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,14 @@ from c2c_lightning.alignment.template_alignment import OWN_TOKENS
 from c2c_lightning.errors import FuserFormatError
 from c2c_lightning.export.description import FuserDescription
 from c2c_lightning.export.format import (
-    WEIGHTS_NAME,
-    build_fuser,
-    find_directory,
-    read_description,
-    read_tensors,
+    load_fuser,
     write_directory,
 )
-from c2c_lightning.export.released.describe import describe_released
+from c2c_lightning.export.fuser_tensors import build_fuser
+from c2c_lightning.export.released.describe import SCHEDULES, describe_released
 from c2c_lightning.export.released.projector_files import ReleasedSharer, read_released
 from c2c_lightning.export.released.projector_layout import (
+    RELEASED_KINDS,
     ProjectorLayout,
     projector_json,
     released_name,
@@ -32,7 +31,7 @@ from c2c_lightning.export.released.projector_layout import (
     unstack_layer,
 )
 from c2c_lightning.fuser.fuser import Fuser
-from c2c_lightning.fuser.layer_group import LayerGroup
+from c2c_lightning.fuser.kind import FuserKind, kind_name
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +41,7 @@ def convert_released(
     output_dir: str | Path,
     receiver: str | Path | None = None,
     sharers: str | Path | Sequence[str | Path] | None = None,
+    overwrite: bool = False,
 ) -> Path:
     """Convert fusers of the authors into one fuser directory.
 
@@ -50,12 +50,13 @@ def convert_released(
         output_dir: where our directory is written.
         receiver: name of the receiver; default what their `config.json` says.
         sharers: name of each sharer; default likewise.
+        overwrite: whether another fuser in `output_dir` may be replaced.
 
     Returns:
         `output_dir`.
 
     Raises:
-        FuserFormatError: a file that is missing, cut short, of an unknown class, or does not fit the others.
+        FuserFormatError: a file that is missing, damaged, of an unknown class, or does not fit the others.
     """
     inputs = [input_dir] if isinstance(input_dir, str | Path) else list(input_dir)
     parts = [part for folder in inputs for part in read_released(Path(folder))]
@@ -72,7 +73,7 @@ def convert_released(
     description = describe_released(parts, receiver_name, names)
     tensors = _gather(description, parts)
     build_fuser(description, tensors, str(inputs[0]))
-    return write_directory(output_dir, tensors, description)
+    return write_directory(output_dir, tensors, description, overwrite)
 
 
 def to_released(fuser_dir: str | Path, output_dir: str | Path, revision: str | None = None) -> Path:
@@ -90,10 +91,10 @@ def to_released(fuser_dir: str | Path, output_dir: str | Path, revision: str | N
     Raises:
         FuserFormatError: a fuser that their code cannot express, or `output_dir` is taken.
     """
-    directory, target = find_directory(fuser_dir, revision), Path(output_dir)
-    description = read_description(directory)
+    target = Path(output_dir)
+    saved = load_fuser(fuser_dir, revision, dtype=None)
+    description, fuser = saved.description, saved.fuser
     _check_expressible(description)
-    fuser = build_fuser(description, read_tensors(directory / WEIGHTS_NAME), str(directory / WEIGHTS_NAME))
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise FuserFormatError(f"{target} is there already and not empty. Name a new directory.")
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -111,7 +112,9 @@ def to_released(fuser_dir: str | Path, output_dir: str | Path, revision: str | N
 def _check_expressible(description: FuserDescription) -> None:
     config = description.config
     shapes = [layer for model in (description.receiver, *description.sharers) for layer in model.geometry.layers]
+    kinds = {kind_name(kind) for kind, _ in config.kinds(len(description.sharers))} - RELEASED_KINDS
     reasons = {
+        f"the fuser kind {', '.join(sorted(kinds))}": bool(kinds),
         f"token_alignment {config.token_alignment}": config.token_alignment in OWN_TOKENS,
         f"fusion_mode {config.fusion_mode}": config.fusion_mode == "prompt",
         "keys and values of different width": any(layer.key_dim != layer.value_dim for layer in shapes),
@@ -125,27 +128,30 @@ def _write_sharer(folder: Path, description: FuserDescription, fuser: Fuser, num
     final = folder / "final"
     final.mkdir(parents=True)
     layers: dict[str, list[list[int]]] = {}
-    for layer, source, group, state in sorted(_layer_states(fuser, number), key=lambda item: item[0]):
+    kind, settings = description.config.kinds(len(description.sharers))[number]
+    schedules = (
+        {} if description.training is None else dict(enumerate(description.training.settings.get(SCHEDULES, ())))
+    )
+    trained = replace(description.config, **schedules.get(number, {}))
+    for layer, source, state in sorted(_layer_states(fuser, number), key=lambda item: item[0]):
         index = len(layers)
         layers[str(layer)] = [[source, index]]
         torch.save(state, final / f"projector_{index}.pt")
-        receiver = description.receiver.geometry.layers[layer]
-        sharer = description.sharers[number].geometry.layers[source]
-        dtype = next(iter(group.state_dict().values())).dtype
-        _write_json(final / f"projector_{index}.json", projector_json(description.config, receiver, sharer, dtype))
+        shapes = description.receiver.geometry.layers[layer], description.sharers[number].geometry.layers[source]
+        dtype = next(iter(state.values())).dtype
+        content = projector_json(kind_name(kind), settings, trained, shapes, dtype)
+        _write_json(final / f"projector_{index}.json", content)
     _write_json(final / "projector_config.json", {"0": {"1": layers}})
     _write_json(folder / "config.json", {"model": _model_settings(description, number)})
 
 
-def _layer_states(fuser: Fuser, number: int) -> Iterator[tuple[int, int, LayerGroup, dict[str, Tensor]]]:
-    """Receiver layer, sharer layer, group and the authors' state dict, for each fused layer of a sharer."""
-    for owner, _, group in groups_of(fuser):
-        if owner != number:
-            continue
+def _layer_states(fuser: Fuser, number: int) -> Iterator[tuple[int, int, dict[str, Tensor]]]:
+    """Receiver layer, sharer layer and the authors' state dict, for each fused layer of a sharer."""
+    settings = fuser.sharers[number].kind_config
+    for group in fuser.sharers[number].groups:
         stacked = group.state_dict()
         for index, (layer, source) in enumerate(zip(group.receiver_layers, group.sharer_layers, strict=True)):
-            state = {released_name(n, fuser.config): unstack_layer(n, t, index) for n, t in stacked.items()}
-            yield layer, source, group, state
+            yield layer, source, {released_name(n, settings): unstack_layer(n, t, index) for n, t in stacked.items()}
 
 
 def _model_settings(description: FuserDescription, number: int) -> dict[str, Any]:
@@ -171,8 +177,8 @@ def _model_name(given: str | Path | None, part: ReleasedSharer, role: str, argum
     return name
 
 
-def groups_of(fuser: Fuser) -> Iterator[tuple[int, str, LayerGroup]]:
-    """Sharer number, name prefix in the state dict, and group."""
+def groups_of(fuser: Fuser) -> Iterator[tuple[int, str, FuserKind]]:
+    """Sharer number, name prefix in the state dict, and stack."""
     for number, sharer in enumerate(fuser.sharers):
         for index, group in enumerate(sharer.groups):
             yield number, f"sharers.{number}.groups.{index}.", group
@@ -181,11 +187,11 @@ def groups_of(fuser: Fuser) -> Iterator[tuple[int, str, LayerGroup]]:
 def _gather(description: FuserDescription, parts: Sequence[ReleasedSharer]) -> dict[str, Tensor]:
     """Our state dict from their tensors."""
     with torch.device("meta"):
-        fuser = Fuser(description.receiver.geometry, [s.geometry for s in description.sharers], description.config)
+        fuser = Fuser(description.receiver.geometry, description.geometries, description.config)
     tensors: dict[str, Tensor] = {}
     for number, prefix, group in groups_of(fuser):
         projectors = [parts[number].projectors[layer] for layer in group.receiver_layers]
-        names = {name: released_name(name, description.config) for name in group.state_dict()}
+        names = {name: released_name(name, fuser.sharers[number].kind_config) for name in group.state_dict()}
         for projector in projectors:
             _check_names(projector, set(names.values()))
         for name, theirs in names.items():

@@ -1,35 +1,37 @@
-"""What a fuser of the paper's authors is, in our words: worked out from its files."""
+"""The description of a fuser of the paper's authors, from its files."""
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, get_args
 
 from c2c_lightning.alignment.layer_alignment import ALIGNMENTS, LayerAlignment, LayerMap
 from c2c_lightning.errors import FuserFormatError
-from c2c_lightning.export.description import FuserDescription, ModelReference
-from c2c_lightning.export.released.projector_files import ReleasedSharer, read_json
-from c2c_lightning.fuser.config import FuserConfig
+from c2c_lightning.export.description import FuserDescription, ModelReference, TrainingRecord
+from c2c_lightning.export.json_file import read_json
+from c2c_lightning.export.released.projector_files import ReleasedSharer
+from c2c_lightning.fuser.c2c_complex_config import ComplexConfig
+from c2c_lightning.fuser.config import FuserConfig, SharerKind
 from c2c_lightning.kv.geometry import KVGeometry, LayerGeometry
 
 logger = logging.getLogger(__name__)
+
+SCHEDULES = "gate_schedules"
+"""Entry of `TrainingRecord.settings`: the gate settings of each sharer's training."""
 
 
 def describe_released(parts: Sequence[ReleasedSharer], receiver: str, sharers: Sequence[str]) -> FuserDescription:
     """The description of a converted fuser.
 
     Args:
-        parts: what was read of each sharer.
+        parts: the released sharers.
         receiver: name of the receiver.
         sharers: name of each sharer.
 
     Raises:
         FuserFormatError: parts that do not belong together.
     """
-    configs = {projector.config() for part in parts for projector in part.projectors.values()}
-    if len(configs) != 1:
-        raise FuserFormatError(f"the projectors are of {len(configs)} kinds or sizes, so they are not one fuser.")
     written = [{n: projector.geometries()[0] for n, projector in part.projectors.items()} for part in parts]
     receiver_geometry = _geometry(receiver, written)
     references = []
@@ -38,16 +40,53 @@ def describe_released(parts: Sequence[ReleasedSharer], receiver: str, sharers: S
         references.append(ModelReference(name, _geometry(name, [read])))
     depths = [reference.geometry.num_layers for reference in references]
     maps = [[part.sources.get(n) for n in range(receiver_geometry.num_layers)] for part in parts]
-    config = _with_maps(configs.pop(), maps, receiver_geometry.num_layers, depths)
+    config = _with_maps(_config(parts), maps, receiver_geometry.num_layers, depths)
     config = replace(config, token_alignment=_token_alignment(parts))
-    return FuserDescription(config, ModelReference(receiver, receiver_geometry), tuple(references))
+    return FuserDescription(config, ModelReference(receiver, receiver_geometry), tuple(references), _record(parts))
+
+
+def _config(parts: Sequence[ReleasedSharer]) -> FuserConfig:
+    """Kinds and settings of all sharers, and the gate schedule of the first, which only matters in training."""
+    kinds = [_kind(part) for part in parts]
+    kind, settings = kinds[0]
+    values = asdict(settings)
+    shared = {known.name for known in fields(FuserConfig)} & values.keys()
+    common = {name: values.pop(name) for name in shared}
+    config = FuserConfig(kind=kind, complex=ComplexConfig(**values), **common, **_schedule(parts[0]))
+    if all(other == kinds[0] for other in kinds):
+        return config
+    return replace(config, sharer_kinds=[SharerKind(kind, asdict(settings)) for kind, settings in kinds])
+
+
+def _schedule(part: ReleasedSharer) -> dict[str, Any]:
+    return next(iter(part.projectors.values())).schedule
+
+
+def _record(parts: Sequence[ReleasedSharer]) -> TrainingRecord | None:
+    """The gate schedules where they differ, for the way back: a `FuserConfig` has one for all sharers."""
+    schedules = [_schedule(part) for part in parts]
+    if all(schedule == schedules[0] for schedule in schedules):
+        return None
+    logger.warning("the inputs were trained with different gate schedules: further training follows %s", schedules[0])
+    return TrainingRecord(settings={SCHEDULES: schedules})
+
+
+def _kind(part: ReleasedSharer) -> tuple[str, Any]:
+    """Fuser kind and settings, which all projectors of a sharer have in common."""
+    found = []
+    for projector in part.projectors.values():
+        if (pair := (projector.kind, projector.kind_config)) not in found:
+            found.append(pair)
+    if len(found) != 1:
+        raise FuserFormatError(f"the projectors of {part.folder} are of {len(found)} kinds or sizes, not one fuser.")
+    return found[0]
 
 
 def _geometry(model: str, known: Sequence[dict[int, LayerGeometry]]) -> KVGeometry:
-    """Shapes of all layers of a model, from those that projectors know.
+    """Shapes of all layers of a model, from those of the projectors.
 
-    A layer that no projector knows has the shape of the others. How many there are is asked of the model's own config
-    where it is a local folder; else it ends with the last one known, as every terminal or depth map does.
+    A layer without a projector has the shape of the others. The number of layers is that of the model's own config
+    where it is a local folder; else the last layer is the last one that is fused, as in every terminal or depth map.
     """
     shapes: dict[int, LayerGeometry] = {}
     for layers in known:
@@ -66,16 +105,18 @@ def _geometry(model: str, known: Sequence[dict[int, LayerGeometry]]) -> KVGeomet
 
 
 def _with_maps(config: FuserConfig, maps: list[LayerMap], num_layers: int, depths: Sequence[int]) -> FuserConfig:
-    """The configuration that gives these layer maps: by name where a rule gives them, else explicitly."""
+    """The configuration with these layer maps: as an alignment where one gives them, else explicit."""
     for name in get_args(LayerAlignment):
         if maps == [ALIGNMENTS[name](num_layers, depth) for depth in depths]:
             return replace(config, layer_alignment=name)
-    explicit = [[-1 if source is None else source for source in layer_map] for layer_map in maps]
+    explicit: list[list[int | None]] = [
+        [-1 if source is None else source for source in layer_map] for layer_map in maps
+    ]
     return replace(config, layer_map=explicit)
 
 
 def _token_alignment(parts: Sequence[ReleasedSharer]) -> Any:
-    """One strategy for all sharers; `auto` leaves tokenizers that agree alone, so it goes with `longest`."""
+    """One strategy for all sharers; `auto` means `longest` for unlike tokenizers, so the two are compatible."""
     found = {part.token_alignment for part in parts}
     chosen = min(found - {"auto"}, default="auto") if found != {"auto", "longest"} else "auto"
     if len(found) > 1 and chosen != "auto":

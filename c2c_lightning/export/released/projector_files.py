@@ -5,9 +5,9 @@ and `projector_{i}.json`, and `projector_config.json`, which says which layer us
 ever opened with `weights_only=True`, and only here.
 """
 
-import json
 import logging
 import pickle
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 
 from c2c_lightning.errors import FuserFormatError
+from c2c_lightning.export.from_checkpoint import damage_of
+from c2c_lightning.export.json_file import read_json
 from c2c_lightning.export.released.projector_layout import ProjectorLayout
 
 logger = logging.getLogger(__name__)
@@ -23,12 +25,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ReleasedSharer:
-    """What one released directory says of one sharer.
+    """The part of one released directory that belongs to one sharer.
 
     Attributes:
         folder: the directory.
         settings: the `model` part of its `config.json`.
-        sources: for each fused receiver layer the sharer layer that it reads.
+        sources: for each fused receiver layer the sharer layer that it is fused with.
         projectors: for each fused receiver layer its projector.
     """
 
@@ -38,7 +40,7 @@ class ReleasedSharer:
     projectors: dict[int, ProjectorLayout]
 
     def named(self, role: str) -> str | None:
-        """The model that `config.json` names; a folder beside it is preferred to a hub id."""
+        """The model that `config.json` names; a folder relative to it is preferred to a hub id."""
         name = self.settings.get(role)
         if not isinstance(name, str):
             return None
@@ -47,7 +49,7 @@ class ReleasedSharer:
 
     @property
     def token_alignment(self) -> str:
-        """Their alignment switch and strategy as one of ours."""
+        """Token alignment, from their switch and strategy."""
         if not self.settings.get("is_do_alignment", False):
             return "auto"
         return str(self.settings.get("alignment_strategy", "first"))
@@ -97,10 +99,13 @@ def read_projector(final: Path, index: int) -> ProjectorLayout:
         FuserFormatError: it is missing, cut short, or holds anything but tensors.
     """
     described, path = read_json(final / f"projector_{index}.json"), final / f"projector_{index}.pt"
+    if not path.is_file():
+        raise FuserFormatError(f"{path} is missing. Download the fuser again.")
+    # Files of old torch versions are no archives and have no checksums.
+    if zipfile.is_zipfile(path) and (damage := damage_of(path)):
+        raise FuserFormatError(f"{damage} Download it again.")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise FuserFormatError(f"{path} is missing. Download the fuser again.") from error
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
         cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise FuserFormatError(
@@ -109,20 +114,3 @@ def read_projector(final: Path, index: int) -> ProjectorLayout:
     if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
         raise FuserFormatError(f"{path} is no state dict of tensors.")
     return ProjectorLayout(str(path), described.get("class", ""), described.get("init_args", {}), state)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object.
-
-    Raises:
-        FuserFormatError: the file is missing, cut short, or holds something else.
-    """
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise FuserFormatError(f"{path} is missing. Download the fuser again.") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise FuserFormatError(f"{path} is no JSON ({error}); it may be cut short. Download it again.") from error
-    if not isinstance(raw, dict):
-        raise FuserFormatError(f"{path} holds no JSON object.")
-    return raw

@@ -12,19 +12,29 @@ from torch import Tensor
 
 from c2c_lightning.errors import FuserFormatError
 from c2c_lightning.export.released.complex_layout import CLASS_NAME as COMPLEX
-from c2c_lightning.export.released.complex_layout import complex_config, complex_init_args, complex_name
-from c2c_lightning.fuser.config import FuserConfig, FuserKind
+from c2c_lightning.export.released.complex_layout import (
+    complex_config,
+    complex_init_args,
+    complex_name,
+    complex_schedule,
+)
+from c2c_lightning.fuser.c2c_complex_config import ComplexKindConfig
+from c2c_lightning.fuser.c2c_kind import C2CConfig
+from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.kv.geometry import LayerGeometry
 
 # (head weighting, gates, receiver entries) of `AblationProjector`, which stops at level 4.
-_ABLATION_PARTS: dict[tuple[bool, bool, bool], FuserKind] = {
+_ABLATION_PARTS: dict[tuple[bool, bool, bool], str] = {
     (True, True, True): "c2c",
     (False, True, True): "no_weights",
     (False, False, True): "fuse",
     (False, False, False): "project",
     (True, False, True): "no_gates",
 }
-_ABLATION_LEVELS: dict[int, FuserKind] = {0: "c2c", 1: "no_weights", 2: "fuse", 3: "project", 4: "no_gates"}
+RELEASED_KINDS = {*_ABLATION_PARTS.values(), "c2c_c"}
+"""Fuser kinds that the authors' layout can express."""
+
+_ABLATION_LEVELS: dict[int, str] = {0: "c2c", 1: "no_weights", 2: "fuse", 3: "project", 4: "no_gates"}
 
 _SIZES = ("hidden_dim", "intermediate_dim", "num_layers", "dropout")
 _TEMPERATURES = ("initial_temperature", "final_temperature", "anneal_steps")
@@ -63,13 +73,15 @@ class ProjectorLayout:
     state: dict[str, Tensor]
 
     @property
-    def kind(self) -> FuserKind:
+    def kind(self) -> str:
         """Our name for its class and ablation level.
 
         Raises:
             FuserFormatError: a class that is not known, or arguments that change its formula.
         """
         known = {*_SHAPE, *_SIZES, *_TEMPERATURES, *_INERT}
+        if self.class_name == COMPLEX:
+            return "c2c_c"
         if self.class_name == "AblationProjector":
             known |= {*_ABLATION}
         elif self.class_name != "C2CProjector":
@@ -83,7 +95,7 @@ class ProjectorLayout:
             )
         return self._ablation_kind()
 
-    def _ablation_kind(self) -> FuserKind:
+    def _ablation_kind(self) -> str:
         level = self.init_args.get("ablation_level", 0)
         if level in _ABLATION_LEVELS and level > 0:
             return _ABLATION_LEVELS[level]
@@ -94,17 +106,27 @@ class ProjectorLayout:
             )
         return _ABLATION_PARTS[parts]
 
-    def config(self) -> FuserConfig:
-        """The choices that made it; what it leaves out has the authors' defaults.
+    @property
+    def kind_config(self) -> C2CConfig | ComplexKindConfig:
+        """The settings of its kind; the authors' defaults where the file leaves them out.
 
         Raises:
-            FuserFormatError: a class that is not known, or arguments that cannot be converted.
+            FuserFormatError: arguments that cannot be converted.
         """
         if self.class_name == COMPLEX:
-            choices = {name: value for name, value in self.init_args.items() if name not in (*_SHAPE, "dtype")}
-            return complex_config(choices, self.where)
-        given = {name: self.init_args[name] for name in (*_SIZES, *_TEMPERATURES) if name in self.init_args}
-        return FuserConfig(kind=self.kind, **given)
+            return complex_config(self._choices, self.where)
+        return C2CConfig(**{name: self.init_args[name] for name in _SIZES if name in self.init_args})
+
+    @property
+    def schedule(self) -> dict[str, Any]:
+        """Gate settings of its training, as fields of `FuserConfig`."""
+        if self.class_name == COMPLEX:
+            return complex_schedule(self._choices)
+        return {name: self.init_args[name] for name in _TEMPERATURES if name in self.init_args}
+
+    @property
+    def _choices(self) -> dict[str, Any]:
+        return {name: value for name, value in self.init_args.items() if name not in (*_SHAPE, "dtype")}
 
     def geometries(self) -> tuple[LayerGeometry, LayerGeometry]:
         """Shapes of the receiver layer and of the sharer layer."""
@@ -114,41 +136,48 @@ class ProjectorLayout:
 
 
 def projector_json(
-    config: FuserConfig, receiver: LayerGeometry, sharer: LayerGeometry, dtype: torch.dtype
+    kind: str,
+    settings: C2CConfig | ComplexKindConfig,
+    config: FuserConfig,
+    shapes: tuple[LayerGeometry, LayerGeometry],
+    dtype: torch.dtype,
 ) -> dict[str, Any]:
     """The contents of `projector_{i}.json`.
 
     Args:
-        config: our choices.
-        receiver: shapes of the receiver layer.
-        sharer: shapes of the sharer layer.
+        kind: name of the fuser kind.
+        settings: those of the kind.
+        config: the fuser's configuration.
+        shapes: of the receiver layer and of the sharer layer.
         dtype: type of the weights.
     """
-    shape = {
+    receiver, sharer = shapes
+    init_args: dict[str, Any] = {
         "source_dim": sharer.key_dim,
         "target_dim": receiver.key_dim,
         "source_num_heads": sharer.kv_heads,
         "target_num_heads": receiver.kv_heads,
+        **{name: getattr(config, name) for name in _TEMPERATURES},
+        "dtype": {"__type__": "torch.dtype", "value": str(dtype).removeprefix("torch.")},
     }
-    described = {"dtype": {"__type__": "torch.dtype", "value": str(dtype).removeprefix("torch.")}}
-    if config.kind == "c2c_c":
-        return {"class": COMPLEX, "init_args": {**shape, **complex_init_args(config), **described}}
-    init_args = {**shape, **{name: getattr(config, name) for name in (*_SIZES, *_TEMPERATURES)}, **described}
-    if config.kind == "c2c":
+    if isinstance(settings, ComplexKindConfig):
+        return {"class": COMPLEX, "init_args": {**init_args, **complex_init_args(settings, config)}}
+    init_args |= {name: getattr(settings, name) for name in _SIZES}
+    if kind == "c2c":
         return {"class": "C2CProjector", "init_args": init_args}
-    level = next(level for level, kind in _ABLATION_LEVELS.items() if kind == config.kind)
+    level = next(level for level, known in _ABLATION_LEVELS.items() if known == kind)
     return {"class": "AblationProjector", "init_args": {**init_args, "ablation_level": level}}
 
 
-def released_name(name: str, config: FuserConfig | None = None) -> str:
-    """The authors' name of a tensor of a `LayerGroup`, such as `keys.features.input.weight`.
+def released_name(name: str, settings: C2CConfig | ComplexKindConfig) -> str:
+    """The authors' name of a tensor of a stack, such as `keys.features.input.weight`.
 
     Args:
-        name: ours.
-        config: the fuser's choices, on which the names of `c2c_c` depend; may be left out for the other kinds.
+        name: our name.
+        settings: those of the fuser kind.
     """
-    if config is not None and config.kind == "c2c_c":
-        return complex_name(name, config)
+    if isinstance(settings, ComplexKindConfig):
+        return complex_name(name, settings)
     side, rest = name.split(".", 1)
     if rest == "gate.temperature":
         return "gate_temperature"

@@ -29,7 +29,7 @@ class ExportFuser(Callback):
         if not trainer.is_global_zero or fuser is None:
             return
         model.training_record = training_record(trainer)
-        save_pretrained(self.output_dir, fuser, model.receiver, model.sharers, model.training_record)
+        save_pretrained(self.output_dir, fuser, model.receiver, model.sharers, model.training_record, overwrite=True)
         logger.info("fuser written to %s", self.output_dir)
 
 

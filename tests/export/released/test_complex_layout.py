@@ -137,8 +137,17 @@ def test_several_sharers(tmp_path: Path) -> None:
     back = to_released(tmp_path / "ours", tmp_path / "back")
     same_released(first / "final", back / "sharer_0" / "final")
     same_released(second / "final", back / "sharer_1" / "final")
-    with pytest.raises(FuserFormatError, match="2 kinds or sizes"):
-        convert_released([first, write_released(tmp_path / "plain")], tmp_path / "mixed", "r", ["a", "b"])
+
+
+def test_sharers_of_different_kinds(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    first, second = write_complex(tmp_path / "first"), write_released(tmp_path / "second", level=2, num_layers=4)
+    convert_released([first, second], tmp_path / "ours", "r", ["a", "b"])
+    kinds = load_fuser(tmp_path / "ours").description.config.kinds(2)
+    assert [kind.__name__ for kind, _ in kinds] == ["ComplexKind", "FuseKind"]
+    assert "different gate schedules" in caplog.text
+    back = to_released(tmp_path / "ours", tmp_path / "back")
+    same_released(first / "final", back / "sharer_0" / "final")
+    same_released(second / "final", back / "sharer_1" / "final")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,68 @@
+"""Whether language models are those that a fuser was trained for."""
+
+import logging
+from collections.abc import Sequence
+
+from c2c_lightning.errors import PairMismatchError
+from c2c_lightning.export.description import FuserDescription, ModelReference, sharer_label
+from c2c_lightning.kv.geometry import KVGeometry
+
+logger = logging.getLogger(__name__)
+
+
+def check_models(description: FuserDescription, receiver: ModelReference, sharers: Sequence[ModelReference]) -> None:
+    """Refuse models that the fuser was not trained for.
+
+    Another tokenizer gives a warning only: templates and special tokens change between revisions of a model.
+
+    Args:
+        description: that of the fuser.
+        receiver: the receiver.
+        sharers: the sharers, in order.
+
+    Raises:
+        PairMismatchError: another number of sharers, or a KV-cache of another shape.
+    """
+    if len(sharers) != len(description.sharers):
+        names = ", ".join(sharer.name for sharer in description.sharers)
+        raise PairMismatchError(
+            f"the fuser has {len(description.sharers)} sharers ({names}), but {len(sharers)} were given. "
+            "Give one model for each, in this order."
+        )
+    wanted, given = (description.receiver, *description.sharers), (receiver, *sharers)
+    roles = ["receiver", *(sharer_label(number, sharers) for number in range(len(sharers)))]
+    for role, want, have in zip(roles, wanted, given, strict=True):
+        if want.geometry != have.geometry:
+            raise PairMismatchError(_geometry_message(role, want, have, _are_swapped(wanted, given)))
+        if None not in (want.tokenizer_fingerprint, have.tokenizer_fingerprint):
+            _warn_tokenizer(role, want, have)
+
+
+def _are_swapped(wanted: Sequence[ModelReference], given: Sequence[ModelReference]) -> bool:
+    return [model.geometry for model in given] == [model.geometry for model in reversed(wanted)]
+
+
+def _geometry_message(role: str, want: ModelReference, have: ModelReference, are_swapped: bool) -> str:
+    advice = f"Pass {want.name!r} as {role}, or train a fuser for this pair."
+    if are_swapped:
+        advice = "Receiver and sharer seem to be swapped."
+    return (
+        f"the fuser was trained for the {role} {want.name} ({_shape(want.geometry)}), but {have.name} has "
+        f"{_shape(have.geometry)}. {advice}"
+    )
+
+
+def _shape(geometry: KVGeometry) -> str:
+    kinds = sorted({(layer.kv_heads, layer.key_dim) for layer in geometry.layers})
+    return f"{geometry.num_layers} layers, " + " or ".join(f"{heads} KV heads of width {dim}" for heads, dim in kinds)
+
+
+def _warn_tokenizer(role: str, want: ModelReference, have: ModelReference) -> None:
+    if want.tokenizer_fingerprint != have.tokenizer_fingerprint:
+        logger.warning(
+            "the tokenizer or chat template of %s %s is not the one that the fuser was trained with (%s). "
+            "Answers may be worse; pin the revision if they are.",
+            role,
+            have.name,
+            want.name,
+        )

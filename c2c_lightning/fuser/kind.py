@@ -1,0 +1,268 @@
+"""A fuser kind: one class with one configuration dataclass, found by its registered name or its class path.
+
+A kind of one's own, in any module:
+
+    @dataclass(frozen=True)
+    class ScaleConfig:
+        start: float = 0.0
+
+    @register_kind("scale")
+    class ScaleKind(FuserKind):
+        config_class = ScaleConfig
+
+        def __init__(self, pairs, receiver, sharer, config, new_gate):
+            super().__init__(pairs)
+            self.scale = nn.Parameter(torch.full((len(pairs), 1, 1, 1), config.start))
+
+        def residual(self, receiver, sharer, noise):
+            return PackedKV(self.scale * receiver.keys, self.scale * receiver.values)
+
+`FuserConfig(kind="scale", options={"start": 0.5})` uses it once its module is imported.
+
+Axes: L layers of a stack, F fused tokens of a batch, H KV heads, D head width.
+"""
+
+import importlib
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, TypeVar
+
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from c2c_lightning.alignment.fusion_plan import FusedTokens
+from c2c_lightning.errors import FuserConfigError
+from c2c_lightning.fuser.config_checks import did_you_mean
+from c2c_lightning.fuser.gate import Gate
+from c2c_lightning.fuser.packing import PackedKV, pack
+from c2c_lightning.kv.geometry import LayerGeometry
+from c2c_lightning.kv.layer import LayerKV
+from c2c_lightning.ops.stacked_norm import StackedLayerNorm, StackedRMSNorm
+
+GateNoise = tuple[Tensor | None, Tensor | None]
+"""Noise of the key gates and of the value gates, (L, F, H, 1 or D) each; None for hard gates."""
+
+NewGate = Callable[[int], Gate]
+"""Makes the gates of a number of layers, with the start values of `FuserConfig`."""
+
+KINDS_VARIABLE = "C2C_FUSER_KINDS"
+"""Environment variable: modules, separated by commas, that are imported when a fuser kind is unknown."""
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """Configuration of a kind without settings."""
+
+
+@dataclass
+class LinearMaps:
+    """(inputs, outputs) of each linear map that one layer applies to one token.
+
+    Attributes:
+        first: maps that read the caches only: no gradient flows into their inputs.
+        other: all other maps.
+    """
+
+    first: list[tuple[int, int]] = field(default_factory=list)
+    other: list[tuple[int, int]] = field(default_factory=list)
+
+
+class FuserKind(nn.Module, ABC):
+    """F of Eq. 3 between receiver layers of one shape and sharer layers of one shape.
+
+    The layers are stacked: every parameter and buffer has L as its first dimension. The tensors of the state dict are
+    those of the fuser file.
+
+    Attributes:
+        config_class: dataclass of the kind's settings.
+        receiver_layers: the receiver layers of the stack, ascending.
+        sharer_layers: for each of them the sharer layer that it is fused with.
+    """
+
+    config_class: ClassVar[type[Any]] = NoOptions
+
+    def __init__(self, pairs: Sequence[tuple[int, int]]) -> None:
+        """Stack `pairs` of receiver and sharer layers.
+
+        Subclasses are built with `(pairs, receiver, sharer, config, new_gate)`: the pairs, the `LayerGeometry` of the
+        receiver layers and of the sharer layers, an instance of `config_class`, and a `NewGate`.
+        """
+        super().__init__()
+        self.receiver_layers, self.sharer_layers = [list(side) for side in zip(*pairs, strict=True)]
+
+    @abstractmethod
+    def residual(self, receiver: PackedKV, sharer: PackedKV, noise: GateNoise) -> PackedKV:
+        """F of Eq. 3: the residual that is added to the receiver's entries, gates included.
+
+        Args:
+            receiver: the receiver's entries of the fused tokens.
+            sharer: the sharer's entry that each of them is fused with.
+            noise: noise of the key gates and of the value gates; None for hard gates.
+        """
+
+    @property
+    def gates(self) -> list[Gate]:
+        """Learnable gates: those of the keys, then those of the values (the same object if shared); or none."""
+        return []
+
+    def draw_uniform(self, num_layers: int, batch: int, tokens: int) -> tuple[Tensor, Tensor]:
+        """Uniform draws for the gates of keys and of values, (L, B, H, tokens, 1 or D) each; needed with gates only.
+
+        Args:
+            num_layers: number of layers.
+            batch: rows B.
+            tokens: columns of the span, padding included, as the released code draws.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has gates, so it must define `draw_uniform`.")
+
+    def norm_parameters(self) -> Iterator[nn.Parameter]:
+        """Parameters besides the gates that weight decay must not change: by default those of all norm layers."""
+        for module in self.modules():
+            if isinstance(module, StackedRMSNorm | StackedLayerNorm | nn.LayerNorm | nn.RMSNorm):
+                yield from module.parameters()
+
+    @classmethod
+    def linear_maps(cls, receiver: LayerGeometry, sharer: LayerGeometry, config: Any) -> LinearMaps:
+        """The needed operations of one layer, for `lightning bench`.
+
+        Raises:
+            FuserConfigError: the kind does not define them.
+        """
+        raise FuserConfigError(
+            f"the operations of the fuser kind {kind_name(cls)!r} cannot be counted: define "
+            f"`{cls.__name__}.linear_maps`, or bench another kind."
+        )
+
+    def forward(
+        self, receiver: Sequence[LayerKV], sharer: Sequence[LayerKV], fused: FusedTokens, noise: GateNoise
+    ) -> PackedKV:
+        """Residual of the fused tokens.
+
+        Args:
+            receiver: the receiver's cache in the layers of the stack.
+            sharer: the sharer's cache in the layers that they are fused with.
+            fused: the fused tokens.
+            noise: noise of the key gates and of the value gates; None for hard gates.
+        """
+        like = next(self.parameters())
+        receiver_kv = pack(receiver, fused.row, fused.token, like)
+        return self.residual(receiver_kv, pack(sharer, fused.row, fused.source, like), noise)
+
+    def split(self) -> list[dict[str, Tensor]]:
+        """The parameters and buffers of each layer, (1, ...), for `one_layer`.
+
+        One split of each stack: its backward writes the gradient of the stack once, where that of a slice per layer
+        fills a gradient as large as the whole stack for every layer.
+        """
+        parts = {name: tensor.split(1) for name, tensor in self._tensors().items()}
+        return [{name: part[n] for name, part in parts.items()} for n in range(len(self.receiver_layers))]
+
+    def layer_tensors(self, index: int) -> dict[str, Tensor]:
+        """One entry of `split`, without splitting the other layers."""
+        return {name: tensor[index : index + 1] for name, tensor in self._tensors().items()}
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {**dict(self.named_parameters()), **dict(self.named_buffers())}
+
+    def one_layer(
+        self, tensors: dict[str, Tensor], receiver: LayerKV, sharer: LayerKV, fused: FusedTokens, noise: GateNoise
+    ) -> PackedKV:
+        """`forward` of one layer.
+
+        Args:
+            tensors: the parameters and buffers of the layer: an entry of `split`.
+            receiver: the receiver's cache in this layer.
+            sharer: the sharer's cache in the layer that it is fused with.
+            fused: the fused tokens.
+            noise: gate noise of this layer.
+        """
+        residual: PackedKV = functional_call(self, tensors, ([receiver], [sharer], fused, noise))
+        return residual
+
+
+Kind = TypeVar("Kind", bound=type[FuserKind])
+
+_REGISTERED: dict[str, type[FuserKind]] = {}
+
+
+def register_kind(name: str) -> Callable[[Kind], Kind]:
+    """Class decorator that gives a fuser kind a short name.
+
+    Args:
+        name: used in `FuserConfig.kind` and in fuser files.
+
+    Raises:
+        FuserConfigError: the name belongs to another class.
+    """
+
+    def register(kind: Kind) -> Kind:
+        known = _REGISTERED.get(name)
+        if known is not None and class_path(known) != class_path(kind):
+            raise FuserConfigError(
+                f"the fuser kind {name!r} is {class_path(known)} already. Register {class_path(kind)} by another name."
+            )
+        _REGISTERED[name] = kind
+        return kind
+
+    return register
+
+
+def class_path(kind: type) -> str:
+    """Module and name of a class."""
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def kind_name(kind: type[FuserKind]) -> str:
+    """The registered name of a kind, or its class path."""
+    return next((name for name, known in _REGISTERED.items() if known is kind), class_path(kind))
+
+
+def find_kind(kind: str | type[FuserKind]) -> type[FuserKind]:
+    """The class of a fuser kind.
+
+    A class path is only looked up among the classes that this process has defined: nothing is imported by a name that
+    a file may have given. The exception are the modules that the user lists in the environment (`KINDS_VARIABLE`).
+
+    Args:
+        kind: a registered name, a class path, or the class itself.
+
+    Raises:
+        FuserConfigError: lists the registered names.
+    """
+    if isinstance(kind, type) and issubclass(kind, FuserKind):
+        return kind
+    kind = str(kind)
+    found = _known(kind) or (_known(kind) if _import_listed() else None)
+    if found is not None:
+        return found
+    names = ", ".join(_REGISTERED)
+    advice = f"Import its module first, or list it in the environment variable {KINDS_VARIABLE}." if "." in kind else ""
+    raise FuserConfigError(
+        f"kind is {kind!r}, but must be one of {names}, or the class path of a FuserKind that is imported."
+        + (f" {advice}" if advice else did_you_mean(kind, _REGISTERED))
+    )
+
+
+def _known(name: str) -> type[FuserKind] | None:
+    matching = (kind for kind in _subclasses(FuserKind) if class_path(kind) == name)  # type: ignore[type-abstract]
+    # The newest of several definitions: a notebook cell that is run again defines its class again.
+    return _REGISTERED.get(name) or next(reversed(list(matching)), None)
+
+
+def _subclasses(kind: type[FuserKind]) -> Iterator[type[FuserKind]]:
+    for child in kind.__subclasses__():
+        yield child
+        yield from _subclasses(child)
+
+
+def _import_listed() -> bool:
+    """Import the modules that the environment lists; whether there are any."""
+    listed = [name.strip() for name in os.environ.get(KINDS_VARIABLE, "").split(",") if name.strip()]
+    for name in listed:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise FuserConfigError(f"{KINDS_VARIABLE} lists {name!r}, which cannot be imported: {error}.") from error
+    return bool(listed)

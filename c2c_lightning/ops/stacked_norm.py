@@ -1,0 +1,46 @@
+"""Root-mean-square norm and layer norm of stacked layers: one scale per layer (L layers, F tokens)."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+EPS = 1e-6
+
+
+class StackedRMSNorm(nn.Module):
+    """Root-mean-square norm over the last dimension."""
+
+    def __init__(self, num_layers: int, dim: int) -> None:
+        """Make `num_layers` norms of width `dim`."""
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(num_layers, 1, dim))
+
+    def forward(self, x: Float[Tensor, "layers tokens dim"]) -> Float[Tensor, "layers tokens dim"]:
+        """Normalised and scaled."""
+        return F.rms_norm(x, x.shape[-1:], eps=EPS) * self.weight
+
+
+class StackedLayerNorm(nn.Module):
+    """Layer norm over the last dimension."""
+
+    def __init__(self, num_layers: int, dim: int) -> None:
+        """Make `num_layers` norms of width `dim`."""
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(num_layers, 1, dim))
+        self.bias = nn.Parameter(torch.zeros(num_layers, 1, dim))
+
+    def forward(self, x: Float[Tensor, "layers tokens dim"]) -> Float[Tensor, "layers tokens dim"]:
+        """Normalised, scaled and shifted."""
+        return torch.addcmul(self.bias, F.layer_norm(x, x.shape[-1:]), self.weight)
+
+
+def normalised(x: Float[Tensor, "*rest dim"]) -> tuple[Float[Tensor, "*rest dim"], Float[Tensor, "*rest 1"]]:
+    """Root-mean-square norm without its scale, and the factor of each token.
+
+    The factor is float32 or wider: rounded to bfloat16 it would be the largest error of the norm.
+    """
+    wide = torch.promote_types(x.dtype, torch.float32)
+    mean_square = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=wide).square_().div_(x.shape[-1])
+    factor = mean_square.add_(EPS).rsqrt_()
+    return (x * factor).to(x.dtype), factor
