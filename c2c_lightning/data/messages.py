@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from c2c_lightning.errors import C2CError, DataError, PromptError
 
@@ -226,7 +226,7 @@ class PromptTemplate:
     jinja: str
 
     @classmethod
-    def load(cls, name_or_path: str | Path) -> Self:
+    def load(cls, name_or_path: "str | Path | PromptTemplate") -> "PromptTemplate":
         """A shipped template by name, one from a `.jinja` file, or the text of one.
 
         Args:
@@ -238,6 +238,8 @@ class PromptTemplate:
         Raises:
             PromptError: when it is neither.
         """
+        if isinstance(name_or_path, PromptTemplate):  # text from a fuser directory: never a name or a path
+            return name_or_path
         name = str(name_or_path)
         if name in _NAMED:
             return cls(name, _NAMED[name])

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from c2c_lightning import embedded
@@ -39,7 +39,8 @@ class LMSpec:
         revision: hub revision (branch, tag or commit).
         dtype: type of its weights; `auto` keeps the checkpoint's.
         device: where it lives; default the fuser's device.
-        prompt_template: chat template for a base model that has none: a named one or a path to a .jinja file.
+        prompt_template: chat template for a base model that has none: a named one or a path to a .jinja file. What a
+            fuser directory says is a `PromptTemplate`, which is never a path.
         quantization: how to quantise its weights while they are loaded, as transformers' `quantization_config`
             (`{quant_method: bitsandbytes, load_in_4bit: true}`). A checkpoint that is quantised already needs none.
     """
@@ -48,7 +49,7 @@ class LMSpec:
     revision: str | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device: str | None = None
-    prompt_template: str | None = None
+    prompt_template: str | PromptTemplate | None = None
     quantization: dict[str, Any] | None = None
 
 
@@ -260,8 +261,27 @@ def _load_model(spec: LMSpec, device: torch.device) -> PreTrainedModel:
     if spec.quantization is not None:
         # Some quantised weights cannot be moved, so they are put in place while they are loaded.
         settings |= {"quantization_config": dict(spec.quantization), "device_map": {"": device}}
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(embedded.resolve(spec.path), **settings)
+    path = embedded.resolve(spec.path)
+    config = AutoConfig.from_pretrained(path, revision=spec.revision, trust_remote_code=False)
+    refuse_hub_kernels(config, spec.path)
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(path, config=config, **settings)
     return model if spec.quantization is not None else model.to(device)  # type: ignore[arg-type]
+
+
+def refuse_hub_kernels(config: Any, name: str) -> None:
+    """Refuse a model whose configuration names an attention kernel of the hub: transformers would download its code.
+
+    Raises:
+        ModelLoadError: names the kernel.
+    """
+    implementation = getattr(config, "_attn_implementation", None)
+    if isinstance(implementation, str) and "/" in implementation:
+        raise ModelLoadError(
+            f"the config.json of {name!r} sets attn_implementation to {implementation!r}, a kernel of the hub, and a "
+            "model folder never brings code. Remove that entry, or set it to `sdpa`."
+        )
+    for part in getattr(config, "sub_configs", {}):
+        refuse_hub_kernels(getattr(config, part, None), name)
 
 
 def _lacks_tokenizer(spec: LMSpec) -> bool:

@@ -8,7 +8,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from c2c_lightning import embedded
 from c2c_lightning.errors import ModelLoadError
 from c2c_lightning.kv.geometry import KVGeometry, probe_geometry, refuse_unfusable
-from c2c_lightning.model.frozen_lm import LMSpec
+from c2c_lightning.model.frozen_lm import LMSpec, refuse_hub_kernels
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +34,7 @@ def expected_geometry(spec: LMSpec) -> KVGeometry | None:
             f"cannot load the configuration of {spec.path!r}: {str(error).splitlines()[0]} "
             "Name a local directory or hub model, or `embedded:receiver`."
         ) from error
+    refuse_hub_kernels(config, spec.path)
     refuse_unfusable(config, spec.path)
     try:
         # Eager: the masks of other attentions look at values. Grouped experts take bfloat16 alone.

@@ -133,7 +133,7 @@ def _load(
     if isinstance(given, str | Path):
         spec = LMSpec(str(given))
     if spec.prompt_template is None and named.prompt_template is not None:
-        spec = replace(spec, prompt_template=named.prompt_template.jinja)
+        spec = replace(spec, prompt_template=named.prompt_template)
     if dtype is not None:
         spec = replace(spec, dtype=cast(DType, str(dtype).removeprefix("torch.")))
     return load_frozen(spec, None if device is None else str(device), tokenizer)
