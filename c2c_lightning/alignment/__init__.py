@@ -1,4 +1,4 @@
-"""Who reads what: tokens to tokens and layers to layers, as pure functions."""
+"""Alignment of tokens and of layers, and rendering of conversations, as pure functions."""
 
 from c2c_lightning.alignment.retokenization import retokenize
 

@@ -1,32 +1,41 @@
-"""Which characters of a rendered chat are which message's content.
+"""Renders conversations with a chat template and finds the characters of each message's content.
 
-Content is never searched for by its text alone: it may repeat, look like template text, or be trimmed. The template is
-rendered once with markers in place of the contents, which gives the literal pieces between them; the real rendering is
-then read piece by piece and must be used up exactly. Templates whose pieces depend on what is said are rendered once
-more with a mark inside each content.
+Contents are not searched for by their text alone: it may repeat, look like template text, or be trimmed. The template
+is also rendered with placeholders in place of the contents, which gives the literals between them; literals and
+contents must then make up the real rendering exactly. Templates whose literals depend on the contents are rendered a
+third time, with a placeholder inside each content.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
-from jinja2.exceptions import TemplateError
-
 from c2c_lightning.alignment.content_spans import (
-    MARK,
+    PLACEHOLDER,
     Messages,
     MessageSpan,
-    Pieces,
-    cut_at_marks,
-    grow,
-    read,
-    with_marks,
-    with_marks_inside,
+    TemplatePieces,
+    content_text,
+    expand_from_middle,
+    locate_contents,
+    split_at_placeholders,
+    with_placeholders,
+    with_placeholders_inside,
 )
+from c2c_lightning.alignment.time_limit import time_limit
 from c2c_lightning.errors import PromptError
 
 logger = logging.getLogger(__name__)
+
+TemplateKwargs = Mapping[str, Any]
+"""Arguments of `apply_chat_template`: `tools`, `documents`, and variables such as `enable_thinking`."""
+
+DEFAULT_KWARGS: TemplateKwargs = {"enable_thinking": False}
+"""As in the released code: Qwen3 answers without a reasoning block. Other templates do not use the variable."""
+
+RENDER_SECONDS = 10.0
+"""Time limit for one rendering; templates come with models, and their loops may not end."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +44,7 @@ class RenderedChat:
 
     Attributes:
         text: the rendered text.
-        spans: where the messages' contents are, in the order of the text; empty contents have none.
+        spans: where the contents of the messages are, in the order of the text; empty contents have none.
     """
 
     text: str
@@ -43,103 +52,150 @@ class RenderedChat:
 
 
 class ChatRenderer:
-    """Renders conversations with one chat template and says where the messages are.
+    """Renders conversations with the chat template of one model.
 
     Args:
-        tokenizer: whose chat template and special tokens are used; it is never changed.
-        chat_template: a Jinja template instead of the tokenizer's own.
-        template_kwargs: variables for the template.
+        tokenizer: source of the chat template and the special tokens; it is never changed.
+        chat_template: a Jinja template in place of the tokenizer's own.
+        template_kwargs: arguments of the template for every conversation, in addition to `DEFAULT_KWARGS`.
 
     Raises:
-        PromptError: when there is no template.
+        PromptError: for a missing or empty template, or one that does not end.
     """
 
     def __init__(
-        self, tokenizer: Any, chat_template: str | None = None, template_kwargs: Mapping[str, Any] | None = None
+        self, tokenizer: Any, chat_template: str | None = None, template_kwargs: TemplateKwargs | None = None
     ) -> None:
-        if chat_template is None and tokenizer.chat_template is None:
+        self._tokenizer, self._template = tokenizer, chat_template
+        self._kwargs = {**DEFAULT_KWARGS, **(template_kwargs or {})}
+        self._pieces: dict[tuple[object, ...], TemplatePieces] = {}
+        source = tokenizer.chat_template if chat_template is None else chat_template
+        if not source or not str(source).strip():
+            state = "no chat template" if source is None else "an empty chat template"
             raise PromptError(
-                f"The tokenizer of {tokenizer.name_or_path or type(tokenizer).__name__} has no chat template. Give its "
-                "model a `prompt_template` (question_answer, dialogue, plain, or the path of a .jinja file)."
+                f"The tokenizer of {self._name} has {state}. Give its model a `prompt_template` (question_answer, "
+                "dialogue, plain, or the path of a .jinja file)."
             )
-        self._tokenizer = tokenizer
-        self._template = chat_template
-        # Qwen3 would open a thinking block; other templates do not know the variable.
-        self._kwargs = {"enable_thinking": False, **(template_kwargs or {})}
-        self._pieces: dict[tuple[object, ...], Pieces] = {}
+        self._unused_warned: set[str] = set()
+        self._source = str(source)
+        self._warn_unused((template_kwargs or {}).keys() - {"bos_token"})
+        self._check_end()
+
+    @property
+    def _name(self) -> str:
+        return str(self._tokenizer.name_or_path or type(self._tokenizer).__name__)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the cache behind, so that equal renderers pickle to equal bytes."""
-        return {**self.__dict__, "_pieces": {}}
+        """Leave caches out, so that equal renderers pickle to equal bytes."""
+        return {**self.__dict__, "_pieces": {}, "_unused_warned": set()}
 
-    def render(self, messages: Messages, add_generation_prompt: bool) -> RenderedChat:
-        """A conversation as text, with the place of each message.
+    def _check_end(self) -> None:
+        with self.time_limit(1):
+            try:
+                self._apply([{"role": "user", "content": "?"}], True, {})
+            except PromptError:
+                logger.debug("the chat template of %s refuses a lone user message", self._name)
 
-        A system turn that the template refuses is put in front of the next turn, with a blank line between.
+    def time_limit(self, num_conversations: int) -> Any:
+        """A context in which so many conversations can be rendered.
+
+        Raises:
+            PromptError: at the end of the time.
+        """
+        seconds = RENDER_SECONDS + 0.05 * num_conversations
+        message = f"The chat template of {self._name} did not end within {seconds:.0f} s. Its loops are too deep."
+        return time_limit(seconds, PromptError(message))
+
+    def render(
+        self, messages: Messages, add_generation_prompt: bool, template_kwargs: TemplateKwargs | None = None
+    ) -> RenderedChat:
+        """Render a conversation.
+
+        A system message that the template refuses is put in front of the next message, with a blank line between.
 
         Args:
             messages: the conversation.
             add_generation_prompt: whether the text ends with the opening of the assistant's turn.
-
-        Returns:
-            The text and the spans of the contents.
+            template_kwargs: arguments of the template for this conversation; they override those of the model.
 
         Raises:
             PromptError: when the template refuses the conversation.
         """
+        kwargs = template_kwargs or {}
+        self._warn_unused(kwargs.keys())
         try:
-            return self._render(messages, add_generation_prompt)
-        except TemplateError as problem:
+            return self._render(messages, add_generation_prompt, kwargs)
+        except PromptError:
             if messages[0]["role"] != "system" or len(messages) < 2:
-                raise PromptError(f"The chat template refuses this conversation: {problem}") from problem
+                raise
         folded, prefix = _fold_system(messages)
-        try:
-            return _unfold(self._render(folded, add_generation_prompt), prefix, len(messages[0]["content"]))
-        except TemplateError as problem:
-            raise PromptError(f"The chat template refuses this conversation: {problem}") from problem
+        chat = self._render(folded, add_generation_prompt, kwargs)
+        return _unfold(chat, prefix, len(content_text(messages[0])))
 
-    def _apply(self, messages: Messages, add_generation_prompt: bool) -> str:
-        text: str = self._tokenizer.apply_chat_template(
-            messages,
-            chat_template=self._template,
-            tokenize=False,
-            add_generation_prompt=add_generation_prompt,
-            **self._kwargs,
-        )
+    def _warn_unused(self, names: Set[str]) -> None:
+        for name in sorted(names - self._unused_warned):
+            self._unused_warned.add(name)
+            if name not in self._source:
+                logger.warning("The chat template of %s does not use `%s`; it is ignored.", self._name, name)
+
+    def _apply(self, messages: Messages, add_generation_prompt: bool, kwargs: TemplateKwargs) -> str:
+        try:
+            text: str = self._tokenizer.apply_chat_template(
+                messages,
+                chat_template=self._template,
+                tokenize=False,
+                add_generation_prompt=add_generation_prompt,
+                **{**self._kwargs, **kwargs},
+            )
+        except Exception as problem:  # a template is foreign code that may raise anything
+            raise PromptError(f"The chat template refuses this conversation: {problem}") from problem
         return text
 
-    def _render(self, messages: Messages, add_generation_prompt: bool) -> RenderedChat:
-        text = self._apply(messages, add_generation_prompt)
-        contents = [message["content"] for message in messages]
-        key = (add_generation_prompt, *((message["role"], bool(message["content"])) for message in messages))
-        pieces = self._pieces.get(key)
-        spans = read(text, pieces, contents) if pieces else None
-        if spans is None:  # not seen yet, or a template that tells the time
-            pieces = self._pieces[key] = cut_at_marks(self._apply(with_marks(messages), add_generation_prompt))
-            spans = read(text, pieces, contents)
+    def _render(self, messages: Messages, add_generation_prompt: bool, kwargs: TemplateKwargs) -> RenderedChat:
+        text = self._apply(messages, add_generation_prompt, kwargs)
+        try:
+            spans = self._locate(text, messages, add_generation_prompt, kwargs)
+        except PromptError:  # the template refuses the placeholders
+            spans = None
         if spans is None:
-            spans = self._read_by_marks(text, messages, add_generation_prompt)
-        return RenderedChat(text, tuple(span for span in spans if span.end > span.start))
-
-    def _read_by_marks(self, text: str, messages: Messages, add_generation_prompt: bool) -> list[MessageSpan]:
-        """For templates that depend on the contents: render again with a mark in the middle of each."""
-        contents = [message["content"] for message in messages]
-        pieces = cut_at_marks(self._apply(with_marks_inside(messages), add_generation_prompt))
-        if "".join(pieces.literals) != text or any(MARK in content for content in contents):
             logger.warning("A chat template changes messages beyond recognition; this conversation is not fused.")
-            return []
-        spans, position = [], 0
-        for number, literal in zip(pieces.messages, pieces.literals, strict=False):
-            position += len(literal)
-            spans.append(grow(text, position, number, contents[number]))
-        return spans
+        return RenderedChat(text, tuple(span for span in spans or () if span.end > span.start))
+
+    def _locate(
+        self, text: str, messages: Messages, add_generation_prompt: bool, kwargs: TemplateKwargs
+    ) -> list[MessageSpan] | None:
+        contents = [content_text(message) for message in messages]
+        key = (add_generation_prompt, *((m["role"], bool(c)) for m, c in zip(messages, contents, strict=True)))
+        pieces = self._pieces.get(key)
+        spans = locate_contents(text, pieces, contents) if pieces else None
+        if spans is not None:
+            return spans
+        # Not cached yet, or literals that depend on the date, on tools or on tool calls.
+        marked = self._apply(with_placeholders(messages), add_generation_prompt, kwargs)
+        pieces = self._pieces[key] = split_at_placeholders(marked)
+        spans = locate_contents(text, pieces, contents)
+        if spans is not None:
+            return spans
+        marked = self._apply(with_placeholders_inside(messages), add_generation_prompt, kwargs)
+        pieces = split_at_placeholders(marked)
+        if "".join(pieces.literals) != text or any(PLACEHOLDER in content for content in contents):
+            return None
+        return _expand_all(text, pieces, contents)
+
+
+def _expand_all(text: str, pieces: TemplatePieces, contents: list[str]) -> list[MessageSpan]:
+    spans, position = [], 0
+    for number, literal in zip(pieces.messages, pieces.literals, strict=False):
+        position += len(literal)
+        spans.append(expand_from_middle(text, position, number, contents[number]))
+    return spans
 
 
 def _fold_system(messages: Messages) -> tuple[list[Mapping[str, Any]], int]:
-    """Put the system turn in front of the next one; the second value is how many characters that adds."""
+    """Put the system message in front of the next one; the second value is the number of characters added."""
     system, following, *rest = messages
-    prefix = system["content"] + "\n\n"
-    return [{**following, "content": prefix + following["content"]}, *rest], len(prefix)
+    prefix = content_text(system) + "\n\n"
+    return [{**following, "content": prefix + content_text(following)}, *rest], len(prefix)
 
 
 def _unfold(chat: RenderedChat, prefix: int, system: int) -> RenderedChat:

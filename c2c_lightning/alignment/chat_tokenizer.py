@@ -1,11 +1,12 @@
-"""A conversation as one model reads it: its own template, its own tokens, and the characters of each token."""
+"""Conversations as the tokens of one model: its chat template, its tokenizer, and the characters of each token."""
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from c2c_lightning.alignment.chat_renderer import ChatRenderer, RenderedChat
-from c2c_lightning.alignment.content_spans import Messages, MessageSpan
+from c2c_lightning.alignment.chat_renderer import ChatRenderer, RenderedChat, TemplateKwargs
+from c2c_lightning.alignment.content_spans import Messages, MessageSpan, content_text
 from c2c_lightning.alignment.span_alignment import close_gaps
 from c2c_lightning.errors import AlignmentError
 
@@ -23,18 +24,13 @@ class TokenizedChat(RenderedChat):
     offsets: tuple[tuple[int, int], ...]
 
     def token_range(self, start: int, end: int) -> tuple[int, int]:
-        """The tokens that overlap some characters.
+        """The tokens that overlap the characters [start, end): first token, and one past the last.
 
-        Args:
-            start: first character of the text.
-            end: one past the last character.
-
-        Returns:
-            First token and one past the last token.
+        Example:
+            >>> TokenizedChat("user: Hi", (), (7, 8, 9), ((0, 4), (4, 6), (6, 8))).token_range(5, 8)
+            (1, 3)
         """
-        first = 0
-        while first < len(self.offsets) and self.offsets[first][1] <= start:
-            first += 1
+        first = bisect_right(self.offsets, start, key=lambda offsets: offsets[1])
         last = first
         while last < len(self.offsets) and self.offsets[last][0] < end:
             last += 1
@@ -42,69 +38,72 @@ class TokenizedChat(RenderedChat):
 
 
 class ChatTokenizer:
-    """Reads conversations as one model does.
+    """Renders and tokenizes conversations for one model.
 
     Args:
         tokenizer: a fast tokenizer; it is never changed.
         plain_template: a Jinja template for a base model without chat template; the begin token is then written only
-            if the tokenizer writes it by itself.
+            if the tokenizer adds one by itself.
+        template_kwargs: arguments of the template for every conversation, such as `enable_thinking`.
 
     Raises:
-        PromptError: when there is no template at all.
-        AlignmentError: when the tokenizer cannot tell the characters of its tokens.
+        PromptError: when there is no usable template.
+        AlignmentError: for a tokenizer that does not give character offsets.
     """
 
-    def __init__(self, tokenizer: Any, plain_template: str | None = None) -> None:
+    def __init__(
+        self, tokenizer: Any, plain_template: str | None = None, template_kwargs: TemplateKwargs | None = None
+    ) -> None:
         if not tokenizer.is_fast:
             raise AlignmentError(
-                f"{type(tokenizer).__name__} cannot tell which characters its tokens stand for. Load the model's fast "
-                "tokenizer (`AutoTokenizer.from_pretrained(...)` with a tokenizer.json)."
+                f"{type(tokenizer).__name__} gives no character offsets of its tokens. Load the model's fast tokenizer "
+                "(`AutoTokenizer.from_pretrained(...)` with a tokenizer.json)."
             )
         self.tokenizer = tokenizer
-        kwargs = {}
+        added = tokenizer.added_tokens_decoder.items()
+        self._special_ids = {*tokenizer.all_special_ids, *(token for token, content in added if content.special)}
+        kwargs = dict(template_kwargs or {})
         if plain_template is not None and not _adds_bos(tokenizer):
-            kwargs["bos_token"] = ""
+            kwargs.setdefault("bos_token", "")
         self.renderer = ChatRenderer(tokenizer, plain_template, kwargs)
 
-    def read(self, conversations: Sequence[Messages], add_generation_prompt: bool) -> list[TokenizedChat]:
-        """Render and tokenise conversations, all in one call of the tokenizer.
+    def encode(
+        self,
+        conversations: Sequence[Messages],
+        add_generation_prompt: bool,
+        template_kwargs: Sequence[TemplateKwargs | None] | None = None,
+    ) -> list[TokenizedChat]:
+        """Render and tokenize conversations, with one call of the tokenizer.
 
         Args:
             conversations: the conversations.
             add_generation_prompt: whether the texts end with the opening of the assistant's turn.
-
-        Returns:
-            Each conversation with its tokens.
+            template_kwargs: arguments of the template for each conversation.
 
         Raises:
             PromptError: when the template refuses a conversation.
         """
-        return self.tokenize([self.renderer.render(messages, add_generation_prompt) for messages in conversations])
+        kwargs = template_kwargs or [None] * len(conversations)
+        with self.renderer.time_limit(len(conversations)):
+            chats = [
+                self.renderer.render(messages, add_generation_prompt, own)
+                for messages, own in zip(conversations, kwargs, strict=True)
+            ]
+        return self.tokenize(chats)
 
-    def read_prefilled(self, messages: Messages) -> TokenizedChat:
-        """All messages but the last with the opening of the assistant's turn, then the last message's bare text.
+    def encode_prefilled(self, messages: Messages) -> TokenizedChat:
+        """All messages but the last with the opening of the assistant's turn, then the bare text of the last message.
 
-        Args:
-            messages: the conversation.
-
-        Returns:
-            The tokens, without the closing of the last turn.
+        The closing of the last turn is left out.
         """
         opened = self.renderer.render(messages[:-1], True)
-        text = opened.text + messages[-1]["content"]
+        text = opened.text + content_text(messages[-1])
         span = MessageSpan(len(messages) - 1, 0, len(opened.text), len(text))
         spans = (*opened.spans, span) if span.end > span.start else opened.spans
         return self.tokenize([RenderedChat(text, spans)])[0]
 
     def tokenize(self, chats: Sequence[RenderedChat]) -> list[TokenizedChat]:
-        """Tokens of rendered conversations; special tokens are what the template wrote, and no others.
-
-        Args:
-            chats: the rendered conversations.
-
-        Returns:
-            The same with their tokens.
-        """
+        """Tokenize rendered conversations. The tokenizer adds no special tokens: templates write their own."""
         if not chats:
             return []
         encoded = self.tokenizer(
@@ -121,16 +120,18 @@ class ChatTokenizer:
         ]
 
     def token_ids(self, text: str) -> list[int]:
-        """Tokens of bare text, without any that the tokenizer would add by itself.
-
-        Args:
-            text: the text.
-
-        Returns:
-            The token ids.
-        """
+        """Token ids of bare text, without special tokens."""
         ids: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         return ids
+
+    def with_end_token(self, ids: list[int]) -> list[int]:
+        """Token ids of a finished turn, followed by the end token if the template closes the turn with no special token.
+
+        Without an end token nothing teaches the model to stop (GLM-4 and Vicuna templates).
+        """
+        end = self.tokenizer.eos_token_id
+        last = next((token for token in reversed(ids) if self.tokenizer.decode([token]).strip()), None)
+        return ids if end is None or last in self._special_ids else [*ids, int(end)]
 
 
 def _adds_bos(tokenizer: Any) -> bool:

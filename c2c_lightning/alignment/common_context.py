@@ -1,22 +1,22 @@
-"""Which text both models read, when they may be told different things."""
+"""The text that receiver and sharer have in common when their conversations differ (private context)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from c2c_lightning.alignment.chat_renderer import RenderedChat
-from c2c_lightning.alignment.content_spans import Messages, MessageSpan
+from c2c_lightning.alignment.content_spans import Messages, MessageSpan, content_text
 from c2c_lightning.alignment.span_alignment import SharedRun
 
 
 @dataclass(frozen=True)
 class SharedText:
-    """A part of a message that both conversations have.
+    """A part of a message that occurs in both conversations.
 
     Attributes:
         receiver_message: index of the message in the receiver's conversation.
         sharer_message: index of the message in the sharer's conversation.
-        receiver_start: the part's first character in the receiver's content.
-        sharer_start: the part's first character in the sharer's content.
+        receiver_start: first character in the content of the receiver's message.
+        sharer_start: first character in the content of the sharer's message.
         length: in characters.
     """
 
@@ -28,27 +28,28 @@ class SharedText:
 
 
 def shared_texts(receiver: Messages, sharer: Messages) -> list[SharedText]:
-    """The common end of two conversations, message by message from the last one back.
+    """The common suffix of two conversations, compared message by message from the last one back.
 
-    Messages are shared while role and content are the same. Where a content ends with the other's whole content, that
-    end is shared too (the sharer reads a document and the question, the receiver the question), and nothing before it.
-
-    Args:
-        receiver: what the receiver is told.
-        sharer: what the sharer is told.
+    Messages are shared while role and content are equal. Where one content is a suffix of the other, the suffix is
+    shared and nothing before it (the sharer reads a document and the question, the receiver the question).
 
     Returns:
         The shared parts in the order of the conversations.
+
+    Example:
+        >>> question = {"role": "user", "content": "Who?"}
+        >>> shared_texts([question], [{"role": "user", "content": "It was Ada. Who?"}])
+        [SharedText(receiver_message=0, sharer_message=0, receiver_start=0, sharer_start=12, length=4)]
     """
     shared: list[SharedText] = []
     for back in range(1, min(len(receiver), len(sharer)) + 1):
-        mine, theirs = receiver[-back], sharer[-back]
-        if mine["role"] != theirs["role"]:
+        if receiver[-back]["role"] != sharer[-back]["role"]:
             break
-        length = min(len(mine["content"]), len(theirs["content"]))
-        if not (mine["content"].endswith(theirs["content"]) or theirs["content"].endswith(mine["content"])):
+        mine, theirs = content_text(receiver[-back]), content_text(sharer[-back])
+        if not (mine.endswith(theirs) or theirs.endswith(mine)):
             break
-        starts = len(mine["content"]) - length, len(theirs["content"]) - length
+        length = min(len(mine), len(theirs))
+        starts = len(mine) - length, len(theirs) - length
         shared.append(SharedText(len(receiver) - back, len(sharer) - back, *starts, length))
         if any(starts):
             break
@@ -56,15 +57,9 @@ def shared_texts(receiver: Messages, sharer: Messages) -> list[SharedText]:
 
 
 def shared_runs(receiver: RenderedChat, sharer: RenderedChat, shared: Sequence[SharedText]) -> list[SharedRun]:
-    """Shared texts in terms of the two rendered texts; what either template cut off is left out.
+    """Shared texts as characters of the two rendered texts, in the receiver's order.
 
-    Args:
-        receiver: the receiver's rendered conversation.
-        sharer: the sharer's.
-        shared: what both conversations have.
-
-    Returns:
-        The runs in the receiver's order.
+    Characters that either template removed are left out.
     """
     runs = []
     for part in shared:
@@ -76,8 +71,8 @@ def shared_runs(receiver: RenderedChat, sharer: RenderedChat, shared: Sequence[S
 
 
 def _overlap(mine: MessageSpan, theirs: MessageSpan, part: SharedText) -> SharedRun:
-    """What both templates show of a shared part; its length is not positive if that is nothing."""
-    # Where the shown runs begin, in characters of the shared part.
+    """The characters of a shared part that both templates render; the length is not positive if there are none."""
+    # Where the rendered characters begin, counted from the first character of the shared part.
     my_start, their_start = mine.content_start - part.receiver_start, theirs.content_start - part.sharer_start
     first = max(0, my_start, their_start)
     last = min(part.length, my_start + mine.end - mine.start, their_start + theirs.end - theirs.start)
@@ -92,7 +87,7 @@ def content_ranges(chat: RenderedChat, parts: Sequence[tuple[int, int, int]]) ->
         parts: `(message, first character of its content, length)` of each part.
 
     Returns:
-        `(start, end)` in characters of the text, or None where the template shows nothing of the part.
+        `(start, end)` in characters of the text, or None where the template renders nothing of the part.
     """
     spans = {span.message: span for span in chat.spans}
     ranges: list[tuple[int, int] | None] = []

@@ -1,26 +1,26 @@
-"""Reading a rendered chat back: where its literal pieces end and the messages' contents begin."""
+"""Finds the contents of messages in a rendered chat, given a rendering with placeholders in place of the contents."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-# One message, `{"role", "content"}`; chat templates may know further keys.
 Messages = Sequence[Mapping[str, Any]]
+"""A conversation: mappings with `role`, `content` and whatever else a chat template may use."""
 
-# Letters and digits only, so that no filter of a template changes a mark.
-MARK = "qjzxCONTENT"
-_MARK = re.compile(MARK + r"(\d+)xzjq")
+# Letters and digits only, so that no filter of a template changes a placeholder.
+PLACEHOLDER = "qjzxCONTENT"
+_PLACEHOLDER = re.compile(PLACEHOLDER + r"(\d+)xzjq")
 
 
 @dataclass(frozen=True)
 class MessageSpan:
-    """A run of characters of a rendered chat that is (a part of) one message's content.
+    """Characters of a rendered chat that are (a part of) the content of one message.
 
     Attributes:
         message: index of the message in the conversation.
-        content_start: index of the run's first character in the message's content, in characters; more than 0 where
-            the template cut the beginning off.
+        content_start: index of the first character within the content; above 0 where the template removed the
+            beginning.
         start: first character in the rendered text.
         end: one past the last character in the rendered text.
     """
@@ -31,119 +31,118 @@ class MessageSpan:
     end: int
 
 
-def with_marks(messages: Messages) -> list[Mapping[str, Any]]:
-    """The messages with a mark in place of each content.
-
-    Empty contents stay empty: templates often ask whether there is any.
-
-    Args:
-        messages: the conversation.
-
-    Returns:
-        The marked conversation.
-    """
-    return [{**m, "content": _mark(n)} if m["content"] else m for n, m in enumerate(messages)]
-
-
-def with_marks_inside(messages: Messages) -> list[Mapping[str, Any]]:
-    """The messages with a mark in the middle of each content that is not blank.
-
-    Args:
-        messages: the conversation.
-
-    Returns:
-        The marked conversation.
-    """
-    return [{**m, "content": _split(n, m["content"])} if m["content"].strip() else m for n, m in enumerate(messages)]
-
-
-def _mark(number: int) -> str:
-    return f"{MARK}{number}xzjq"
-
-
-def _middle(content: str) -> int:
-    """The middle of what a template shows at least: of the answer, where there is a thinking block before it."""
-    front = _after_thinking(content)
-    return front + (len(content) - front + 1) // 2
-
-
-def _after_thinking(content: str) -> int:
-    return content.rfind("</think>") + len("</think>") if "</think>" in content else 0
-
-
-def _split(number: int, content: str) -> str:
-    return content[: _middle(content)] + _mark(number) + content[_middle(content) :]
-
-
 @dataclass(frozen=True)
-class Pieces:
-    """A rendered text cut at its marks: literal, message, literal, message, ..., literal.
+class TemplatePieces:
+    """A rendering cut at its placeholders: literal, message, literal, message, ..., literal.
 
     Attributes:
-        literals: the text between marks, one more than there are marks.
-        messages: index of the message of each mark.
+        literals: the text between placeholders, one more than there are placeholders.
+        messages: index of the message of each placeholder.
     """
 
     literals: tuple[str, ...]
     messages: tuple[int, ...]
 
 
-def cut_at_marks(text: str) -> Pieces:
-    """Cut a rendered text at its marks.
+def content_text(message: Mapping[str, Any]) -> str:
+    """The content of a message; empty where it is null or missing, as in a tool call."""
+    return message.get("content") or ""
 
-    Args:
-        text: a rendering of marked messages.
 
-    Returns:
-        Its pieces.
+def with_placeholders(messages: Messages) -> list[Mapping[str, Any]]:
+    """The messages with a placeholder in place of each content.
+
+    Empty contents stay empty, because templates often test for them.
     """
-    parts = _MARK.split(text)
-    return Pieces(tuple(parts[::2]), tuple(int(number) for number in parts[1::2]))
+    return [{**m, "content": _placeholder(n)} if content_text(m) else m for n, m in enumerate(messages)]
 
 
-def read(text: str, pieces: Pieces, contents: Sequence[str]) -> list[MessageSpan] | None:
-    """Find the spans such that literals and contents (perhaps trimmed) use up the text exactly.
+def with_placeholders_inside(messages: Messages) -> list[Mapping[str, Any]]:
+    """The messages with a placeholder in the middle of each content that is not blank."""
+    return [
+        {**m, "content": _insert_placeholder(n, content_text(m))} if content_text(m).strip() else m
+        for n, m in enumerate(messages)
+    ]
+
+
+def _placeholder(number: int) -> str:
+    return f"{PLACEHOLDER}{number}xzjq"
+
+
+def _middle(content: str) -> int:
+    """The middle of the answer: templates may remove a reasoning block in front of it."""
+    front = _after_reasoning(content)
+    return front + (len(content) - front + 1) // 2
+
+
+def _after_reasoning(content: str) -> int:
+    return content.rfind("</think>") + len("</think>") if "</think>" in content else 0
+
+
+def _insert_placeholder(number: int, content: str) -> str:
+    return content[: _middle(content)] + _placeholder(number) + content[_middle(content) :]
+
+
+def split_at_placeholders(text: str) -> TemplatePieces:
+    """Cut a rendering of messages with placeholders.
+
+    Example:
+        >>> split_at_placeholders("<user>qjzxCONTENT0xzjq</user>")
+        TemplatePieces(literals=('<user>', '</user>'), messages=(0,))
+    """
+    parts = _PLACEHOLDER.split(text)
+    return TemplatePieces(tuple(parts[::2]), tuple(int(number) for number in parts[1::2]))
+
+
+def locate_contents(text: str, pieces: TemplatePieces, contents: Sequence[str]) -> list[MessageSpan] | None:
+    """Find spans such that literals and contents (trimmed or not) make up the text exactly.
+
+    Depth-first search over the ways in which a template may trim each content.
 
     Args:
         text: a rendered conversation.
-        pieces: the literal pieces of the same conversation.
+        pieces: the literals of the same conversation.
         contents: the content of each message.
 
     Returns:
-        The spans in the order of the text, or None if the text cannot be read with these pieces.
+        The spans in the order of the text, or None if the pieces do not fit.
+
+    Example:
+        >>> locate_contents("<user>Hi</user>", TemplatePieces(("<user>", "</user>"), (0,)), [" Hi"])
+        [MessageSpan(message=0, content_start=1, start=6, end=8)]
     """
     literals, order = pieces.literals, pieces.messages
     if not text.startswith(literals[0]):
         return None
     path: list[tuple[MessageSpan, Iterator[tuple[int, str]]]] = []
-    dead: set[tuple[int, int]] = set()
+    dead_ends: set[tuple[int, int]] = set()
     position = len(literals[0])
-    options = _trims(contents[order[0]]) if order else iter(())
+    options = _trimmed(contents[order[0]]) if order else iter(())
     while True:
         if len(path) == len(order):
             if position == len(text):
                 return [span for span, _ in path]
         else:
-            step = _step(text, position, options, literals[len(path) + 1], order[len(path)])
-            if step is not None and (len(path) + 1, step.end) not in dead:
-                position = step.end + len(literals[len(path) + 1])
-                path.append((step, options))
-                options = _trims(contents[order[len(path)]]) if len(path) < len(order) else iter(())
+            span = _next_match(text, position, options, literals[len(path) + 1], order[len(path)])
+            if span is not None and (len(path) + 1, span.end) not in dead_ends:
+                position = span.end + len(literals[len(path) + 1])
+                path.append((span, options))
+                options = _trimmed(contents[order[len(path)]]) if len(path) < len(order) else iter(())
                 continue
-            if step is not None:
+            if span is not None:
                 continue
-        # Nothing fits from here: go back one message and try its next trim.
         if not path:
             return None
-        dead.add((len(path), path[-1][0].end))
+        # Backtrack: the previous message is tried with its next way of trimming.
+        dead_ends.add((len(path), path[-1][0].end))
         span, options = path.pop()
         position = span.start
 
 
-def _step(
+def _next_match(
     text: str, position: int, options: Iterator[tuple[int, str]], literal: str, message: int
 ) -> MessageSpan | None:
-    """The next option that stands at this position with the literal after it."""
+    """The next option that occurs at this position and is followed by the literal."""
     for content_start, content in options:
         end = position + len(content)
         if text.startswith(content, position) and text.startswith(literal, end):
@@ -151,14 +150,14 @@ def _step(
     return None
 
 
-def _trims(content: str) -> Iterator[tuple[int, str]]:
-    """What templates make of a content: all of it, or with white space or a thinking block cut off.
+def _trimmed(content: str) -> Iterator[tuple[int, str]]:
+    """What templates leave of a content: all of it, or without white space or a reasoning block.
 
     Yields:
-        `(characters cut off at the front, what is left)`.
+        `(characters removed at the front, rest)`.
     """
     yield 0, content
-    for front in dict.fromkeys((0, _after_thinking(content))):
+    for front in dict.fromkeys((0, _after_reasoning(content))):
         rest = content[front:]
         for chars in (None, "\n"):
             left = rest.lstrip(chars)
@@ -168,17 +167,14 @@ def _trims(content: str) -> Iterator[tuple[int, str]]:
             yield front, rest.rstrip(chars)
 
 
-def grow(text: str, position: int, message: int, content: str) -> MessageSpan:
-    """The run of a content around its middle, as far as a template may have left it.
+def expand_from_middle(text: str, position: int, message: int, content: str) -> MessageSpan:
+    """The span of a content around a known position of its middle, as far as text and content agree.
 
     Args:
         text: a rendered conversation.
-        position: where the middle of the content is in it, in characters.
+        position: where the middle of the content is in the text, in characters.
         message: index of the message.
         content: its content.
-
-    Returns:
-        The run.
     """
     middle = _middle(content)
     low, high = middle, middle
@@ -187,8 +183,8 @@ def grow(text: str, position: int, message: int, content: str) -> MessageSpan:
         low -= 1
     while high < len(content) and high + shift < len(text) and text[high + shift] == content[high]:
         high += 1
-    # What the template wrote next to the content may look like more of it; it cuts at certain places only.
-    trims = [(start, start + len(rest)) for start, rest in _trims(content)]
+    # Template text next to the content may equal its continuation by chance; templates trim at certain points only.
+    trims = [(start, start + len(rest)) for start, rest in _trimmed(content)]
     low = min((start for start, _ in trims if low <= start <= middle), default=low)
     high = max((end for _, end in trims if middle <= end <= high), default=high)
     return MessageSpan(message, low, low + shift, high + shift)

@@ -1,4 +1,4 @@
-"""Whether two tokenizers are the same in content, whatever their files are called."""
+"""Compares tokenizers by content, whatever their files are called."""
 
 import hashlib
 import json
@@ -9,31 +9,17 @@ _base_digests: "WeakKeyDictionary[Any, tuple[int, str]]" = WeakKeyDictionary()
 
 
 def tokenizer_fingerprint(tokenizer: Any) -> str:
-    """A digest of everything that decides how text becomes tokens, and of the chat template.
-
-    Args:
-        tokenizer: the tokenizer.
-
-    Returns:
-        64 hexadecimal digits; equal for tokenizers that read alike.
-    """
+    """SHA-256 of vocabulary, rules, special tokens and chat template: 64 hexadecimal digits."""
     special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
     parts = [_base_digest(tokenizer), _added(tokenizer), special, tokenizer.chat_template]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def same_tokens(first: Any, second: Any) -> bool:
-    """Whether one model can read the other's token ids.
+    """Whether the token ids of one tokenizer mean the same in the other.
 
-    Vocabulary, merges, normaliser and pre-tokeniser must be the same. Added tokens may be known to one side only, as
-    in Qwen2.5 and Qwen3, which share their tokens but for the later one's thinking marks; they must not contradict.
-
-    Args:
-        first: a tokenizer.
-        second: another one.
-
-    Returns:
-        True if they agree.
+    Vocabulary, merges, normalizer and pre-tokenizer must be equal. Added tokens may exist on one side only, as the
+    reasoning marks of Qwen3 that Qwen2.5 lacks, but must not contradict each other.
     """
     if first is second:
         return True
@@ -47,7 +33,7 @@ def same_tokens(first: Any, second: Any) -> bool:
 
 
 def _added(tokenizer: Any) -> dict[int, list[Any]]:
-    """Added tokens by id: text, and how they are found in text."""
+    """Added tokens by id: text, and how they are matched in text."""
     return {
         int(token): [str(added.content), added.lstrip, added.rstrip, added.single_word, added.normalized]
         for token, added in tokenizer.added_tokens_decoder.items()
@@ -55,7 +41,7 @@ def _added(tokenizer: Any) -> dict[int, list[Any]]:
 
 
 def _base_digest(tokenizer: Any) -> str:
-    """Digest of vocabulary, merges, normaliser and pre-tokeniser; hashing a large vocabulary takes a second."""
+    """Digest of vocabulary, merges, normalizer and pre-tokenizer; cached, as a large vocabulary takes a second."""
     size = len(tokenizer)
     known = _base_digests.get(tokenizer)
     if known is None or known[0] != size:

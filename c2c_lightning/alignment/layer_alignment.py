@@ -1,4 +1,4 @@
-"""Layer alignment: which sharer layer each receiver layer reads (paper, appendix A.1.1)."""
+"""Layer alignment: the sharer layer that each receiver layer is fused with (paper, appendix A.1.1)."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -6,29 +6,44 @@ from typing import Literal
 from c2c_lightning.errors import LayerMapError
 
 LayerMap = list[int | None]
-"""For each receiver layer the sharer layer that it reads, or None where nothing is fused."""
+"""For each receiver layer the sharer layer that it is fused with, or None for a layer that is not fused."""
 
 LayerAlignment = Literal["terminal", "depth", "skip"]
 
 
 def terminal(num_receiver_layers: int, num_sharer_layers: int) -> LayerMap:
-    """Last with last and so on back; early receiver layers of a shallower sharer read its first layer (as released)."""
+    """Aligns the last layers, then backwards; receiver layers without a partner use sharer layer 0 (as released).
+
+    Example:
+        >>> terminal(4, 3)
+        [0, 0, 1, 2]
+    """
     offset = num_sharer_layers - num_receiver_layers
     return [min(max(n + offset, 0), num_sharer_layers - 1) for n in range(num_receiver_layers)]
 
 
 def terminal_or_skip(num_receiver_layers: int, num_sharer_layers: int) -> LayerMap:
-    """Last with last and so on back; receiver layers without a partner are not fused (the paper's text)."""
+    """Aligns the last layers, then backwards; receiver layers without a partner are not fused (the paper's text).
+
+    Example:
+        >>> terminal_or_skip(4, 3)
+        [None, 0, 1, 2]
+    """
     offset = num_sharer_layers - num_receiver_layers
     return [n + offset if n + offset >= 0 else None for n in range(num_receiver_layers)]
 
 
 def depth(num_receiver_layers: int, num_sharer_layers: int) -> LayerMap:
-    """The sharer layer at the nearest normalised depth; ties go to the lower layer."""
+    """The sharer layer at the nearest normalized depth; ties go to the lower layer.
+
+    Example:
+        >>> depth(3, 6)
+        [0, 2, 5]
+    """
     last_receiver, last_sharer = max(num_receiver_layers - 1, 1), max(num_sharer_layers - 1, 1)
 
     def distance(n: int, m: int) -> int:
-        return abs(n * last_sharer - m * last_receiver)  # whole numbers, so that ties are exact
+        return abs(n * last_sharer - m * last_receiver)  # integers, so that ties are exact
 
     return [min(range(num_sharer_layers), key=lambda m: distance(n, m)) for n in range(num_receiver_layers)]
 
@@ -37,10 +52,14 @@ ALIGNMENTS = {"terminal": terminal, "skip": terminal_or_skip, "depth": depth}
 
 
 def checked_map(layer_map: Sequence[int | None], num_receiver_layers: int, num_sharer_layers: int) -> LayerMap:
-    """An explicit layer map, -1 or None for layers that are not fused.
+    """An explicit layer map, with None or -1 for layers that are not fused.
 
     Raises:
         LayerMapError: the map has the wrong length or names a layer that does not exist.
+
+    Example:
+        >>> checked_map([-1, 0], 2, 1)
+        [None, 0]
     """
     if len(layer_map) != num_receiver_layers:
         raise LayerMapError(

@@ -1,7 +1,8 @@
-"""The released chat alignment: receiver and sharers in one row of slots (paper A.1.2).
+"""The released chat alignment: receiver and sharers in columns of equal length (paper A.1.2).
 
-Template sections keep each model's own tokens, the shorter ones padded on their right; message sections are the
-receiver's tokens and, for each, one re-tokenised sharer token in the same slot. Only message slots are fused.
+Template sections have each model's own tokens, the shorter ones padded on the right. Message sections have the
+receiver's tokens and, for each of them, one re-tokenized sharer token in the same column. Only message columns are
+fused.
 """
 
 from collections.abc import Sequence
@@ -15,18 +16,19 @@ from c2c_lightning.alignment.retokenization import RetokenizeStrategy, pad_id, r
 from c2c_lightning.errors import AlignmentError
 
 Form = Literal["training", "generation", "prefilled"]
-Slots = list[int | None]
+PaddedTokens = list[int | None]
+"""Token of each column, None for padding."""
 
 
 @dataclass(frozen=True)
 class SharerChat:
-    """What one sharer brings to the row of slots.
+    """One sharer's conversation.
 
     Attributes:
         tokenizer: its tokenizer.
-        chat: the conversation as it reads it.
-        shared: what it has in common with the receiver's conversation.
-        strategy: how message tokens are expressed in its vocabulary.
+        chat: its conversation.
+        shared: the text in common with the receiver's conversation.
+        strategy: how message tokens are re-tokenized.
     """
 
     tokenizer: Any
@@ -36,79 +38,76 @@ class SharerChat:
 
 
 @dataclass(frozen=True)
-class SlotRow:
-    """Token of each slot, None for padding.
+class AlignedColumns:
+    """Receiver and sharers in columns of equal length.
 
     Attributes:
         receiver: the receiver's tokens.
-        sharers: each sharer's, as many.
-        is_message: whether a slot belongs to a message, so is fused.
-        sections: `(kind, first slot, one past the last slot)`, kinds `template` and `message`.
+        sharers: each sharer's tokens.
+        is_message: whether a column belongs to a message, so is fused.
+        sections: `(kind, first column, one past the last column)`, kinds `template` and `message`.
     """
 
-    receiver: Slots
-    sharers: tuple[Slots, ...]
+    receiver: PaddedTokens
+    sharers: tuple[PaddedTokens, ...]
     is_message: list[bool]
     sections: list[tuple[str, int, int]]
 
+    def append(self, kind: str, tokens: Sequence[list[int]]) -> None:
+        """Add a section: the receiver's tokens, then each sharer's, padded on the right to equal length."""
+        width, start = max(len(ids) for ids in tokens), len(self.receiver)
+        if not width:
+            return
+        for columns, ids in zip((self.receiver, *self.sharers), tokens, strict=True):
+            columns.extend([*ids, *[None] * (width - len(ids))])
+        self.is_message.extend([kind == "message"] * width)
+        self.sections.append((kind, start, start + width))
 
-def lay_out(receiver_tokenizer: Any, receiver: TokenizedChat, sharers: Sequence[SharerChat]) -> SlotRow:
-    """Put receiver and sharers in one row of slots, as released.
 
-    A message that one of the models does not see at all (its template drops it, or trims it to nothing) stays part of
-    the template section around it.
+def align_columns(receiver_tokenizer: Any, receiver: TokenizedChat, sharers: Sequence[SharerChat]) -> AlignedColumns:
+    """Align receiver and sharers as released.
+
+    A message that one of the models does not render at all (its template drops it, or trims it to nothing) stays part
+    of the template section around it.
 
     Args:
         receiver_tokenizer: the receiver's tokenizer.
-        receiver: the conversation as the receiver reads it.
-        sharers: the sharers that read re-tokenised messages.
-
-    Returns:
-        The row.
+        receiver: the receiver's conversation.
+        sharers: the sharers with re-tokenized messages.
     """
-    cuts = _message_cuts(receiver, sharers)
-    row = SlotRow([], tuple([] for _ in sharers), [], [])
-    done = [0] * (1 + len(sharers))
-    for cut in [*cuts, None]:
-        chats = [receiver, *(sharer.chat for sharer in sharers)]
-        starts = [len(chat.ids) for chat in chats] if cut is None else [start for start, _ in cut]
-        templates = [list(chat.ids[low:high]) for chat, low, high in zip(chats, done, starts, strict=True)]
-        _append(row, "template", templates)
-        if cut is None:
-            break
-        message = list(receiver.ids[cut[0][0] : cut[0][1]])
+    columns = AlignedColumns([], tuple([] for _ in sharers), [], [])
+    chats = [receiver, *(sharer.chat for sharer in sharers)]
+    done = [0] * len(chats)
+    for ranges in _message_ranges(receiver, sharers):
+        columns.append("template", _token_lists(chats, done, [start for start, _ in ranges]))
+        message = list(receiver.ids[ranges[0][0] : ranges[0][1]])
         copies = [retokenize(receiver_tokenizer, s.tokenizer, message, s.strategy) for s in sharers]
-        _append(row, "message", [message, *copies])
-        done = [end for _, end in cut]
-    return row
+        columns.append("message", [message, *copies])
+        done = [end for _, end in ranges]
+    columns.append("template", _token_lists(chats, done, [len(chat.ids) for chat in chats]))
+    return columns
 
 
-def _append(row: SlotRow, kind: str, tokens: Sequence[list[int]]) -> None:
-    width, start = max(len(ids) for ids in tokens), len(row.receiver)
-    if not width:
-        return
-    for slots, ids in zip((row.receiver, *row.sharers), tokens, strict=True):
-        slots.extend([*ids, *[None] * (width - len(ids))])
-    row.is_message.extend([kind == "message"] * width)
-    row.sections.append((kind, start, start + width))
+def _token_lists(chats: Sequence[TokenizedChat], starts: Sequence[int], ends: Sequence[int]) -> list[list[int]]:
+    return [list(chat.ids[start:end]) for chat, start, end in zip(chats, starts, ends, strict=True)]
 
 
-def _message_cuts(receiver: TokenizedChat, sharers: Sequence[SharerChat]) -> list[list[tuple[int, int]]]:
-    """Token ranges of the messages that all models see: per message the receiver's, then each sharer's."""
+def _message_ranges(receiver: TokenizedChat, sharers: Sequence[SharerChat]) -> list[list[tuple[int, int]]]:
+    """Token ranges of the messages that all models render: per message the receiver's, then each sharer's."""
     common = set.intersection(*({_receiver_part(part) for part in sharer.shared} for sharer in sharers))
-    columns = [_token_ranges(receiver, sorted(common))]
+    per_model = [_token_ranges(receiver, sorted(common))]
     for sharer in sharers:
         parts = sorted((part for part in sharer.shared if _receiver_part(part) in common), key=_receiver_part)
-        columns.append(_token_ranges(sharer.chat, [(p.sharer_message, p.sharer_start, p.length) for p in parts]))
-    cuts: list[list[tuple[int, int]]] = []
-    done = [0] * len(columns)
-    for row in zip(*columns, strict=True):
+        per_model.append(_token_ranges(sharer.chat, [(p.sharer_message, p.sharer_start, p.length) for p in parts]))
+    messages: list[list[tuple[int, int]]] = []
+    done = [0] * len(per_model)
+    for ranges in zip(*per_model, strict=True):
         # A token across the border of two messages belongs to the first; a template may have changed their order.
-        cut = [(max(low, start), end) for (start, end), low in zip(row, done, strict=True) if end > max(low, start)]
-        if len(cut) == len(columns):
-            cuts.append(cut)
-            done = [end for _, end in cut]
-    return cuts
+        free = [(max(low, start), end) for (start, end), low in zip(ranges, done, strict=True) if end > max(low, start)]
+        if len(free) == len(per_model):
+            messages.append(free)
+            done = [end for _, end in free]
+    return messages
 
 
 def _receiver_part(part: SharedText) -> tuple[int, int, int]:
@@ -116,21 +115,21 @@ def _receiver_part(part: SharedText) -> tuple[int, int, int]:
 
 
 def _token_ranges(chat: TokenizedChat, parts: Sequence[tuple[int, int, int]]) -> list[tuple[int, int]]:
-    """Token range of each part; (0, 0) for one that is not shown."""
-    return [(0, 0) if place is None else chat.token_range(*place) for place in content_ranges(chat, parts)]
+    """Token range of each part; (0, 0) for one that is not rendered."""
+    return [(0, 0) if part is None else chat.token_range(*part) for part in content_ranges(chat, parts)]
 
 
 @dataclass(frozen=True)
 class ChatAlignment:
-    """The released alignment of one conversation for one sharer; all lists have one entry per slot.
+    """The released alignment of one conversation with one sharer; lists have one entry per column.
 
     Attributes:
         receiver_ids: the receiver's tokens, padding filled in.
         sharer_ids: the sharer's tokens, padding filled in.
-        message_mask: True for message tokens: only these are fused.
+        message_mask: True for message tokens, the only ones that are fused.
         receiver_padding: True where the receiver's token is padding.
         sharer_padding: True where the sharer's token is padding.
-        sections: `(kind, first slot, one past the last slot)`.
+        sections: `(kind, first column, one past the last column)`.
     """
 
     receiver_ids: list[int]
@@ -151,50 +150,45 @@ def align_chat(
     """The released alignment of a conversation.
 
     Args:
-        receiver: how the receiver reads.
-        sharer: how the sharer reads.
+        receiver: the receiver's chat tokenizer.
+        sharer: the sharer's chat tokenizer.
         messages: the conversation, response included.
         strategy: `first` or `longest`.
-        form: `training` reads all messages, `generation` all but the last with the opening of the assistant's turn,
-            `prefilled` adds the last message's text to that.
-
-    Returns:
-        The tokens of both, slot by slot.
+        form: `training` has all messages, `generation` all but the last with the opening of the assistant's turn,
+            `prefilled` adds the text of the last message to that.
 
     Raises:
         AlignmentError: for another form, or a conversation without a response to leave out.
     """
-    mine, theirs = (_read_form(reader, messages, form) for reader in (receiver, sharer))
-    read = messages[:-1] if form == "generation" else messages
-    row = lay_out(receiver.tokenizer, mine, [SharerChat(sharer.tokenizer, theirs, shared_texts(read, read), strategy)])
+    mine, theirs = (_encode_form(tokenizer, messages, form) for tokenizer in (receiver, sharer))
+    rendered = messages[:-1] if form == "generation" else messages
+    shared = shared_texts(rendered, rendered)
+    columns = align_columns(receiver.tokenizer, mine, [SharerChat(sharer.tokenizer, theirs, shared, strategy)])
     return ChatAlignment(
-        fill(row.receiver, pad_id(receiver.tokenizer)),
-        fill(row.sharers[0], pad_id(sharer.tokenizer)),
-        row.is_message,
-        [slot is None for slot in row.receiver],
-        [slot is None for slot in row.sharers[0]],
-        row.sections,
+        fill_padding(columns.receiver, pad_id(receiver.tokenizer)),
+        fill_padding(columns.sharers[0], pad_id(sharer.tokenizer)),
+        columns.is_message,
+        [token is None for token in columns.receiver],
+        [token is None for token in columns.sharers[0]],
+        columns.sections,
     )
 
 
-def fill(slots: Slots, padding: int) -> list[int]:
-    """The tokens of a row of slots.
+def fill_padding(tokens: PaddedTokens, padding: int) -> list[int]:
+    """Token ids with the padding token in place of None.
 
-    Args:
-        slots: tokens, None for padding.
-        padding: the padding token.
-
-    Returns:
-        The token ids.
+    Example:
+        >>> fill_padding([7, None], 0)
+        [7, 0]
     """
-    return [padding if slot is None else slot for slot in slots]
+    return [padding if token is None else token for token in tokens]
 
 
-def _read_form(reader: ChatTokenizer, messages: Messages, form: Form) -> TokenizedChat:
+def _encode_form(tokenizer: ChatTokenizer, messages: Messages, form: Form) -> TokenizedChat:
     if form == "training":
-        return reader.read([messages], False)[0]
+        return tokenizer.encode([messages], False)[0]
     if form not in ("generation", "prefilled") or len(messages) < 2:
         raise AlignmentError(f"A conversation of {len(messages)} messages has no form {form!r}.")
     if form == "generation":
-        return reader.read([messages[:-1]], True)[0]
-    return reader.read_prefilled(messages)
+        return tokenizer.encode([messages[:-1]], True)[0]
+    return tokenizer.encode_prefilled(messages)

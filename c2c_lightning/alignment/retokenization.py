@@ -1,7 +1,7 @@
-"""The released token alignment: a re-tokenised copy of the receiver's tokens, one sharer token for each.
+"""The released token alignment: the receiver's tokens re-tokenized for the sharer, one sharer token for each.
 
-Kept for parity with published fusers (paper A.1.2). It damages what the sharer reads: pieces of characters become
-U+FFFD, and of a receiver token that is several sharer tokens only one is kept. `spans.py` does without.
+Kept for parity with published fusers (paper A.1.2). It is lossy: partial characters become U+FFFD, and of a receiver
+token that corresponds to several sharer tokens only one is kept. Span alignment (`span_alignment.py`) is lossless.
 """
 
 from collections.abc import Iterable
@@ -12,8 +12,8 @@ from c2c_lightning.errors import AlignmentError
 
 RetokenizeStrategy = Literal["first", "longest"]
 
-# Sharer token of each receiver token seen so far, per pair, strategy and state of the tokenizers.
-_known: "WeakKeyDictionary[Any, WeakKeyDictionary[Any, dict[tuple[object, ...], dict[int, int]]]]" = WeakKeyDictionary()
+# Sharer token of each receiver token, per pair of tokenizers, strategy and state of the tokenizers.
+_cache: "WeakKeyDictionary[Any, WeakKeyDictionary[Any, dict[tuple[object, ...], dict[int, int]]]]" = WeakKeyDictionary()
 
 
 def retokenize(
@@ -22,27 +22,35 @@ def retokenize(
     receiver_ids: Iterable[int],
     strategy: str,
 ) -> list[int]:
-    """One sharer token for each receiver token, as the released code chooses it (paper A.1.2).
+    """One sharer token for each receiver token, chosen as in the released code (paper A.1.2).
 
-    Each receiver token is decoded alone and its text encoded with the sharer's tokenizer. Of several tokens `first`
+    Each receiver token is decoded alone and its text is encoded with the sharer's tokenizer. Of several tokens `first`
     takes the first and `longest` the one with the longest decoded text in characters, the first of equals. Special
     tokens map by role (padding, end, begin, unknown; the last that holds), else by their text, else to unknown.
 
     Args:
-        receiver_tokenizer: the tokenizer that made `receiver_ids`; it is not changed.
-        sharer_tokenizer: the tokenizer to express them in; it is not changed.
+        receiver_tokenizer: the tokenizer of `receiver_ids`; it is not changed.
+        sharer_tokenizer: the tokenizer of the result; it is not changed.
         receiver_ids: token ids.
         strategy: `first` or `longest`.
 
     Returns:
-        A new list, as long as `receiver_ids`.
+        As many sharer ids as there are `receiver_ids`.
 
     Raises:
         AlignmentError: for another strategy.
+
+    Example:
+        >>> from transformers import AutoTokenizer
+        >>> from c2c_lightning.embedded import path
+        >>> receiver, sharer = (AutoTokenizer.from_pretrained(path(name)) for name in ("receiver", "sharer"))
+        >>> ids = receiver.encode("What is the food?", add_special_tokens=False)
+        >>> sharer.convert_ids_to_tokens(retokenize(receiver, sharer, ids, "longest"))
+        []
     """
     if strategy not in ("first", "longest"):
-        raise AlignmentError(f"Tokens are re-tokenised with `first` or `longest`, not {strategy!r}.")
-    known = _cache(receiver_tokenizer, sharer_tokenizer, strategy)
+        raise AlignmentError(f"Tokens are re-tokenized with `first` or `longest`, not {strategy!r}.")
+    known = _cache_of(receiver_tokenizer, sharer_tokenizer, strategy)
     ids = [int(token) for token in receiver_ids]
     for token in ids:
         if token not in known:
@@ -53,30 +61,24 @@ def retokenize(
 def pad_id(tokenizer: Any) -> int:
     """The padding token, or the end token where there is none.
 
-    Args:
-        tokenizer: it is not changed.
-
-    Returns:
-        The token id.
-
     Raises:
         AlignmentError: when there is neither.
     """
     for token in (tokenizer.pad_token_id, tokenizer.eos_token_id):
         if token is not None:
             return int(token)
-    raise AlignmentError("A tokenizer with neither a padding nor an end token cannot pad template sections.")
+    raise AlignmentError("A tokenizer with neither a padding nor an end token cannot pad batches and template sections.")
 
 
-def _cache(receiver: Any, sharer: Any, strategy: str) -> dict[int, int]:
-    pairs = _known.setdefault(receiver, WeakKeyDictionary()).setdefault(sharer, {})
+def _cache_of(receiver: Any, sharer: Any, strategy: str) -> dict[int, int]:
+    pairs = _cache.setdefault(receiver, WeakKeyDictionary()).setdefault(sharer, {})
     # Tokens may be added, or given a role, after the first call.
     state = (strategy, len(receiver), _roles(receiver), len(sharer), _roles(sharer))
     return pairs.setdefault(state, {})
 
 
 def _roles(tokenizer: Any) -> tuple[int | None, ...]:
-    """Padding, end, begin, unknown; the end token pads where nothing else does."""
+    """Padding (or end), end, begin, unknown."""
     pad, eos = tokenizer.pad_token_id, tokenizer.eos_token_id
     return (eos if pad is None else pad, eos, tokenizer.bos_token_id, tokenizer.unk_token_id)
 

@@ -1,8 +1,8 @@
-"""Span alignment: each model reads its own tokens; a receiver token takes the sharer token that ends where it ends.
+"""Span alignment: each model keeps its own tokens; a receiver token is fused with the sharer token at its last character.
 
-All is done in characters, so no token has to be decoded. A token that holds a part of a character (byte-level
-vocabularies cut emoji and CJK) counts as holding the whole character, so every piece of it reads the sharer token
-that completes the character.
+Works on character offsets, so no token has to be decoded. A token with a part of a character (byte-level vocabularies
+split emoji and CJK) counts as having the whole character, so each of its pieces is fused with the sharer token that
+completes the character.
 """
 
 from bisect import bisect_left, bisect_right
@@ -14,11 +14,11 @@ Offsets = Sequence[tuple[int, int]]
 
 @dataclass(frozen=True)
 class SharedRun:
-    """Text that both models read.
+    """Characters that occur in both rendered texts.
 
     Attributes:
-        receiver_start: its first character in the receiver's rendered text.
-        sharer_start: its first character in the sharer's rendered text.
+        receiver_start: first character in the receiver's text.
+        sharer_start: first character in the sharer's text.
         length: in characters.
     """
 
@@ -28,15 +28,16 @@ class SharedRun:
 
 
 def close_gaps(offsets: Offsets) -> list[tuple[int, int]]:
-    """Give characters that no token claims to the token after them.
+    """Assign characters that belong to no token to the token after them.
 
-    Tokenizers with trimmed offsets leave out the white space that a token begins with.
+    Tokenizers with trimmed offsets leave out leading white space.
 
     Args:
         offsets: `(start, end)` of each token, in characters of the text.
 
-    Returns:
-        The same, with starts and ends that never go back and no gaps.
+    Example:
+        >>> close_gaps([(0, 2), (3, 5)])
+        [(0, 2), (2, 5)]
     """
     closed: list[tuple[int, int]] = []
     first = last = 0
@@ -50,16 +51,22 @@ def close_gaps(offsets: Offsets) -> list[tuple[int, int]]:
 
 
 def align_spans(receiver: Offsets, sharer: Offsets, runs: Sequence[SharedRun]) -> list[int]:
-    """The sharer position that each receiver token reads.
+    """The sharer position of each receiver token.
 
     Args:
         receiver: `(start, end)` of each receiver token in the receiver's text, in characters, without gaps.
         sharer: the same for the sharer.
-        runs: the text that both read, in the receiver's order.
+        runs: the text in common, in the receiver's order.
 
     Returns:
         For each receiver token the last sharer token that overlaps its shared characters, -1 for tokens outside of
-        shared text. It never goes back inside a run.
+        the runs. Positions never decrease within a run.
+
+    Example:
+        Receiver tokens `un|fair`, sharer tokens `unf|air`:
+
+        >>> align_spans([(0, 2), (2, 6)], [(0, 3), (3, 6)], [SharedRun(0, 0, 6)])
+        [0, 1]
     """
     index = [-1] * len(receiver)
     receiver_ends = [end for _, end in receiver]
@@ -67,8 +74,7 @@ def align_spans(receiver: Offsets, sharer: Offsets, runs: Sequence[SharedRun]) -
     for run in runs:
         shift = run.sharer_start - run.receiver_start
         stop = run.receiver_start + run.length
-        # First token that reaches into the run.
-        token = bisect_right(receiver_ends, run.receiver_start)
+        token = bisect_right(receiver_ends, run.receiver_start)  # the first token with characters of the run
         while token < len(receiver) and receiver[token][0] < stop:
             first, last = max(receiver[token][0], run.receiver_start), min(receiver[token][1], stop)
             if first < last:

@@ -1,4 +1,4 @@
-"""Which token alignment a pair of tokenizers gets."""
+"""Chooses the token alignment of a pair of tokenizers."""
 
 import logging
 from typing import Any, Literal, get_args
@@ -19,10 +19,7 @@ def choose_strategy(receiver: Any, sharer: Any, token_alignment: TokenAlignment)
         receiver: the receiver's tokenizer.
         sharer: the sharer's tokenizer.
         token_alignment: a strategy, or `auto`: `identity` if the tokenizers agree, else `longest` (paper A.1.2).
-            Chat templates do not count: as released, a sharer of the same family reads the receiver's tokens.
-
-    Returns:
-        The strategy.
+            Chat templates are not compared: as released, a sharer of the same family gets the receiver's tokens.
 
     Raises:
         AlignmentError: for `identity` with tokenizers that differ, or an unknown strategy.
@@ -42,8 +39,8 @@ def choose_strategy(receiver: Any, sharer: Any, token_alignment: TokenAlignment)
         )
     if token_alignment != "identity" and agree:
         logger.warning(
-            "Receiver and sharer have the same tokenizer, yet token_alignment is `%s`: the sharer reads a re-tokenised "
-            "copy, and template tokens are not fused. `auto` lets it read the receiver's tokens.",
+            "Receiver and sharer have the same tokenizer, but token_alignment is `%s`: the sharer gets a re-tokenized "
+            "copy, and template tokens are not fused. With `auto` it gets the receiver's tokens.",
             token_alignment,
         )
     return token_alignment

@@ -1,4 +1,4 @@
-"""Alignment of chats whose models each read their own tokens: messages alone, or the template around them too."""
+"""Alignment for sharers with tokens of their own: message contents only, or template tokens too."""
 
 from collections.abc import Callable, Sequence
 
@@ -7,17 +7,16 @@ from c2c_lightning.alignment.common_context import SharedText, shared_runs
 from c2c_lightning.alignment.span_alignment import SharedRun, align_spans
 
 Align = Callable[[TokenizedChat, TokenizedChat, Sequence[SharedText]], list[int]]
-"""From both models' tokens and the text they share to the sharer's position that each receiver token reads, -1 if none.
-"""
+"""From the tokens of receiver and sharer and their shared text to the sharer position of each receiver token, or -1."""
 
 
 def align_messages(receiver: TokenizedChat, sharer: TokenizedChat, shared: Sequence[SharedText]) -> list[int]:
-    """`span`: message tokens read the sharer's token that ends where they end; template tokens read nothing.
+    """`span`: content tokens are fused with the sharer token at their last character; template tokens are not fused.
 
     Args:
-        receiver: the conversation as the receiver reads it.
-        sharer: the conversation as the sharer reads it.
-        shared: the text that both were told.
+        receiver: the receiver's conversation.
+        sharer: the sharer's conversation.
+        shared: the text in common.
 
     Returns:
         For each receiver token the sharer's position, or -1.
@@ -28,17 +27,17 @@ def align_messages(receiver: TokenizedChat, sharer: TokenizedChat, shared: Seque
 def align_messages_and_template(
     receiver: TokenizedChat, sharer: TokenizedChat, shared: Sequence[SharedText]
 ) -> list[int]:
-    """`span_template`: as `align_messages`, and template tokens read template tokens.
+    """`span_template`: as `align_messages`, and template tokens are fused with template tokens.
 
-    The messages that both models show cut each model's template tokens into stretches: before the first one, between
-    two, after the last one. Within a stretch tokens are counted from its end, so what stands right before a message, or
-    ends the prompt, reads its like; a longer stretch's first tokens all read the other's first one. What surrounds
-    messages that only one of the models was told belongs to no stretch.
+    The shared messages divide each model's template tokens into sections: before the first message, between two, after
+    the last. Within a section, tokens are aligned from the end, so that the tokens next to a message and at the end of
+    the prompt correspond; surplus receiver tokens at the front are fused with the sharer's first token. The template
+    around messages that only one of the models has belongs to no section.
 
     Args:
-        receiver: the conversation as the receiver reads it.
-        sharer: the conversation as the sharer reads it.
-        shared: the text that both were told.
+        receiver: the receiver's conversation.
+        sharer: the sharer's conversation.
+        shared: the text in common.
 
     Returns:
         For each receiver token the sharer's position, or -1.
@@ -47,21 +46,21 @@ def align_messages_and_template(
     if not shared:
         return index
     runs = _in_order(shared_runs(receiver, sharer, shared))
-    mine = _stretches(receiver, shared[0].receiver_message, [run.receiver_start for run in runs])
-    theirs = _stretches(sharer, shared[0].sharer_message, [run.sharer_start for run in runs])
+    mine = _template_sections(receiver, shared[0].receiver_message, [run.receiver_start for run in runs])
+    theirs = _template_sections(sharer, shared[0].sharer_message, [run.sharer_start for run in runs])
     for tokens, sources in zip(mine, theirs, strict=True):
         if sources:
-            for place, token in enumerate(reversed(tokens), 1):
-                index[token] = sources[max(len(sources) - place, 0)]
+            for distance, token in enumerate(reversed(tokens), 1):
+                index[token] = sources[max(len(sources) - distance, 0)]
     return index
 
 
 OWN_TOKENS: dict[str, Align] = {"span": align_messages, "span_template": align_messages_and_template}
-"""The strategies under which a sharer reads its own tokens."""
+"""The strategies with tokens of the sharer's own."""
 
 
 def _in_order(runs: Sequence[SharedRun]) -> list[SharedRun]:
-    """The runs but those that the sharer's template moved in front of others."""
+    """The runs without those that the sharer's template moved in front of others."""
     kept: list[SharedRun] = []
     for run in runs:
         if not kept or run.sharer_start >= kept[-1].sharer_start + kept[-1].length:
@@ -69,20 +68,20 @@ def _in_order(runs: Sequence[SharedRun]) -> list[SharedRun]:
     return kept
 
 
-def _stretches(chat: TokenizedChat, first_message: int, cuts: Sequence[int]) -> list[list[int]]:
-    """Template tokens before, between and after some characters of the text; those before a message are left out.
+def _template_sections(chat: TokenizedChat, first_message: int, cuts: Sequence[int]) -> list[list[int]]:
+    """Positions of template tokens before, between and after some characters of the text.
 
     Args:
-        chat: the conversation as one model reads it.
-        first_message: index of the first message that both models were told.
+        chat: the conversation of one model.
+        first_message: index of the first shared message; template tokens before earlier messages are left out.
         cuts: characters, ascending, each inside a message.
 
     Returns:
-        Token positions, one list more than there are cuts.
+        One list more than there are cuts.
     """
     begin = max((span.end for span in chat.spans if span.message < first_message), default=0)
-    stretches: list[list[int]] = [[] for _ in range(len(cuts) + 1)]
+    sections: list[list[int]] = [[] for _ in range(len(cuts) + 1)]
     for token, (start, end) in enumerate(chat.offsets):
         if start >= begin and not any(span.start < end and start < span.end for span in chat.spans):
-            stretches[sum(cut < end for cut in cuts)].append(token)
-    return stretches
+            sections[sum(cut < end for cut in cuts)].append(token)
+    return sections

@@ -10,7 +10,7 @@ from typing import Any
 from c2c_lightning.alignment.chat_tokenizer import TokenizedChat
 from c2c_lightning.analysis.alignment_picture import AlignmentPicture, html_page, text_picture, visible_tokens
 from c2c_lightning.data.encode import EncodedPrompt, Encoder
-from c2c_lightning.data.messages import Conversation, Private
+from c2c_lightning.data.messages import Conversation, SharerConversations
 from c2c_lightning.errors import PromptError
 
 
@@ -128,7 +128,7 @@ class AlignmentReport:
 
 
 def alignment_report(
-    encoder: Encoder, conversations: Sequence[Conversation], sharer_conversations: Sequence[Private] | None = None
+    encoder: Encoder, conversations: Sequence[Conversation], sharer_conversations: Sequence[SharerConversations] | None = None
 ) -> AlignmentReport:
     """Measure the token alignment of an encoder.
 
@@ -148,13 +148,13 @@ def alignment_report(
     counts = [AlignmentCounts() for _ in encoder.strategies]
     pictures: list[AlignmentPicture] = []
     prompts = encoder.encode_many(conversations, sharer_conversations)
-    chats = encoder.receiver_reader.read(conversations, True)
+    chats = encoder.receiver_tokenizer.encode(conversations, True)
     for prompt, chat in zip(prompts, chats, strict=True):
         for number, sharer in enumerate(prompt.sharers):
-            reader = encoder.sharer_readers[number]
+            reader = encoder.sharer_tokenizers[number]
             counts[number].add(_count(encoder, number, prompt, chat))
             if len(pictures) < len(counts):
-                mine = visible_tokens(encoder.receiver_reader, prompt.receiver_ids, prompt.attention_mask)
+                mine = visible_tokens(encoder.receiver_tokenizer, prompt.receiver_ids, prompt.attention_mask)
                 others = visible_tokens(reader, sharer.input_ids, sharer.attention_mask)
                 pictures.append(AlignmentPicture(mine, others, sharer.source_index))
     pairs = zip(encoder.strategies, counts, pictures, strict=True)
@@ -176,7 +176,7 @@ def _count(encoder: Encoder, number: int, prompt: EncodedPrompt, chat: Tokenized
         fused_message_tokens=sum(index[token] >= 0 for token in inside),
         sharer_tokens=sum(sharer.attention_mask or [1] * len(sharer.input_ids)),
     )
-    decode = encoder.sharer_readers[number].tokenizer.decode
+    decode = encoder.sharer_tokenizers[number].tokenizer.decode
     is_copy = encoder.strategies[number] in ("first", "longest")
     everything = "" if is_copy else decode(sharer.input_ids)
     for span, (start, end) in zip(chat.spans, ranges, strict=True):

@@ -1,35 +1,37 @@
-"""From conversations to token ids: what receiver and sharers read, and which sharer token each receiver token reads.
+"""From conversations to token ids of receiver and sharers, and the sharer token that each receiver token is fused with.
 
 Strategies, one per sharer (paper A.1.2 for `first` and `longest`):
 
-- `identity`: the sharer reads the receiver's own ids; every prompt token but the last is fused.
-- `first`, `longest`: as released, receiver and sharer in one row of slots, see `alignment/released_chat.py`.
-- `span`: the sharer reads its own tokens, see `alignment/span_alignment.py`.
-- `span_template`: so, and template tokens are fused too, see `alignment/template_alignment.py`.
+- `identity`: the sharer gets the receiver's tokens; every prompt token but the last is fused.
+- `first`, `longest`: as released, see `alignment/released_chat.py`.
+- `span`: the sharer keeps its own tokens, see `alignment/span_alignment.py`.
+- `span_template`: as `span`, and template tokens are fused too, see `alignment/template_alignment.py`.
 """
 
 import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from c2c_lightning.alignment.chat_renderer import TemplateKwargs
 from c2c_lightning.alignment.chat_tokenizer import ChatTokenizer, TokenizedChat
 from c2c_lightning.alignment.fingerprint import tokenizer_fingerprint
 from c2c_lightning.alignment.retokenization import pad_id
 from c2c_lightning.alignment.strategy import TokenAlignment, choose_strategy
-from c2c_lightning.data.encode_sharers import EncodedPrompt, Reading, SharerEncoding, assemble
+from c2c_lightning.data.encode_sharers import EncodedPrompt, SharerEncoding, SharerPrompt, encode_prompt
 from c2c_lightning.data.messages import (
     Conversation,
     Message,
-    Private,
-    PromptTemplate,
+    SharerConversations,
     check_example,
     check_messages,
     per_sharer,
     without_response,
 )
+from c2c_lightning.data.prompt_template import PromptTemplate
 from c2c_lightning.errors import DataError, PromptError
 
 __all__ = [
@@ -44,25 +46,36 @@ __all__ = [
 ]
 
 # Part of the fingerprint: raise it when the same input gives other tokens.
-_VERSION = 1
+_VERSION = 2
+
+Kwargs = Sequence[TemplateKwargs | None]
+"""Chat template arguments, one entry per conversation."""
 
 
 @dataclass
 class TokenizerSpec:
-    """How one model reads a conversation.
+    """How conversations become tokens of one model.
 
     Attributes:
         tokenizer: its tokenizer; it is never changed.
         prompt_template: plain text for a base model without chat template.
+        chat_template_kwargs: arguments of the chat template for every conversation, such as
+            `{"enable_thinking": True}` (default False, as released).
     """
 
     tokenizer: PreTrainedTokenizerBase
     prompt_template: PromptTemplate | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
 
     @property
     def template(self) -> str | None:
         """The plain-text template, if there is one."""
         return None if self.prompt_template is None else self.prompt_template.jinja
+
+    @property
+    def chat_tokenizer(self) -> ChatTokenizer:
+        """Renders and tokenizes conversations for this model."""
+        return ChatTokenizer(self.tokenizer, self.template, self.chat_template_kwargs)
 
 
 @dataclass(frozen=True)
@@ -71,7 +84,7 @@ class EncodedExample:
 
     Attributes:
         prompt: the prompt.
-        response_ids: the receiver's tokens of the response and of what closes its turn.
+        response_ids: the receiver's tokens of the response and of the closing of its turn.
     """
 
     prompt: EncodedPrompt
@@ -82,8 +95,8 @@ class Encoder:
     """Encodes conversations for a receiver and its sharers. Holds no model, is cheap to copy and to pickle.
 
     Args:
-        receiver: how the receiver reads.
-        sharers: how each sharer reads.
+        receiver: the receiver's tokenizer and templates.
+        sharers: those of each sharer.
         token_alignment: a strategy for all sharers; `auto` is `identity` for sharers whose tokenizer agrees with the
             receiver's, else `longest`.
 
@@ -95,155 +108,203 @@ class Encoder:
     def __init__(
         self, receiver: TokenizerSpec, sharers: Sequence[TokenizerSpec], token_alignment: TokenAlignment = "auto"
     ) -> None:
-        self._receiver = ChatTokenizer(receiver.tokenizer, receiver.template)
+        self.receiver_tokenizer = receiver.chat_tokenizer
         self.strategies = tuple(choose_strategy(receiver.tokenizer, s.tokenizer, token_alignment) for s in sharers)
-        # Under identity the sharer reads what the receiver reads, template included.
-        self._sharers = tuple(
-            self._receiver if strategy == "identity" else ChatTokenizer(sharer.tokenizer, sharer.template)
+        # Under `identity` the sharer gets the receiver's tokens, template included.
+        self.sharer_tokenizers = tuple(
+            self.receiver_tokenizer if strategy == "identity" else sharer.chat_tokenizer
             for sharer, strategy in zip(sharers, self.strategies, strict=True)
         )
         self.fingerprint = _fingerprint((receiver, *sharers), self.strategies)
 
     @property
-    def receiver_reader(self) -> ChatTokenizer:
-        """The receiver's template and tokenizer."""
-        return self._receiver
-
-    @property
-    def sharer_readers(self) -> tuple[ChatTokenizer, ...]:
-        """Each sharer's template and tokenizer; the receiver's where it reads the receiver's tokens."""
-        return self._sharers
-
-    @property
     def receiver_pad_id(self) -> int:
-        """The token that fills the receiver's rows in a batch."""
-        return pad_id(self._receiver.tokenizer)
+        """The padding token of the receiver's rows in a batch."""
+        return pad_id(self.receiver_tokenizer.tokenizer)
 
     @property
     def sharer_pad_ids(self) -> tuple[int, ...]:
-        """The token that fills each sharer's rows in a batch."""
-        return tuple(pad_id(sharer.tokenizer) for sharer in self._sharers)
+        """The padding token of each sharer's rows in a batch."""
+        return tuple(pad_id(sharer.tokenizer) for sharer in self.sharer_tokenizers)
 
-    def encode(self, conversation: Conversation, sharer_conversations: Private = None) -> EncodedPrompt:
-        """A prompt, ready for the answer.
+    def encode(
+        self,
+        conversation: Conversation,
+        sharer_conversations: SharerConversations = None,
+        chat_template_kwargs: TemplateKwargs | None = None,
+    ) -> EncodedPrompt:
+        """Encode a prompt, with the opening of the assistant's turn.
 
         Args:
-            conversation: the receiver's messages, the last one is to be answered.
-            sharer_conversations: what sharers are told instead; only what stands at the end of both is fused.
-
-        Returns:
-            The tokens of all models, with the opening of the assistant's turn.
+            conversation: the receiver's messages; the last one is to be answered.
+            sharer_conversations: other conversations for sharers (private context); only their common suffix with
+                the receiver's is fused.
+            chat_template_kwargs: arguments of the chat templates for this conversation (`tools`, `documents`,
+                `enable_thinking`, ...); they override those of the models.
 
         Raises:
-            PromptError: for a conversation that is no list of messages, or that a template refuses.
+            PromptError: for a value that is no conversation, or one that a template refuses.
         """
-        return self.encode_many([conversation], [sharer_conversations])[0]
+        return self.encode_many([conversation], [sharer_conversations], [chat_template_kwargs])[0]
 
     def encode_many(
-        self, conversations: Sequence[Conversation], sharer_conversations: Sequence[Private] | None = None
+        self,
+        conversations: Sequence[Conversation],
+        sharer_conversations: Sequence[SharerConversations] | None = None,
+        chat_template_kwargs: Kwargs | None = None,
     ) -> list[EncodedPrompt]:
-        """`encode` for many conversations, with one tokenizer call for all.
+        """`encode` for many conversations, with one tokenizer call per model.
 
         Args:
             conversations: the receiver's conversations.
-            sharer_conversations: for each conversation what sharers are told instead, None for the same.
-
-        Returns:
-            One prompt per conversation.
+            sharer_conversations: for each conversation those of the sharers, None for the same.
+            chat_template_kwargs: for each conversation the arguments of the chat templates.
 
         Raises:
-            PromptError: as `encode`.
+            PromptError: as `encode`, and for no conversations at all.
         """
+        if not conversations:
+            raise PromptError("There are no conversations to encode. Give at least one.")
         mine = [check_messages(conversation) for conversation in conversations]
-        return self._encode_prompts(mine, self._receiver.read(mine, True), sharer_conversations)
+        kwargs = _one_each("chat_template_kwargs", chat_template_kwargs, len(mine))
+        chats = self.receiver_tokenizer.encode(mine, True, kwargs)
+        return self._encode_prompts(mine, chats, sharer_conversations, kwargs)
 
-    def encode_example(self, messages: Conversation, sharer_messages: Private = None) -> EncodedExample:
-        """A prompt and the response to learn.
+    def encode_example(
+        self,
+        messages: Conversation,
+        sharer_messages: SharerConversations = None,
+        chat_template_kwargs: TemplateKwargs | None = None,
+    ) -> EncodedExample:
+        """Encode a prompt and the response to learn.
 
         Args:
             messages: the receiver's conversation; the last message is the response.
-            sharer_messages: what sharers are told instead, with or without the response.
-
-        Returns:
-            The tokens of the prompt for all models, and the response's for the receiver.
+            sharer_messages: other conversations for sharers, with or without the response.
+            chat_template_kwargs: arguments of the chat templates for this conversation.
 
         Raises:
-            DataError: for messages without prompt or response.
-            PromptError: when a template refuses them.
+            DataError: for messages without prompt or response, a response of weight 0, or a chat template that writes
+                a finished turn otherwise than it opens it.
+            PromptError: when a template refuses the messages.
         """
-        return self.encode_examples([messages], [sharer_messages])[0]
+        return self.encode_examples([messages], [sharer_messages], [chat_template_kwargs])[0]
 
     def encode_examples(
-        self, conversations: Sequence[Conversation], sharer_conversations: Sequence[Private] | None = None
+        self,
+        conversations: Sequence[Conversation],
+        sharer_conversations: Sequence[SharerConversations] | None = None,
+        chat_template_kwargs: Kwargs | None = None,
     ) -> list[EncodedExample]:
-        """`encode_example` for many conversations, with one tokenizer call for all.
+        """`encode_example` for many conversations, with one tokenizer call per model.
 
         Args:
             conversations: the receiver's conversations; the last message of each is the response.
-            sharer_conversations: for each conversation what sharers are told instead, None for the same.
-
-        Returns:
-            One example per conversation.
+            sharer_conversations: for each conversation those of the sharers, None for the same.
+            chat_template_kwargs: for each conversation the arguments of the chat templates.
 
         Raises:
             DataError: as `encode_example`.
             PromptError: as `encode_example`.
         """
         examples = [check_example(conversation) for conversation in conversations]
+        kwargs = _one_each("chat_template_kwargs", chat_template_kwargs, len(examples))
         questions = [messages[:-1] for messages in examples]
-        opened, full = self._receiver.read(questions, True), self._receiver.read(examples, False)
+        opened = self.receiver_tokenizer.encode(questions, True, kwargs)
+        finished = self.receiver_tokenizer.encode(examples, False, kwargs)
         private = None if sharer_conversations is None else [without_response(p) for p in sharer_conversations]
-        prompts = self._encode_prompts(questions, opened, private)
+        prompts = self._encode_prompts(questions, opened, private, kwargs)
         return [
             EncodedExample(prompt, self._response_ids(before, whole, len(messages) - 1))
-            for prompt, before, whole, messages in zip(prompts, opened, full, examples, strict=True)
+            for prompt, before, whole, messages in zip(prompts, opened, finished, examples, strict=True)
         ]
 
     def _encode_prompts(
-        self, mine: list[Conversation], read: list[TokenizedChat], private: Sequence[Private] | None
+        self,
+        mine: list[Conversation],
+        chats: list[TokenizedChat],
+        private: Sequence[SharerConversations] | None,
+        kwargs: Kwargs,
     ) -> list[EncodedPrompt]:
-        told = [[c] * len(self._sharers) for c in mine] if private is None else self._told(mine, private)
-        columns = [
-            self._read_as(number, mine, read, [theirs[number] for theirs in told])
-            for number in range(len(self._sharers))
+        if not all(chat.ids for chat in chats):
+            raise PromptError("The receiver's chat template makes no tokens of this conversation, so it has no prompt.")
+        private = _one_each("conversations for the sharers", private, len(mine))
+        theirs = [per_sharer(own, other, len(self.strategies)) for own, other in zip(mine, private, strict=True)]
+        sharers = [
+            self._sharer_prompts(number, mine, chats, [row[number] for row in theirs], kwargs)
+            for number in range(len(self.strategies))
         ]
         return [
-            assemble(self._receiver, mine[row], read[row], [column[row] for column in columns])
+            encode_prompt(self.receiver_tokenizer, mine[row], chats[row], [prompts[row] for prompts in sharers])
             for row in range(len(mine))
         ]
 
-    def _told(self, mine: list[Conversation], private: Sequence[Private]) -> list[list[Conversation]]:
-        if len(private) != len(mine):
-            raise PromptError(f"There are {len(mine)} conversations, but {len(private)} for the sharers.")
-        return [per_sharer(own, theirs, len(self._sharers)) for own, theirs in zip(mine, private, strict=True)]
+    def _sharer_prompts(
+        self,
+        number: int,
+        mine: list[Conversation],
+        chats: list[TokenizedChat],
+        theirs: list[Conversation],
+        kwargs: Kwargs,
+    ) -> list[SharerPrompt]:
+        """The prompts of one sharer; where they are the receiver's, its tokens are used."""
+        tokenizer, strategy = self.sharer_tokenizers[number], self.strategies[number]
+        is_own = tokenizer is not self.receiver_tokenizer
+        rows = [row for row, messages in enumerate(theirs) if is_own or messages != mine[row]]
+        encoded = tokenizer.encode([theirs[row] for row in rows], True, [kwargs[row] for row in rows])
+        own = list(chats)
+        for row, chat in zip(rows, encoded, strict=True):
+            own[row] = chat
+        return [SharerPrompt(strategy, tokenizer, messages, chat) for messages, chat in zip(theirs, own, strict=True)]
 
-    def _read_as(
-        self, number: int, mine: list[Conversation], read: list[TokenizedChat], told: list[Conversation]
-    ) -> list[Reading]:
-        """The conversations as a sharer reads them; what the receiver has read is not read again."""
-        reader, strategy = self._sharers[number], self.strategies[number]
-        again = [row for row, theirs in enumerate(told) if reader is not self._receiver or theirs != mine[row]]
-        chats = list(read)
-        for row, chat in zip(again, reader.read([told[row] for row in again], True), strict=True):
-            chats[row] = chat
-        return [Reading(strategy, reader, theirs, chat) for theirs, chat in zip(told, chats, strict=True)]
-
-    def _response_ids(self, opened: TokenizedChat, full: TokenizedChat, response: int) -> list[int]:
-        """The receiver's tokens of the response, closing included, such that they continue the prompt's tokens."""
-        if full.text.startswith(opened.text):
-            start = len(opened.text)
-        else:
-            # The template writes a finished turn otherwise than it opens one: take the content and what closes it.
-            start = min((span.start for span in full.spans if span.message == response), default=len(full.text))
-        if start == len(full.text):
+    def _response_ids(self, opened: TokenizedChat, finished: TokenizedChat, response: int) -> list[int]:
+        """The receiver's tokens of the response and of the closing of its turn, as they follow the prompt's tokens."""
+        start = _response_start(opened, finished, response)
+        if start == len(finished.text):
             raise DataError("The receiver's chat template does not show the response, so there is nothing to learn.")
         known = len(opened.ids)
-        if start == len(opened.text) and full.ids[:known] == opened.ids:
-            return list(full.ids[known:])
-        # When answering, the prompt's tokens are there first, so no token may reach across the border.
-        return self._receiver.token_ids(full.text[start:])
+        if start == len(opened.text) and finished.ids[:known] == opened.ids:
+            return self.receiver_tokenizer.with_end_token(list(finished.ids[known:]))
+        # In generation the prompt's tokens are fixed, so no token may cross the border.
+        return self.receiver_tokenizer.with_end_token(self.receiver_tokenizer.token_ids(finished.text[start:]))
+
+
+def _response_start(opened: TokenizedChat, finished: TokenizedChat, response: int) -> int:
+    """The first character of the finished conversation that continues the prompt.
+
+    Raises:
+        DataError: when the template writes the last turn otherwise than it opens it, as reasoning templates do.
+    """
+    if finished.text.startswith(opened.text):
+        return len(opened.text)
+    # Templates may write earlier turns otherwise once they are answered (Mistral's system message). The prompt is then
+    # continued by the last turn alone, if that begins with the opening.
+    opening = opened.text[_prompt_end(opened, response) :]
+    turn = _prompt_end(finished, response)
+    if finished.text.startswith(opening, turn):
+        return turn + len(opening)
+    raise DataError(
+        f"The receiver's chat template opens the response with {opening[-60:]!r}, but writes the finished turn as "
+        f"{finished.text[turn:][:60]!r}, so prompt and response do not fit. If it is a reasoning template, set "
+        "`chat_template_kwargs: {enable_thinking: true}` for the model or the row, or leave the reasoning out; or give "
+        "the model a `prompt_template`."
+    )
+
+
+def _prompt_end(chat: TokenizedChat, response: int) -> int:
+    """One past the last character of the prompt's contents."""
+    return max((span.end for span in chat.spans if span.message < response), default=0)
+
+
+def _one_each(name: str, values: Sequence[Any] | None, count: int) -> Sequence[Any]:
+    if values is None:
+        return [None] * count
+    if len(values) != count:
+        raise PromptError(f"There are {count} conversations, but {len(values)} {name}.")
+    return values
 
 
 def _fingerprint(specs: Sequence[TokenizerSpec], strategies: Sequence[str]) -> str:
-    models = [[tokenizer_fingerprint(spec.tokenizer), spec.template] for spec in specs]
-    return hashlib.sha256(json.dumps([_VERSION, models, list(strategies)]).encode()).hexdigest()
+    models = [[tokenizer_fingerprint(s.tokenizer), s.template, s.chat_template_kwargs] for s in specs]
+    content = json.dumps([_VERSION, models, list(strategies)], default=str)
+    return hashlib.sha256(content.encode()).hexdigest()

@@ -1,20 +1,22 @@
-"""Conversations: lists of messages, what makes one valid, and plain-text templates for base models."""
+"""Conversations: lists of messages, their checks, and the template arguments of a row of data."""
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from c2c_lightning.alignment.content_spans import content_text
+from c2c_lightning.data.prompt_template import PromptTemplate as PromptTemplate  # its path in version 0.1
 from c2c_lightning.errors import C2CError, DataError, PromptError
 
-Message = dict[str, str]
+Message = dict[str, Any]
+"""`role`, `content`, and whatever else a chat template may use (`tool_calls`, `name`, `reasoning_content`, ...)."""
 Conversation = list[Message]
-# What sharers are told instead: one conversation for all of them, or one for each (None: the receiver's).
-Private = Conversation | Sequence[Conversation | None] | None
+SharerConversations = Conversation | Sequence[Conversation | None] | None
+"""Private context: one conversation for all sharers, or one for each (None: the receiver's)."""
 
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
 
-# Speakers as data sets in the `conversations` form (OpenHermes, ShareGPT) name them.
+# Speakers in the `conversations` form (OpenHermes, ShareGPT).
 _SPEAKERS = {
     "system": "system",
     "human": "user",
@@ -27,55 +29,81 @@ _SPEAKERS = {
 
 
 def check_messages(messages: object, error: type[C2CError] = PromptError) -> Conversation:
-    """Make sure that something is a conversation that a tokenizer can read.
+    """Check that a value is a conversation.
+
+    Keys with the value null are left out, but for `content`: tables give all messages the keys of any message.
 
     Args:
-        messages: what should be a list of `{"role": ..., "content": ...}`.
-        error: the class to raise, `PromptError` for a question, `DataError` for a row of a data set.
-
-    Returns:
-        The same messages.
+        messages: should be a list of `{"role": ..., "content": ...}`. Content may be null in a message with
+            `tool_calls`.
+        error: the class to raise, `PromptError` for a prompt, `DataError` for a row of a data set.
 
     Raises:
-        C2CError: of class `error`, naming the message that does not fit and how to mend it.
+        C2CError: of class `error`, names the message that does not fit and how to mend it.
+
+    Example:
+        >>> check_messages([{"role": "user", "content": "Hi", "name": None}])
+        [{'role': 'user', 'content': 'Hi'}]
     """
     if isinstance(messages, str | Mapping) or not isinstance(messages, Sequence):
         raise error(f"A conversation is a list of messages, but this is {type(messages).__name__}: {messages!r:.80}.")
     if not messages:
         raise error("A conversation needs at least one message, but this one is empty.")
-    for number, message in enumerate(messages):
-        _check_message(number, message, error)
-    return list(messages)
+    return [_checked(number, message, error) for number, message in enumerate(messages)]
 
 
-def _check_message(number: int, message: object, error: type[C2CError]) -> None:
+def _checked(number: int, message: object, error: type[C2CError]) -> Message:
     if not isinstance(message, Mapping):
         raise error(f"Message {number} is {type(message).__name__}; it must be a mapping with `role` and `content`.")
     role, content = message.get("role"), message.get("content")
     if not isinstance(role, str) or role not in ROLES:
         raise error(f"Message {number} has the role {role!r}; known roles are {', '.join(sorted(ROLES))}.")
-    if not isinstance(content, str):
+    if not isinstance(content, str) and not (content is None and has_tool_calls(message)):
         raise error(f"The content of message {number} is {type(content).__name__}; it must be text.")
     try:
-        content.encode()
+        content_text(message).encode()
     except UnicodeEncodeError as problem:
         raise error(
-            f"The content of message {number} holds a lone surrogate at character {problem.start}, which no tokenizer "
-            "can read. Decode the source as UTF-8 with `errors='replace'`."
+            f"The content of message {number} has a lone surrogate at character {problem.start}, which no tokenizer "
+            "accepts. Decode the source as UTF-8 with `errors='replace'`."
         ) from problem
+    return {key: value for key, value in message.items() if value is not None or key == "content"}
+
+
+def has_tool_calls(message: Mapping[str, Any]) -> bool:
+    """Whether a message calls tools, so may have no content."""
+    return bool(message.get("tool_calls") or message.get("function_call"))
+
+
+def is_empty(message: Mapping[str, Any]) -> bool:
+    """Whether a message has neither text nor tool calls."""
+    return not content_text(message).strip() and not has_tool_calls(message)
+
+
+def is_trained(message: Mapping[str, Any]) -> bool:
+    """Whether an answer is a training target: its `weight` (OpenAI's fine-tuning format) is missing or 1.
+
+    Raises:
+        DataError: for a weight other than 0 and 1.
+
+    Example:
+        >>> is_trained({"role": "assistant", "content": "4", "weight": 0})
+        False
+    """
+    weight = message.get("weight")
+    if weight is not None and weight not in (0, 1):
+        raise DataError(f"The `weight` of an answer must be 0 or 1, but is {weight!r}.")
+    return weight is None or bool(weight)
 
 
 def check_example(messages: object) -> Conversation:
-    """Make sure that something can be trained on: a prompt, and a response that is not empty.
+    """Check that a conversation can be trained on: a prompt, and a response that is not empty.
 
     Args:
         messages: the conversation; its last message is the response.
 
-    Returns:
-        The same messages.
-
     Raises:
-        DataError: naming what does not fit.
+        DataError: names the part that does not fit.
     """
     conversation = check_messages(messages, DataError)
     if len(conversation) < 2:
@@ -83,46 +111,45 @@ def check_example(messages: object) -> Conversation:
     if conversation[-1]["role"] != "assistant":
         role = conversation[-1]["role"]
         raise DataError(f"The last message must be the assistant's response, but its role is {role!r}.")
-    if not conversation[-1]["content"].strip():
+    if is_empty(conversation[-1]):
         raise DataError("The response, which is the last message, is empty.")
+    if not is_trained(conversation[-1]):
+        raise DataError("The response, which is the last message, has the weight 0: it is not to be trained on.")
     return conversation
 
 
-def per_sharer(own: Conversation, private: Any, num_sharers: int) -> list[Conversation]:
-    """What each sharer is told.
+def per_sharer(receiver: Conversation, sharers: SharerConversations, num_sharers: int) -> list[Conversation]:
+    """The conversation of each sharer.
 
     Args:
-        own: what the receiver is told.
-        private: what sharers are told instead, see `Private`.
-        num_sharers: how many there are.
-
-    Returns:
-        One conversation for each.
+        receiver: the receiver's conversation.
+        sharers: other conversations for sharers.
+        num_sharers: number of sharers.
 
     Raises:
-        PromptError: for what is no conversation, or too many or few of them.
+        PromptError: for a value that is no conversation, or a wrong number of conversations.
     """
-    if private is None:
-        return [own] * num_sharers
-    if isinstance(private, Sequence) and private and isinstance(private[0], Mapping):
-        return [check_messages(private)] * num_sharers
-    if not isinstance(private, Sequence) or len(private) != num_sharers:
+    if sharers is None:
+        return [receiver] * num_sharers
+    if isinstance(sharers, Sequence) and sharers and isinstance(sharers[0], Mapping):
+        return [check_messages(sharers)] * num_sharers
+    if not isinstance(sharers, Sequence) or len(sharers) != num_sharers:
         raise PromptError(f"Give one conversation for all sharers, or one for each of the {num_sharers}.")
-    return [own if told is None else check_messages(told) for told in private]
+    return [receiver if own is None else check_messages(own) for own in sharers]
 
 
-def told_to_sharers(row: Mapping[str, Any], messages: Conversation) -> Any:
-    """What a row of data lets sharers read instead of its messages (private context).
+def sharer_messages_of(row: Mapping[str, Any], messages: Conversation) -> Any:
+    """The sharers' conversation of a row of data (private context), not checked yet.
 
     Args:
-        row: with `sharer_messages`, or with a `sharer_context`, a text that stands in front of the first question.
-        messages: what the receiver reads, with or without a response.
+        row: with `sharer_messages`, or with a `sharer_context`, a text in front of the first user message.
+        messages: the receiver's conversation, with or without a response.
 
     Returns:
-        Messages that nobody has checked yet; None when sharers read the same.
+        Messages, or None when sharers get the receiver's.
 
     Raises:
-        DataError: for a context that is no text, or beside `sharer_messages`.
+        DataError: for a context that is no text, or together with `sharer_messages`.
     """
     own, context = row.get("sharer_messages"), row.get("sharer_context")
     if context is None:
@@ -131,46 +158,74 @@ def told_to_sharers(row: Mapping[str, Any], messages: Conversation) -> Any:
         raise DataError("The row has both `sharer_messages` and `sharer_context`; keep one of them.")
     if not isinstance(context, str):
         raise DataError(f"`sharer_context` must be text, but is {type(context).__name__}.")
-    return after_context(context, messages)
+    return with_context(context, messages)
 
 
-def after_context(context: str, messages: Conversation) -> Conversation:
-    """The same conversation with a text in front of its first question."""
-    place = next((number for number, message in enumerate(messages) if message["role"] == "user"), None)
-    if place is None:
-        raise DataError("`sharer_context` stands in front of a question, but no message is the user's.")
-    asked = {**messages[place], "content": f"{context}\n\n{messages[place]['content']}"}
-    return [*messages[:place], asked, *messages[place + 1 :]]
+def with_context(context: str, messages: Conversation) -> Conversation:
+    """The same conversation with a text in front of its first user message.
 
-
-def without_response(private: Any) -> Any:
-    """What sharers are told before the answer: they read the prompt only.
-
-    Args:
-        private: what sharers are told in an example, with or without the response.
-
-    Returns:
-        The same without responses at the end.
+    Example:
+        >>> with_context("Ada wrote it.", [{"role": "user", "content": "Who?"}])
+        [{'role': 'user', 'content': 'Ada wrote it.\\n\\nWho?'}]
     """
-    if not isinstance(private, Sequence) or not private:
-        return private
-    if not isinstance(private[0], Mapping):
-        return [without_response(told) for told in private]
-    last = private[-1]
-    return private[:-1] if isinstance(last, Mapping) and last.get("role") == "assistant" else private
+    first = next((number for number, message in enumerate(messages) if message["role"] == "user"), None)
+    if first is None:
+        raise DataError("`sharer_context` is put in front of a user message, but the row has none.")
+    asked = {**messages[first], "content": f"{context}\n\n{content_text(messages[first])}"}
+    return [*messages[:first], asked, *messages[first + 1 :]]
+
+
+def without_response(sharers: Any) -> Any:
+    """Sharers' conversations without a response at the end: sharers get the prompt only."""
+    if not isinstance(sharers, Sequence) or not sharers:
+        return sharers
+    if not isinstance(sharers[0], Mapping):
+        return [without_response(own) for own in sharers]
+    last = sharers[-1]
+    return sharers[:-1] if isinstance(last, Mapping) and last.get("role") == "assistant" else sharers
+
+
+def template_kwargs_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The chat template arguments of a row of data: `tools`, `documents` and everything in `chat_template_kwargs`.
+
+    Each of them may be JSON text, as in tables whose columns have one type.
+
+    Raises:
+        DataError: for a value that is no list (`tools`, `documents`) or mapping.
+
+    Example:
+        >>> template_kwargs_of({"tools": '[{"name": "add"}]', "chat_template_kwargs": {"enable_thinking": True}})
+        {'enable_thinking': True, 'tools': [{'name': 'add'}]}
+    """
+    own = _json_column(row, "chat_template_kwargs", dict) or {}
+    lists = {name: _json_column(row, name, list) for name in ("tools", "documents")}
+    return {name: value for name, value in {**own, **lists}.items() if value is not None}
+
+
+def _json_column(row: Mapping[str, Any], name: str, kind: type) -> Any:
+    value = row.get(name)
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError as problem:
+            raise DataError(f"`{name}` is text that is not JSON: {problem}.") from problem
+    if value is not None and not isinstance(value, kind):
+        raise DataError(f"`{name}` must be a {kind.__name__}, but is {type(value).__name__}.")
+    return value
 
 
 def from_speakers(turns: object) -> Conversation:
     """Messages from the `conversations` form of OpenHermes and ShareGPT.
 
     Args:
-        turns: a list of `{"from": "human" | "gpt" | "system", "value": text}`.
-
-    Returns:
-        The same turns as `{"role", "content"}` messages.
+        turns: a list of `{"from": "human" | "gpt" | "system", "value": text}`; further keys are kept.
 
     Raises:
-        DataError: for a turn without speaker or text, or with a speaker nobody knows.
+        DataError: for a turn without speaker or text, or with an unknown speaker.
+
+    Example:
+        >>> from_speakers([{"from": "human", "value": "Hi"}])
+        [{'role': 'user', 'content': 'Hi'}]
     """
     if isinstance(turns, str | Mapping) or not isinstance(turns, Sequence):
         raise DataError(f"`conversations` must be a list of turns, but is {type(turns).__name__}.")
@@ -183,70 +238,5 @@ def _from_turn(number: int, turn: Any) -> Message:
     role = _SPEAKERS.get(str(turn["from"]).lower())
     if role is None:
         raise DataError(f"Turn {number} is from {turn['from']!r}; known speakers are {', '.join(sorted(_SPEAKERS))}.")
-    return {"role": role, "content": turn["value"]}
-
-
-# The text ends with the end token after a response, so that stopping is supervised as a chat template's closing is.
-_QUESTION_ANSWER = """\
-{{ bos_token }}{% for message in messages %}\
-{% if message['role'] == 'assistant' %}Answer: {{ message['content'] }}{{ eos_token if loop.last else '\\n\\n' }}\
-{% elif message['role'] == 'user' %}Question: {{ message['content'] }}{{ '\\n' }}\
-{% else %}{{ message['content'] }}{{ '\\n\\n' }}{% endif %}\
-{% endfor %}{% if add_generation_prompt %}Answer:{% endif %}"""
-
-_DIALOGUE = """\
-{{ bos_token }}{% for message in messages %}\
-{% if message['role'] == 'assistant' %}Assistant: {{ message['content'] }}{{ eos_token if loop.last else '\\n' }}\
-{% elif message['role'] == 'user' %}User: {{ message['content'] }}{{ '\\n' }}\
-{% else %}{{ message['content'] }}{{ '\\n' }}{% endif %}\
-{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}"""
-
-_PLAIN = """\
-{{ bos_token }}{% for message in messages %}\
-{{ message['content'] }}{{ eos_token if loop.last and message['role'] == 'assistant' else '\\n' }}\
-{% endfor %}"""
-
-# What is asked is the beginning of a text, and the answer goes on with it.
-_TEXT = "{{ bos_token }}{% for message in messages %}{{ message['content'] }}{% endfor %}"
-
-_NAMED = {"question_answer": _QUESTION_ANSWER, "dialogue": _DIALOGUE, "plain": _PLAIN, "text": _TEXT}
-
-
-@dataclass(frozen=True)
-class PromptTemplate:
-    """How a model without a chat template reads a conversation: a Jinja template, as chat templates are.
-
-    Attributes:
-        name: for messages and fingerprints of people; the template's text is what counts.
-        jinja: the template. It sees `messages`, `add_generation_prompt`, `bos_token` (empty for a tokenizer that
-            never adds one by itself) and `eos_token`.
-    """
-
-    name: str
-    jinja: str
-
-    @classmethod
-    def load(cls, name_or_path: "str | Path | PromptTemplate") -> "PromptTemplate":
-        """A shipped template by name, one from a `.jinja` file, or the text of one.
-
-        Args:
-            name_or_path: `question_answer`, `dialogue`, `plain`, a path, or a Jinja template itself.
-
-        Returns:
-            The template.
-
-        Raises:
-            PromptError: when it is neither.
-        """
-        if isinstance(name_or_path, PromptTemplate):  # text from a fuser directory: never a name or a path
-            return name_or_path
-        name = str(name_or_path)
-        if name in _NAMED:
-            return cls(name, _NAMED[name])
-        if "{{" in name:
-            return cls(next((known for known, text in _NAMED.items() if text == name), "inline"), name)
-        path = Path(name_or_path)
-        if not path.is_file():
-            known = ", ".join(sorted(_NAMED))
-            raise PromptError(f"There is no prompt template {name!r}: name one of {known}, or a .jinja file.")
-        return cls(path.stem, path.read_text(encoding="utf-8"))
+    rest = {key: value for key, value in turn.items() if key not in ("from", "value")}
+    return {"role": role, "content": turn["value"], **rest}

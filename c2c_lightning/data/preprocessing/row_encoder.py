@@ -1,12 +1,13 @@
 """One row of a source to one encoded example, or to the reason why not."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
 
 from c2c_lightning.data.encode import EncodedExample, Encoder
-from c2c_lightning.data.messages import Conversation, check_example
+from c2c_lightning.alignment.content_spans import content_text
+from c2c_lightning.data.messages import Conversation, check_example, is_empty, is_trained
 from c2c_lightning.data.readers.json_lines import ORIGIN, TooLargeError, decode
 from c2c_lightning.data.sources.source import Source
 from c2c_lightning.errors import C2CError, DataError
@@ -15,8 +16,10 @@ MALFORMED = "malformed"
 TOO_LARGE = "too large"
 NO_RESPONSE = "empty response"
 
+UNTRAINED = "response of weight 0"
+
 BAD_KINDS = (MALFORMED, TOO_LARGE, NO_RESPONSE)
-"""Why a row may be bad. Rows that are merely too long are not bad."""
+"""Faults of a row. A response of weight 0 and a row above `max_length` are no faults."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class Rejected:
     """A row that is no training example.
 
     Attributes:
-        kind: one of `BAD_KINDS`.
+        kind: one of `BAD_KINDS`, or `UNTRAINED`.
         why: the reason in words.
         origin: where the row stands, `FILE:LINE` or the source's name and the row's number.
     """
@@ -58,12 +61,14 @@ class ReadRow:
         own: what sharers read instead, None for the same.
         key: a number from 0 up to 2**63 - 1 that is the same for the same prompt, whatever its case and white space.
         origin: where the row stands.
+        chat_template_kwargs: arguments of the chat templates for this row, such as `tools`.
     """
 
     messages: Conversation
     own: Conversation | None
     key: int
     origin: str
+    chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -104,11 +109,16 @@ class RowEncoder:
         """
         origin = row.get(ORIGIN) or f"{self.source.name} row {number}"
         try:
-            messages, own = self.source.messages(decode(row))
+            columns = decode(row)
+            messages, own = self.source.messages(columns)
+            kwargs = self.source.chat_template_kwargs(columns)
             _refuse_nul([*messages, *(own or [])])
-            if messages and messages[-1]["role"] == "assistant" and not messages[-1]["content"].strip():
-                return Rejected(NO_RESPONSE, "The response is empty.", origin)
-            return ReadRow(check_example(messages), own, prompt_key(messages, own), origin)
+            if messages and messages[-1]["role"] == "assistant":
+                if not is_trained(messages[-1]):
+                    return Rejected(UNTRAINED, "The response has the weight 0.", origin)
+                if is_empty(messages[-1]):
+                    return Rejected(NO_RESPONSE, "The response is empty.", origin)
+            return ReadRow(check_example(messages), own, prompt_key(messages, own), origin, kwargs)
         except TooLargeError as problem:
             return Rejected(TOO_LARGE, str(problem), origin)
         except (C2CError, LookupError, TypeError, ValueError, AttributeError) as problem:
@@ -127,7 +137,9 @@ class RowEncoder:
         if not rows:
             return []
         try:
-            examples = self.encoder.encode_examples([row.messages for row in rows], [row.own for row in rows])
+            examples = self.encoder.encode_examples(
+                [row.messages for row in rows], [row.own for row in rows], [row.chat_template_kwargs for row in rows]
+            )
         except C2CError as problem:  # one of them does not fit: find out which
             if len(rows) == 1:
                 return [Rejected(MALFORMED, str(problem), rows[0].origin)]
@@ -146,7 +158,7 @@ def prompt_key(messages: Conversation, own: Conversation | None = None) -> int:
     Returns:
         An even spread over 0 ... 2**63 - 1.
     """
-    asked = [message["content"] for message in (*messages[:-1], *(own or []))]
+    asked = [content_text(message) for message in (*messages[:-1], *(own or []))]
     folded = " ".join(" ".join(asked).casefold().split())
     return int.from_bytes(blake2b(folded.encode(), digest_size=8).digest()) >> 1
 
@@ -154,5 +166,5 @@ def prompt_key(messages: Conversation, own: Conversation | None = None) -> int:
 def _refuse_nul(messages: Conversation) -> None:
     """Tokenizers read NUL bytes, but in a text they show a broken file."""
     for number, message in enumerate(messages):
-        if "\x00" in message["content"]:
+        if "\x00" in content_text(message):
             raise DataError(f"The content of message {number} holds NUL bytes.")

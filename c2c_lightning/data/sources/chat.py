@@ -1,6 +1,14 @@
 """Conversations that are already conversations."""
 
-from c2c_lightning.data.messages import Conversation, check_messages, from_speakers, told_to_sharers
+from typing import Any
+
+from c2c_lightning.data.messages import (
+    Conversation,
+    check_messages,
+    from_speakers,
+    sharer_messages_of,
+    template_kwargs_of,
+)
 from c2c_lightning.data.sources.source import Row, TableSource
 from c2c_lightning.errors import DataError
 
@@ -17,8 +25,12 @@ class Messages(TableSource):
         if "messages" not in row:
             raise DataError("The row has no `messages`.")
         messages = check_messages(row["messages"], DataError)
-        own = told_to_sharers(row, messages)
+        own = sharer_messages_of(row, messages)
         return messages, None if own is None else check_messages(own, DataError)
+
+    def chat_template_kwargs(self, row: Row) -> dict[str, Any]:
+        """`tools`, `documents` and `chat_template_kwargs` of the row."""
+        return template_kwargs_of(row)
 
 
 class OpenHermes(TableSource):
@@ -27,3 +39,7 @@ class OpenHermes(TableSource):
     def messages(self, row: Row) -> tuple[Conversation, Conversation | None]:
         """The conversation; everybody reads the same."""
         return from_speakers(row.get("conversations")), None
+
+    def chat_template_kwargs(self, row: Row) -> dict[str, Any]:
+        """`tools`, `documents` and `chat_template_kwargs` of the row."""
+        return template_kwargs_of(row)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from c2c_lightning.data.messages import Conversation, after_context
+from c2c_lightning.data.messages import Conversation, with_context
 from c2c_lightning.data.sources.source import Row, TableSource, text
 from c2c_lightning.errors import DataError
 
@@ -34,7 +34,7 @@ class PromptResponse(TableSource):
     def messages(self, row: Row) -> tuple[Conversation, Conversation | None]:
         """One question, one answer."""
         prompt, response = text(row, self.prompt), text(row, self.response)
-        own = None if self.context is None else after_context(text(row, self.context), [_user(prompt)])
+        own = None if self.context is None else with_context(text(row, self.context), [_user(prompt)])
         return [_user(prompt), _assistant(response)], own
 
 

@@ -52,6 +52,10 @@ class Source(ABC):
             DataError: for a row that does not fit; the row is dropped, counted and named.
         """
 
+    def chat_template_kwargs(self, row: Row) -> dict[str, Any]:
+        """Arguments of the chat templates for a row (`tools`, `documents`, ...); none by default."""
+        return {}
+
     def fingerprint(self) -> str:
         """A key of rows and reading: the same key, the same conversations. Also of the code of this class."""
         parts = [_code(type(self)), json.dumps(vars(self), sort_keys=True, default=str), self._data_fingerprint()]

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from c2c_lightning.data.messages import told_to_sharers
+from c2c_lightning.data.messages import sharer_messages_of
 from c2c_lightning.errors import BenchmarkError
 from c2c_lightning.evaluation.scoring.longbench import length_group, longbench_prompt
 
@@ -78,7 +78,7 @@ def _answered(texts: list[str], labels: list[str], row: Row) -> Fields:
 
 def _private(row: Row) -> Fields:
     asked = [message for message in row["messages"] if message["role"] == "user"]
-    told = told_to_sharers(row, row["messages"])
+    told = sharer_messages_of(row, row["messages"])
     if told and told[-1]["role"] == "assistant":
         told = told[:-1]
     sharer = tuple((message["role"], message["content"]) for message in told) if told else None
