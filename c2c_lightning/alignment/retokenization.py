@@ -67,7 +67,9 @@ def pad_id(tokenizer: Any) -> int:
     for token in (tokenizer.pad_token_id, tokenizer.eos_token_id):
         if token is not None:
             return int(token)
-    raise AlignmentError("A tokenizer with neither a padding nor an end token cannot pad batches and template sections.")
+    raise AlignmentError(
+        "A tokenizer with neither a padding nor an end token cannot pad batches and template sections."
+    )
 
 
 def _cache_of(receiver: Any, sharer: Any, strategy: str) -> dict[int, int]:

@@ -128,7 +128,9 @@ class AlignmentReport:
 
 
 def alignment_report(
-    encoder: Encoder, conversations: Sequence[Conversation], sharer_conversations: Sequence[SharerConversations] | None = None
+    encoder: Encoder,
+    conversations: Sequence[Conversation],
+    sharer_conversations: Sequence[SharerConversations] | None = None,
 ) -> AlignmentReport:
     """Measure the token alignment of an encoder.
 

@@ -184,8 +184,8 @@ class Encoder:
             chat_template_kwargs: arguments of the chat templates for this conversation.
 
         Raises:
-            DataError: for messages without prompt or response, a response of weight 0, or a chat template that writes
-                a finished turn otherwise than it opens it.
+            DataError: for messages without prompt or response, a response of weight 0, or reasoning that does not
+                fit the opening of the assistant's turn.
             PromptError: when a template refuses the messages.
         """
         return self.encode_examples([messages], [sharer_messages], [chat_template_kwargs])[0]
@@ -215,7 +215,7 @@ class Encoder:
         private = None if sharer_conversations is None else [without_response(p) for p in sharer_conversations]
         prompts = self._encode_prompts(questions, opened, private, kwargs)
         return [
-            EncodedExample(prompt, self._response_ids(before, whole, len(messages) - 1))
+            EncodedExample(prompt, self._response_ids(before, whole, messages))
             for prompt, before, whole, messages in zip(prompts, opened, finished, examples, strict=True)
         ]
 
@@ -257,9 +257,9 @@ class Encoder:
             own[row] = chat
         return [SharerPrompt(strategy, tokenizer, messages, chat) for messages, chat in zip(theirs, own, strict=True)]
 
-    def _response_ids(self, opened: TokenizedChat, finished: TokenizedChat, response: int) -> list[int]:
+    def _response_ids(self, opened: TokenizedChat, finished: TokenizedChat, messages: Conversation) -> list[int]:
         """The receiver's tokens of the response and of the closing of its turn, as they follow the prompt's tokens."""
-        start = _response_start(opened, finished, response)
+        start = _response_start(opened, finished, messages)
         if start == len(finished.text):
             raise DataError("The receiver's chat template does not show the response, so there is nothing to learn.")
         known = len(opened.ids)
@@ -269,26 +269,31 @@ class Encoder:
         return self.receiver_tokenizer.with_end_token(self.receiver_tokenizer.token_ids(finished.text[start:]))
 
 
-def _response_start(opened: TokenizedChat, finished: TokenizedChat, response: int) -> int:
+def _response_start(opened: TokenizedChat, finished: TokenizedChat, messages: Conversation) -> int:
     """The first character of the finished conversation that continues the prompt.
 
     Raises:
-        DataError: when the template writes the last turn otherwise than it opens it, as reasoning templates do.
+        DataError: when the prompt ends in a reasoning block that the finished turn does not have, or when reasoning or
+            tool calls would be lost.
     """
     if finished.text.startswith(opened.text):
         return len(opened.text)
-    # Templates may write earlier turns otherwise once they are answered (Mistral's system message). The prompt is then
-    # continued by the last turn alone, if that begins with the opening.
-    opening = opened.text[_prompt_end(opened, response) :]
-    turn = _prompt_end(finished, response)
+    # Some templates write earlier turns otherwise once they are answered (Mistral's system message), or write finished
+    # turns otherwise than they open them. The prompt is then continued by the last turn after the opening, if it begins
+    # with that, else by the content and the closing.
+    response = len(messages) - 1
+    opening, turn = opened.text[_prompt_end(opened, response) :], _prompt_end(finished, response)
     if finished.text.startswith(opening, turn):
         return turn + len(opening)
-    raise DataError(
-        f"The receiver's chat template opens the response with {opening[-60:]!r}, but writes the finished turn as "
-        f"{finished.text[turn:][:60]!r}, so prompt and response do not fit. If it is a reasoning template, set "
-        "`chat_template_kwargs: {enable_thinking: true}` for the model or the row, or leave the reasoning out; or give "
-        "the model a `prompt_template`."
-    )
+    extra = sorted(messages[-1].keys() - {"role", "content", "name", "weight"})
+    if extra or "think" in opening.lower():
+        raise DataError(
+            f"The receiver's chat template opens the response with {opening[-60:]!r}, but writes the finished turn as "
+            f"{finished.text[turn:][:60]!r}, so reasoning{''.join(f' or `{key}`' for key in extra)} would be lost. Set "
+            "`chat_template_kwargs: {enable_thinking: true}` for the model or the row, leave the reasoning out, or "
+            "give the model a `prompt_template`."
+        )
+    return min((span.start for span in finished.spans if span.message == response), default=len(finished.text))
 
 
 def _prompt_end(chat: TokenizedChat, response: int) -> int:

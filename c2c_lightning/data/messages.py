@@ -118,12 +118,12 @@ def check_example(messages: object) -> Conversation:
     return conversation
 
 
-def per_sharer(receiver: Conversation, sharers: SharerConversations, num_sharers: int) -> list[Conversation]:
+def per_sharer(receiver: Conversation, sharers: Any, num_sharers: int) -> list[Conversation]:
     """The conversation of each sharer.
 
     Args:
         receiver: the receiver's conversation.
-        sharers: other conversations for sharers.
+        sharers: other conversations for sharers, see `SharerConversations`.
         num_sharers: number of sharers.
 
     Raises:

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from c2c_lightning.alignment.layer_alignment import LayerMap
-from c2c_lightning.data.messages import PromptTemplate
+from c2c_lightning.data.prompt_template import PromptTemplate
 from c2c_lightning.errors import C2CError, FuserConfigError, FuserFormatError
 from c2c_lightning.fuser.c2c_complex_config import ComplexConfig
 from c2c_lightning.fuser.config import FuserConfig, SharerKind
@@ -30,6 +30,7 @@ class ModelReference:
         revision: hub revision that it was loaded from.
         tokenizer_fingerprint: digest of its tokenizer and chat template; None where it is unknown.
         prompt_template: how conversations are rendered for a model without a chat template.
+        chat_template_kwargs: arguments of its chat template in training, such as `enable_thinking`.
     """
 
     name: str
@@ -37,17 +38,20 @@ class ModelReference:
     revision: str | None = None
     tokenizer_fingerprint: str | None = None
     prompt_template: PromptTemplate | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Its entry in the file."""
         template = None if self.prompt_template is None else asdict(self.prompt_template)
-        return {
+        written = {
             "name": self.name,
             "revision": self.revision,
             "kv_geometry": self.geometry.to_json(),
             "tokenizer_fingerprint": self.tokenizer_fingerprint,
             "prompt_template": template,
         }
+        kwargs = self.chat_template_kwargs
+        return written if kwargs is None else {**written, "chat_template_kwargs": kwargs}
 
     @classmethod
     def from_json(cls, raw: dict[str, Any]) -> Self:
@@ -59,6 +63,7 @@ class ModelReference:
             raw["revision"],
             raw["tokenizer_fingerprint"],
             None if template is None else PromptTemplate(**template),
+            raw.get("chat_template_kwargs"),
         )
         for checked in (reference, *([reference.prompt_template] if reference.prompt_template else ())):
             check_fields(checked)

@@ -29,9 +29,14 @@ class ChatSession:
         kept: the last turn as it was read, with its answer.
     """
 
-    def __init__(self, model: C2CModel, messages: Conversation | None = None) -> None:
-        """Begin, with messages that were said before or with none."""
-        self.model, self.messages = model, list(messages or [])
+    def __init__(
+        self,
+        model: C2CModel,
+        messages: Conversation | None = None,
+        chat_template_kwargs: dict[str, Any] | None = None,
+    ) -> None:
+        """Begin, with messages that were said before or with none, and with arguments of the chat templates."""
+        self.model, self.messages, self.chat_template_kwargs = model, list(messages or []), chat_template_kwargs
         self.kept: FusedPrompt | None = None
         self._answered_at: list[int] = []
 
@@ -73,7 +78,7 @@ class ChatSession:
 
     def _encode(self, messages: Conversation) -> tuple[PromptBatch, list[int]]:
         """The prompt, and the columns from which the receiver answers or answered."""
-        prompt, config = self.model.encode([messages]), self.model.fuser.config
+        prompt, config = self.model.encode([messages], None, [self.chat_template_kwargs]), self.model.fuser.config
         last = prompt.num_receiver_tokens - 1
         if config.fusion_mode != "prefill" or config.span_order == "one_pass":
             return prompt, [last]

@@ -13,8 +13,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from c2c_lightning import embedded
+from c2c_lightning.alignment.vocabulary import check_vocabulary
 from c2c_lightning.data.encode import TokenizerSpec
-from c2c_lightning.data.messages import PromptTemplate
+from c2c_lightning.data.prompt_template import PromptTemplate
 from c2c_lightning.errors import ModelLoadError, PromptError, UnsupportedModelError
 from c2c_lightning.kv.cache import Prefill
 from c2c_lightning.kv.geometry import KVGeometry, probe_geometry, refuse_unfusable
@@ -39,8 +40,10 @@ class LMSpec:
         revision: hub revision (branch, tag or commit).
         dtype: type of its weights; `auto` keeps the checkpoint's.
         device: where it lives; default the fuser's device.
-        prompt_template: chat template for a base model that has none: a named one or a path to a .jinja file. What a
-            fuser directory says is a `PromptTemplate`, which is never a path.
+        prompt_template: chat template for a base model that has none: a named one or a path to a .jinja file. A fuser
+            directory gives a `PromptTemplate`, which is never a path.
+        chat_template_kwargs: arguments of its chat template for every conversation, such as `{enable_thinking: true}`
+            (default false, as released).
         quantization: how to quantise its weights while they are loaded, as transformers' `quantization_config`
             (`{quant_method: bitsandbytes, load_in_4bit: true}`). A checkpoint that is quantised already needs none.
     """
@@ -51,6 +54,13 @@ class LMSpec:
     device: str | None = None
     prompt_template: str | PromptTemplate | None = None
     quantization: dict[str, Any] | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+
+    @property
+    def template(self) -> PromptTemplate | None:
+        """The prompt template, loaded."""
+        given = self.prompt_template
+        return given if given is None or isinstance(given, PromptTemplate) else PromptTemplate.from_name_or_file(given)
 
 
 class FrozenLM:
@@ -72,6 +82,7 @@ class FrozenLM:
         self.model: Any = model.eval().requires_grad_(False)
         self.tokenizer, self.spec = tokenizer, spec
         self.geometry: KVGeometry = probe_geometry(model, spec.path)
+        check_vocabulary(tokenizer, model, spec.path)
         self.is_sharded = False
 
     def __deepcopy__(self, memo: dict[int, object]) -> "FrozenLM":
@@ -200,8 +211,7 @@ class FrozenLM:
 
 def tokenizer_spec(spec: LMSpec, tokenizer: PreTrainedTokenizerBase) -> TokenizerSpec:
     """How a model reads conversations: its tokenizer, and the prompt template of a base model."""
-    template = None if spec.prompt_template is None else PromptTemplate.load(spec.prompt_template)
-    return TokenizerSpec(tokenizer, template)
+    return TokenizerSpec(tokenizer, spec.template, spec.chat_template_kwargs)
 
 
 def load_tokenizer(spec: LMSpec) -> PreTrainedTokenizerBase:

@@ -11,7 +11,6 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from c2c_lightning.alignment.fingerprint import tokenizer_fingerprint
-from c2c_lightning.data.messages import PromptTemplate
 from c2c_lightning.errors import PairMismatchError
 from c2c_lightning.export.description import FuserDescription, ModelReference, TrainingRecord
 from c2c_lightning.export.format import load_fuser, save_fuser
@@ -47,8 +46,10 @@ class Pretrained:
 def reference(model: FrozenLM) -> ModelReference:
     """What a fuser directory says of a loaded model."""
     spec = model.spec
-    template = None if spec.prompt_template is None else PromptTemplate.load(spec.prompt_template)
-    return ModelReference(spec.path, model.geometry, spec.revision, tokenizer_fingerprint(model.tokenizer), template)
+    fingerprint = tokenizer_fingerprint(model.tokenizer)
+    return ModelReference(
+        spec.path, model.geometry, spec.revision, fingerprint, spec.template, spec.chat_template_kwargs
+    )
 
 
 def save_pretrained(
@@ -127,13 +128,23 @@ def _load(
     tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> FrozenLM:
     """One language model: the given one, else the one that the fuser names."""
-    if isinstance(given, FrozenLM | tuple):
-        return given if isinstance(given, FrozenLM) else load_frozen(given)
+    if isinstance(given, FrozenLM):
+        return given
+    if isinstance(given, tuple):
+        loaded = load_frozen(given)
+        loaded.spec = _with_templates(loaded.spec, named)
+        return loaded
     spec = given if isinstance(given, LMSpec) else LMSpec(named.name, named.revision)
     if isinstance(given, str | Path):
         spec = LMSpec(str(given))
-    if spec.prompt_template is None and named.prompt_template is not None:
-        spec = replace(spec, prompt_template=named.prompt_template)
+    spec = _with_templates(spec, named)
     if dtype is not None:
         spec = replace(spec, dtype=cast(DType, str(dtype).removeprefix("torch.")))
     return load_frozen(spec, None if device is None else str(device), tokenizer)
+
+
+def _with_templates(spec: LMSpec, named: ModelReference) -> LMSpec:
+    """The templates of the fuser's training where the spec sets none."""
+    template = named.prompt_template if spec.prompt_template is None else spec.prompt_template
+    kwargs = named.chat_template_kwargs if spec.chat_template_kwargs is None else spec.chat_template_kwargs
+    return replace(spec, prompt_template=template, chat_template_kwargs=kwargs)

@@ -109,7 +109,10 @@ class PredictionModule(LightningModule):
         own = [row.sharer_messages for row in batch]
         try:
             answers = self.model.chat(
-                [row.messages for row in batch], own if any(own) else None, **self.generate_kwargs
+                [row.messages for row in batch],
+                own if any(own) else None,
+                [row.chat_template_kwargs for row in batch],
+                **self.generate_kwargs,
             )
         except C2CError as problem:
             raise PromptError(f"{self._blame(batch)} cannot be answered: {problem}") from problem
@@ -128,7 +131,9 @@ class PredictionModule(LightningModule):
         """The row of a failed batch that fails alone, or the first and the last where none does."""
         for row in batch:
             try:
-                self.model.receiver.check_length(self.model.encode([row.messages]).num_receiver_tokens)
+                self.model.receiver.check_length(
+                    self.model.encode([row.messages], None, [row.chat_template_kwargs]).num_receiver_tokens
+                )
             except C2CError:
                 return row.origin
         return batch[0].origin if len(batch) == 1 else f"one of the rows {', '.join(row.origin for row in batch)}"

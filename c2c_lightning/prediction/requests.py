@@ -1,11 +1,12 @@
 """The rows of a file that are to be answered."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from c2c_lightning import embedded
-from c2c_lightning.data.messages import Conversation, check_messages, told_to_sharers
+from c2c_lightning.alignment.content_spans import content_text
+from c2c_lightning.data.messages import Conversation, check_messages, sharer_messages_of, template_kwargs_of
 from c2c_lightning.data.readers.files import load_rows
 from c2c_lightning.data.readers.json_lines import ORIGIN, decode
 from c2c_lightning.errors import C2CError, DataError
@@ -23,7 +24,8 @@ class PredictionRequest:
         id: what the row calls itself, or its number.
         messages: what is answered.
         sharer_messages: what the sharers read instead (private context), or None for the same.
-        reference: the response that the row already has, if it ends in one; nobody reads it.
+        reference: the response that the row already has, if it ends in one; no model gets it.
+        chat_template_kwargs: arguments of the chat templates for this row, such as `tools`.
     """
 
     index: int
@@ -32,12 +34,13 @@ class PredictionRequest:
     messages: Conversation
     sharer_messages: Conversation | None = None
     reference: str | None = None
+    chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
 
     @property
     def length(self) -> int:
         """Characters of the longest side, a measure of how much there is to read."""
         sides = (self.messages, self.sharer_messages or [])
-        return max(sum(len(message["content"]) for message in side) for side in sides)
+        return max(sum(len(content_text(message)) for message in side) for side in sides)
 
     def answered(self, answer: str) -> Line:
         """The line that is written for it."""
@@ -46,6 +49,10 @@ class PredictionRequest:
             line["sharer_messages"] = self.sharer_messages
         if self.reference is not None:
             line["reference"] = self.reference
+        arguments = dict(self.chat_template_kwargs)
+        line |= {name: arguments.pop(name) for name in ("tools", "documents") if name in arguments}
+        if arguments:
+            line["chat_template_kwargs"] = arguments
         return line
 
 
@@ -84,17 +91,16 @@ def _asked(index: int, origin: str, row: Mapping[str, Any]) -> PredictionRequest
             raise DataError("The row needs `messages`, or a `question` that is text.")
         messages = [{"role": "user", "content": row["question"]}]
     prompt, reference = _without_response(messages)
-    own = told_to_sharers(row, prompt)
+    own = sharer_messages_of(row, prompt)
     own = None if own is None else _without_response(own)[0]
-    return PredictionRequest(index, origin, row.get("id", index), prompt, own, reference)
+    return PredictionRequest(index, origin, row.get("id", index), prompt, own, reference, template_kwargs_of(row))
 
 
 def _without_response(messages: object) -> tuple[Conversation, str | None]:
     """A conversation up to the message to answer, and the response that follows it."""
-    # Only what a tokenizer reads: tables give every message all keys that any message has.
-    conversation = [{k: m[k] for k in ("role", "content")} for m in check_messages(messages, DataError)]
+    conversation = check_messages(messages, DataError)
     if conversation[-1]["role"] != "assistant":
         return conversation, None
     if len(conversation) == 1:
         raise DataError("There is nothing to answer: the only message is the assistant's.")
-    return conversation[:-1], conversation[-1]["content"]
+    return conversation[:-1], content_text(conversation[-1])

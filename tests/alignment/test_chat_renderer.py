@@ -1,8 +1,12 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from c2c_lightning.alignment import chat_renderer
 from c2c_lightning.alignment.chat_renderer import ChatRenderer, RenderedChat
+from c2c_lightning.alignment.chat_tokenizer import ChatTokenizer
 from c2c_lightning.errors import PromptError
 from tests.alignment.conversations import conversations
 from tests.alignment.styles import STYLES, rendered, tokenizer_of
@@ -126,6 +130,81 @@ def test_what_a_template_refuses_is_a_named_error() -> None:
 def test_a_tokenizer_without_template_is_a_named_error() -> None:
     with pytest.raises(PromptError, match="prompt_template"):
         ChatRenderer(tiny_tokenizer("plain"))
+
+
+HI = [{"role": "user", "content": "Hi"}]
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ messages[0].content + 3 }}",
+        "{{ none | length }}",
+        "{{ 1 / 0 }}",
+        "{% for",
+        "{{ ''.__class__.__mro__ }}",
+        "{{ range(10 ** 9) | list }}",
+    ],
+)
+def test_every_failure_of_a_template_is_a_named_error(template: str) -> None:
+    with pytest.raises(PromptError, match="chat template refuses"):
+        ChatRenderer(tokenizer_of("chatml"), template).render(HI, True)
+
+
+def test_named_templates_without_a_default_are_a_named_error() -> None:
+    tokenizer = tiny_tokenizer("plain")
+    tokenizer.chat_template = {"rag": "{{ messages[0].content }}"}
+    with pytest.raises(PromptError, match="rag"):
+        ChatRenderer(tokenizer).render(HI, True)
+
+
+@pytest.mark.parametrize("template", ["", " \n"])
+def test_an_empty_template_is_a_named_error(template: str) -> None:
+    with pytest.raises(PromptError, match="empty chat template"):
+        ChatRenderer(tokenizer_of("chatml"), template)
+
+
+LOOPS = "{% for a in range(99999) %}" * 3 + "{% endfor %}" * 3
+
+
+def test_loops_without_end_are_a_named_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat_renderer, "RENDER_SECONDS", 0.2)
+    with pytest.raises(PromptError, match="did not end"):
+        ChatRenderer(tokenizer_of("chatml"), LOOPS)
+    # For some conversations only, so that the check of the template itself ends.
+    tokenizer = ChatTokenizer(tokenizer_of("chatml"), "{% if messages | length > 1 %}" + LOOPS + "{% endif %}Hi")
+    with pytest.raises(PromptError, match="did not end"):
+        tokenizer.encode([HI * 2], True)
+    assert tokenizer.encode([HI], True)[0].text == "Hi"
+
+
+def test_loops_end_in_every_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat_renderer, "RENDER_SECONDS", 0.2)
+    with ThreadPoolExecutor(1) as pool, pytest.raises(PromptError, match="did not end"):
+        pool.submit(ChatRenderer, tokenizer_of("chatml"), LOOPS).result()
+
+
+def test_arguments_that_a_template_does_not_use_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    renderer = ChatRenderer(tokenizer_of("chatml"), "{% if tools %}T{% endif %}{{ messages[0].content }}")
+    for _ in range(2):
+        assert renderer.render(HI, True, {"tools": [{}], "documents": [{}]}).text == "THi"
+    assert [record.getMessage().split(" does ")[1] for record in caplog.records] == [
+        "not use `documents`; it is ignored."
+    ]
+
+
+def test_a_template_that_refuses_the_placeholders_is_still_rendered(caplog: pytest.LogCaptureFixture) -> None:
+    template = "{% for m in messages %}{{ raise_exception('x') if m.content != 'Hi' else m.content }}{% endfor %}"
+    chat = ChatRenderer(tokenizer_of("chatml"), template).render(HI, True)
+    assert (chat.text, chat.spans) == ("Hi", ())
+    assert "not fused" in caplog.text
+
+
+def test_a_message_without_content() -> None:
+    template = "{% for m in messages %}[{{ m.content or m.tool_calls[0].name }}]{% endfor %}"
+    call = {"role": "assistant", "content": None, "tool_calls": [{"name": "add"}]}
+    chat = ChatRenderer(tokenizer_of("chatml"), template).render([*HI, call], False)
+    assert (chat.text, [span.message for span in chat.spans]) == ("[Hi][add]", [0])
 
 
 KEEPS_LAST_THOUGHTS = (

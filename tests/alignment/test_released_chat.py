@@ -80,6 +80,6 @@ def test_prefilled_ends_with_the_bare_text() -> None:
 
 
 def test_a_lone_message_has_no_response_to_leave_out() -> None:
-    reader = ChatTokenizer(tokenizer_of("chatml"))
+    tokenizer = ChatTokenizer(tokenizer_of("chatml"))
     with pytest.raises(AlignmentError, match="1 messages"):
-        align_chat(reader, reader, [{"role": "user", "content": "a"}], "first", "generation")
+        align_chat(tokenizer, tokenizer, [{"role": "user", "content": "a"}], "first", "generation")

@@ -108,10 +108,10 @@ def test_a_changed_tokenizer_is_looked_at_again() -> None:
 
 def test_the_cache_keeps_no_tokenizer_alive() -> None:
     gc.collect()
-    before = len(retokenization._known)
+    before = len(retokenization._cache)
     retokenize(words(["a"]), words(["a"]), [0], "first")
     gc.collect()
-    assert len(retokenization._known) == before
+    assert len(retokenization._cache) == before
 
 
 def test_other_strategies_are_a_named_error() -> None:

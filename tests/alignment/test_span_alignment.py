@@ -26,7 +26,7 @@ def characters(name: str, messages: list[dict[str, str]]) -> tuple[list[set[Plac
 
 
 def check_alignment(receiver: str, sharer: str, messages: list[dict[str, str]]) -> None:
-    mine, theirs = (ChatTokenizer(tokenizer_of(name)).read([messages], True)[0] for name in (receiver, sharer))
+    mine, theirs = (ChatTokenizer(tokenizer_of(name)).encode([messages], True)[0] for name in (receiver, sharer))
     index = align_spans(mine.offsets, theirs.offsets, shared_runs(mine, theirs, shared_texts(messages, messages)))
 
     my_tokens, my_ids, _ = characters(receiver, messages)

@@ -15,8 +15,8 @@ names = st.sampled_from(sorted(STYLES))
 
 def aligned(receiver: str, sharer: str, messages: Conversation, told: Conversation) -> tuple[list[int], list[int]]:
     """With template tokens, and without."""
-    mine = ChatTokenizer(tokenizer_of(receiver)).read([messages], True)[0]
-    theirs = ChatTokenizer(tokenizer_of(sharer)).read([told], True)[0]
+    mine = ChatTokenizer(tokenizer_of(receiver)).encode([messages], True)[0]
+    theirs = ChatTokenizer(tokenizer_of(sharer)).encode([told], True)[0]
     shared = shared_texts(messages, told)
     return align_messages_and_template(mine, theirs, shared), align_messages(mine, theirs, shared)
 
@@ -110,7 +110,7 @@ def test_an_example() -> None:
         {"role": "user", "content": "Why?"},
     ]
     index, in_messages = aligned("phi", "mistral", messages, messages)
-    mine, theirs = (ChatTokenizer(tokenizer_of(name)).read([messages], True)[0] for name in ("phi", "mistral"))
+    mine, theirs = (ChatTokenizer(tokenizer_of(name)).encode([messages], True)[0] for name in ("phi", "mistral"))
     read = [
         (tokenizer_of("phi").decode([mine.ids[place]]), tokenizer_of("mistral").decode([theirs.ids[source]]))
         for place, source in enumerate(index)

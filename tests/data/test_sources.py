@@ -51,7 +51,7 @@ def test_a_context_for_sharers_stands_in_front_of_the_question() -> None:
     [
         ({"sharer_context": 17}, "`sharer_context` must be text, but is int"),
         ({"sharer_messages": [{"role": "user", "content": "q"}]}, "both `sharer_messages` and `sharer_context`"),
-        ({"messages": [{"role": "system", "content": "s"}]}, "no message is the user's"),
+        ({"messages": [{"role": "system", "content": "s"}]}, "the row has none"),
     ],
 )
 def test_contexts_that_do_not_fit(changed: dict[str, Any], message: str) -> None:

@@ -13,7 +13,7 @@ import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import load_file, save_file
 
-from c2c_lightning.data.messages import PromptTemplate
+from c2c_lightning.data.prompt_template import PromptTemplate
 from c2c_lightning.errors import FuserFormatError, PairMismatchError
 from c2c_lightning.export import (
     FuserDescription,

@@ -9,7 +9,7 @@ import torch
 from transformers import TorchAoConfig
 
 from c2c_lightning.data.batch import PromptBatch
-from c2c_lightning.data.messages import PromptTemplate
+from c2c_lightning.data.prompt_template import PromptTemplate
 from c2c_lightning.errors import ModelLoadError, PairMismatchError
 from c2c_lightning.export import TrainingRecord, convert_released
 from c2c_lightning.fuser.config import FuserConfig
@@ -95,8 +95,7 @@ def test_prompt_template_travels_along(tmp_path: Path) -> None:
     save_pretrained(tmp_path / "fuser", model.fuser, model.receiver, model.sharers)
     (tmp_path / "mine.jinja").unlink()
     spec = load_pretrained(tmp_path / "fuser").sharers[0].spec
-    assert spec.prompt_template is not None
-    assert PromptTemplate.load(spec.prompt_template).jinja == "{{ messages[0]['content'] }}!"
+    assert spec.prompt_template == PromptTemplate("mine", "{{ messages[0]['content'] }}!")
 
 
 def test_wrong_pair(tmp_path: Path, pair: tuple[str, str]) -> None:
@@ -141,3 +140,24 @@ def test_quantised_while_it_is_loaded(pair: tuple[str, str]) -> None:
 def test_unknown_quantisation_is_refused(pair: tuple[str, str]) -> None:
     with pytest.raises(ModelLoadError, match="Unknown quantization type"):
         load_frozen(LMSpec(pair[0], quantization={"quant_method": "int7"}))
+
+
+def test_template_arguments_travel_along(tmp_path: Path, pair: tuple[str, str]) -> None:
+    thinking = {"enable_thinking": True}
+    model = fused(load_frozen(LMSpec(pair[0], chat_template_kwargs=thinking)), [load_frozen(pair[1])])
+    save_pretrained(tmp_path / "fuser", model.fuser, model.receiver, model.sharers)
+    loaded = (model.receiver.model, model.receiver.tokenizer)
+    for receiver in (None, pair[0], loaded):
+        back = load_pretrained(tmp_path / "fuser", receiver)
+        assert back.receiver.reading.chat_template_kwargs == thinking
+        assert back.sharers[0].reading.chat_template_kwargs is None
+    own = LMSpec(pair[0], chat_template_kwargs={})
+    assert load_pretrained(tmp_path / "fuser", own).receiver.reading.chat_template_kwargs == {}
+
+
+def test_a_template_text_without_variables_is_no_path(tmp_path: Path, pair: tuple[str, str]) -> None:
+    (tmp_path / "secret").write_text("a secret")
+    template = PromptTemplate("mine", str(tmp_path / "secret"))
+    model = fused(load_frozen(pair[0]), [load_frozen(LMSpec(pair[1], prompt_template=template))])
+    save_pretrained(tmp_path / "fuser", model.fuser, model.receiver, model.sharers)
+    assert load_pretrained(tmp_path / "fuser").sharers[0].reading.template == template.jinja

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
 
-from c2c_lightning.data.encode import EncodedExample, Encoder
 from c2c_lightning.alignment.content_spans import content_text
+from c2c_lightning.data.encode import EncodedExample, Encoder
 from c2c_lightning.data.messages import Conversation, check_example, is_empty, is_trained
 from c2c_lightning.data.readers.json_lines import ORIGIN, TooLargeError, decode
 from c2c_lightning.data.sources.source import Source

@@ -1,0 +1,29 @@
+"""Checks that a tokenizer's ids exist in its model's embeddings."""
+
+from typing import Any
+
+from c2c_lightning.errors import ModelLoadError
+
+
+def check_vocabulary(tokenizer: Any, model: Any, model_name: str) -> None:
+    """Refuse a tokenizer with added tokens beyond the embeddings of its model.
+
+    Args:
+        tokenizer: the tokenizer.
+        model: the causal language model.
+        model_name: for the message.
+
+    Raises:
+        ModelLoadError: names the tokens and the number of embeddings.
+    """
+    rows = getattr(model.get_input_embeddings(), "num_embeddings", None)
+    if rows is None:
+        return
+    beyond = {token: added.content for token, added in tokenizer.added_tokens_decoder.items() if token >= rows}
+    if beyond:
+        names = ", ".join(f"{content!r} ({token})" for token, content in sorted(beyond.items())[:5])
+        raise ModelLoadError(
+            f"The tokenizer of {model_name} has {len(beyond)} added tokens without an embedding: {names}. The model has "
+            f"{rows} embeddings. Resize them (`model.resize_token_embeddings(len(tokenizer))`) and save the model, or "
+            "use the tokenizer that belongs to it."
+        )
