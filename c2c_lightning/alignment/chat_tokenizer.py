@@ -125,7 +125,7 @@ class ChatTokenizer:
         return ids
 
     def with_end_token(self, ids: list[int]) -> list[int]:
-        """Token ids of a finished turn, followed by the end token if the template closes the turn with no special token.
+        """Token ids of a finished turn, with the end token added where the template writes no special token at its end.
 
         Without an end token nothing teaches the model to stop (GLM-4 and Vicuna templates).
         """

@@ -1,4 +1,4 @@
-"""Span alignment: each model keeps its own tokens; a receiver token is fused with the sharer token at its last character.
+"""Span alignment: each model keeps its tokens; a receiver token is fused with the sharer token at its last character.
 
 Works on character offsets, so no token has to be decoded. A token with a part of a character (byte-level vocabularies
 split emoji and CJK) counts as having the whole character, so each of its pieces is fused with the sharer token that

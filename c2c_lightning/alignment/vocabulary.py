@@ -23,7 +23,7 @@ def check_vocabulary(tokenizer: Any, model: Any, model_name: str) -> None:
     if beyond:
         names = ", ".join(f"{content!r} ({token})" for token, content in sorted(beyond.items())[:5])
         raise ModelLoadError(
-            f"The tokenizer of {model_name} has {len(beyond)} added tokens without an embedding: {names}. The model has "
-            f"{rows} embeddings. Resize them (`model.resize_token_embeddings(len(tokenizer))`) and save the model, or "
-            "use the tokenizer that belongs to it."
+            f"The tokenizer of {model_name} has {len(beyond)} added tokens without an embedding: {names}. "
+            f"The model has {rows} embeddings. Resize them (`resize_token_embeddings(len(tokenizer))`) and save the "
+            "model, or use the tokenizer that belongs to it."
         )

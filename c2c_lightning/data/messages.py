@@ -162,11 +162,11 @@ def sharer_messages_of(row: Mapping[str, Any], messages: Conversation) -> Any:
 
 
 def with_context(context: str, messages: Conversation) -> Conversation:
-    """The same conversation with a text in front of its first user message.
+    r"""The same conversation with a text in front of its first user message.
 
     Example:
         >>> with_context("Ada wrote it.", [{"role": "user", "content": "Who?"}])
-        [{'role': 'user', 'content': 'Ada wrote it.\\n\\nWho?'}]
+        [{'role': 'user', 'content': 'Ada wrote it.\n\nWho?'}]
     """
     first = next((number for number, message in enumerate(messages) if message["role"] == "user"), None)
     if first is None:
