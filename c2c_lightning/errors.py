@@ -59,3 +59,7 @@ class GenerationError(C2CError):
 
 class ConfigurationError(C2CError):
     """A run's configuration with values that one of its parts refuses."""
+
+
+class NonFiniteError(C2CError):
+    """A NaN or an infinity in a loss, a gradient or a weight."""

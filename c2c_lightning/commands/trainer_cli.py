@@ -1,22 +1,32 @@
 """`fit`, `validate`, `test` and `predict`: LightningCLI, each over the classes that it needs."""
 
+import logging
 from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jsonargparse import DefaultHelpFormatter
-from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import ProgressBar
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins import CheckpointIO
-from lightning.pytorch.trainer.states import TrainerFn
+from rich.console import Console
 
+from c2c_lightning.commands.run_config import SaveRunConfig, check_run_folder, refuse_nan, replace_text
+from c2c_lightning.commands.run_end import is_refused_by_lightning, stop_message
 from c2c_lightning.errors import C2CError, ConfigurationError, MissingExtraError
-from c2c_lightning.training.callbacks._utils import is_trial
 from c2c_lightning.training.callbacks.progress_bar import FitProgressBar
-from c2c_lightning.training.checkpoint import AtomicCheckpointIO
+from c2c_lightning.training.callbacks.stop_on_signal import StopOnSignal
+from c2c_lightning.training.checkpoint import AtomicCheckpointIO, Checkpoint
+from c2c_lightning.training.lightning_internals import callbacks_of
+from c2c_lightning.training.metrics_file import MetricsFile
+
+logger = logging.getLogger(__name__)
+
+RUN_FOLDER = "${trainer.default_root_dir}"
+"""Stands for the run folder in the configuration of loggers and callbacks."""
 
 EXAMPLES = {
     "fit": "configs/fit/quickstart.yaml",
@@ -49,33 +59,6 @@ class HelpFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
     """Keeps the lines of the examples."""
 
 
-class SaveRunConfig(SaveConfigCallback):
-    """Writes the resolved configuration into the run folder and to every logger."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Overwrite: a resumed run has the same folder."""
-        super().__init__(*args, **{**kwargs, "overwrite": True})
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write into the run folder; a logger's folder may be shared by many runs."""
-        if self.already_saved or is_trial(trainer):
-            return
-        if trainer.is_global_zero:
-            folder = Path(trainer.default_root_dir)
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / f"{TrainerFn(stage).value}_config.yaml").write_text(
-                self.parser.dump(self.config, skip_none=False)
-            )
-            self.save_config(trainer, pl_module, stage)
-        self.already_saved = True
-
-    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Plain values to the loggers: W&B shows them as the run's config."""
-        config = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
-        for logger in trainer.loggers:
-            logger.log_hyperparams({"cli": config})
-
-
 class C2CLightningCLI(LightningCLI):
     """One of the Trainer's methods over a module and a data module."""
 
@@ -91,7 +74,7 @@ class C2CLightningCLI(LightningCLI):
             args: command line.
             about: what the command does, for its help.
         """
-        self.command = command
+        self.command, self.args = command, list(args)
         options = {
             "exit_on_error": False,
             "usage": f"lightning {command} --config FILE [--config FILE ...] [--KEY VALUE ...]",
@@ -132,15 +115,71 @@ class C2CLightningCLI(LightningCLI):
         except (ImportError, ValueError) as problem:
             raise user_error(problem) or problem from problem
 
+    def before_instantiate_classes(self) -> None:
+        """Refuse values that are no numbers and an impossible run folder; fill in the run folder where it is named."""
+        trainer = self.config[self.command]["trainer"]
+        root = trainer["default_root_dir"]
+        check_run_folder(Path(root).expanduser())
+        refuse_nan(self.config[self.command])
+        for key in ("logger", "callbacks"):
+            trainer[key] = replace_text(trainer[key], RUN_FOLDER, str(root))
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Add what every run has unless the configuration brings its own: the bar, and checkpoints that are whole."""
+        """Add what every run has unless the configuration brings its own.
+
+        That is the bar, atomic checkpoint files and, in `fit`, `last.ckpt` and `metrics.csv` in the run folder.
+        """
         config = self._get(self.config_init, "trainer", default={})
         callbacks, plugins = as_list(config.get("callbacks")), as_list(config.get("plugins"))
         if config.get("enable_progress_bar") is not False and not any(isinstance(c, ProgressBar) for c in callbacks):
             callbacks.append(FitProgressBar())
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins.append(AtomicCheckpointIO())
-        return super().instantiate_trainer(callbacks=callbacks, plugins=plugins, **kwargs)
+        has_checkpoint = any(isinstance(c, ModelCheckpoint) for c in callbacks)
+        if self.command == "fit" and not has_checkpoint and config.get("enable_checkpointing") is not False:
+            callbacks.append(Checkpoint(save_last=True))
+        if not any(isinstance(c, StopOnSignal) for c in callbacks) and self.command != "fit":
+            callbacks.append(StopOnSignal())
+        loggers = self._loggers(config.get("logger"), config["default_root_dir"])
+        return super().instantiate_trainer(callbacks=callbacks, plugins=plugins, logger=loggers, **kwargs)
+
+    def _loggers(self, configured: Any, root: str) -> Any:
+        """The configured loggers and, in `fit`, `metrics.csv`; Lightning's `CSVLogger` deletes an existing file."""
+        if configured is False or (self.command != "fit" and configured in (None, True)):
+            return False
+        given = [] if configured in (None, True) else as_list(configured)
+        loggers = [MetricsFile(part.log_dir) if type(part) is CSVLogger else part for part in given]
+        has_file = self.command != "fit" or any(isinstance(part, MetricsFile) for part in loggers)
+        return loggers if has_file else [*loggers, MetricsFile(root)]
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run the command; what Lightning refuses is one message, and a stop names the command that resumes.
+
+        Raises:
+            ConfigurationError: Lightning refuses a choice, or a file cannot be written.
+            SystemExit: a signal stopped the run.
+        """
+        try:
+            super()._run_subcommand(subcommand)
+        except (ValueError, RuntimeError, KeyError, AttributeError, TypeError, OSError) as problem:
+            self._exit_if_stopped()
+            if isinstance(problem, OSError) or is_refused_by_lightning(problem):
+                logger.debug("refused by Lightning", exc_info=True)
+                raise ConfigurationError(str(problem)) from problem
+            raise
+        except (KeyboardInterrupt, SystemExit):
+            self._exit_if_stopped()
+            raise
+
+    def _exit_if_stopped(self) -> None:
+        """Exit as a stopped run does, if a signal stopped it."""
+        for callback in callbacks_of(self.trainer):
+            if isinstance(callback, StopOnSignal) and callback.stopped is not None:
+                stop = callback.stopped
+                if self.trainer.is_global_zero:
+                    text = stop_message(stop, self.args, callback.patience)
+                    Console(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True)
+                raise SystemExit(128 + stop.signum)
 
     def _parse_ckpt_path(self) -> None:
         """Keep the configuration: Lightning would lay the checkpoint's hyperparameters over it."""

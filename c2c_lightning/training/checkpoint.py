@@ -1,162 +1,157 @@
-"""Checkpoints that are whole or not there, and a `last` that is the newest whole one."""
+"""When checkpoints are written, and `last`, the newest state of the newest run."""
 
-import logging
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-from lightning.fabric.plugins import TorchCheckpointIO
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
 
-from c2c_lightning.errors import CheckpointError
-from c2c_lightning.export.from_checkpoint import damage_of
+from c2c_lightning.training.callbacks._utils import is_trial
+from c2c_lightning.training.checkpoint_io import PARTIAL, AtomicCheckpointIO, undamaged_checkpoints
+from c2c_lightning.training.lightning_internals import is_between_steps, is_last_batch, validation_is_due
+from c2c_lightning.training.run_folder import run_path
 
-logger = logging.getLogger(__name__)
-
-_PARTIAL = ".partial"
-
-
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint under another name, flushes it to disk and renames it; reads only whole ones.
-
-    Lightning itself writes to the system's temporary folder and moves the file, which is a copy if that is another
-    file system: a kill in the middle leaves a cut checkpoint. torch does not look at the checksums in its files.
-    """
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Write a checkpoint; a kill at any moment leaves the old file or the new one.
-
-        Args:
-            checkpoint: what to write.
-            path: a local path; other storage is left to Lightning.
-            storage_options: not used.
-
-        Raises:
-            CheckpointError: when it cannot be written, say because the disk is full.
-        """
-        if "://" in str(path):
-            super().save_checkpoint(checkpoint, path, storage_options)
-            return
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        for left_behind in target.parent.glob(f".*{_PARTIAL}"):
-            left_behind.unlink(missing_ok=True)
-        partial = target.with_name(f".{target.name}{_PARTIAL}")
-        try:
-            with partial.open("wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(target)
-        except (OSError, RuntimeError) as problem:  # torch reports a full disk as RuntimeError
-            partial.unlink(missing_ok=True)
-            raise CheckpointError(f"The checkpoint {target} cannot be written: {problem}") from problem
-        _sync_folder(target.parent)
-
-    def load_checkpoint(
-        self, path: str | Path, map_location: Any = lambda storage, _: storage, weights_only: bool | None = None
-    ) -> dict[str, Any]:
-        """Read a checkpoint after checking its checksums.
-
-        A damaged file whose name begins with `last` is replaced by the newest whole one in its folder, with a warning.
-
-        Args:
-            path: which one.
-            map_location: where tensors go.
-            weights_only: None or True runs no code from the file.
-
-        Returns:
-            Its content.
-
-        Raises:
-            CheckpointError: when it is missing, cut short or changed.
-        """
-        if "://" in str(path):
-            return super().load_checkpoint(path, map_location, weights_only)
-        damage = damage_of(Path(path))
-        if damage is not None:
-            if not Path(path).name.startswith(ModelCheckpoint.CHECKPOINT_NAME_LAST):
-                raise CheckpointError(damage)
-            whole = next(whole_checkpoints(Path(path).parent), None)
-            if whole is None:
-                raise CheckpointError(f"{damage} There is no whole one beside it.")
-            rank_zero_warn(f"{damage} Going on from {whole}.")
-            path = whole
-        return super().load_checkpoint(path, map_location, True if weights_only is None else weights_only)
+__all__ = ["AtomicCheckpointIO", "Checkpoint"]
 
 
 class Checkpoint(ModelCheckpoint):
-    """`ModelCheckpoint` whose `last` is the newest whole checkpoint, whatever was interrupted.
+    """`ModelCheckpoint` with a `last` that is the newest state, and with states that can be resumed exactly.
 
-    Saves at optimizer steps only: between accumulated batches there are gradients that no checkpoint holds, and a run
-    resumed there would lose them. (Lightning does save there, for one on the first batch after a restart.)
+    Takes the arguments of `ModelCheckpoint`; `dirpath` is by default `checkpoints` in the run folder. Differences:
 
-    Takes the arguments of `ModelCheckpoint`. Keep at least two checkpoints (`save_top_k`), so that there is one to fall
-    back to.
+    - With `save_last`, `last.ckpt` is written whenever a checkpoint is due and at the end of training, whether the
+      monitored metric has improved or not. There is no `last-v1.ckpt`: `RunFolder` keeps runs apart.
+    - A checkpoint that is due together with a validation is written after it: no resume skips that validation.
+    - Nothing is written between accumulated batches, whose gradients no checkpoint holds.
+
+    Keep at least two checkpoints (`save_top_k`), so that one remains if the newest is damaged.
     """
+
+    _last_step_of_last = 0
+
+    def outputs(self, trainer: Trainer) -> list[Path]:
+        """The checkpoints in the folder."""
+        return sorted(self._folder(trainer).glob(f"*{self.FILE_EXTENSION}"))
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Choose the folder; names need no version, since the folder has one run only."""
+        self._folder(trainer)
+        self._enable_version_counter = False
+        super().setup(trainer, pl_module, stage)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save if due; if a validation follows, after it."""
+        if validation_is_due(trainer):
+            is_due = self._every_n_train_steps > 0 and trainer.global_step % self._every_n_train_steps == 0
+            if is_due and not is_between_steps(trainer):
+                self._defer_save_until_validation = True
+            return
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        self._update_last(trainer, is_due=False)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save the best states, and the newest one."""
+        # Lightning would keep a deferred save only where validations and epochs end at different times.
+        if self._defer_save_until_validation and not self._should_skip_saving_checkpoint(trainer):
+            self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
+            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
+            self._defer_save_until_validation = False
+        super().on_validation_end(trainer, pl_module)
+        is_due = not self._should_save_on_train_epoch_end(trainer) and self._is_due_per_epoch(trainer)
+        self._update_last(trainer, is_due)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save the best states, and the newest one."""
+        super().on_train_epoch_end(trainer, pl_module)
+        is_due = self._should_save_on_train_epoch_end(trainer) and self._is_due_per_epoch(trainer)
+        self._update_last(trainer, is_due)
+
+    def write_last(self, trainer: Trainer) -> Path:
+        """Write `last` now, whatever is configured.
+
+        Returns:
+            The file.
+        """
+        path = Path(self.format_checkpoint_name(self._monitor_candidates(trainer), self.CHECKPOINT_NAME_LAST))
+        self.last_model_path = str(path)
+        trainer.save_checkpoint(path, weights_only=False)
+        return path
+
+    def _is_due_per_epoch(self, trainer: Trainer) -> bool:
+        return self._every_n_epochs > 0 and (trainer.current_epoch + 1) % self._every_n_epochs == 0
+
+    def _update_last(self, trainer: Trainer, is_due: bool) -> None:
+        """Write `last` if it is due or training ends, and not of this step already."""
+        if not (is_due or _is_end(trainer)) or not self.save_last or self._last_step_of_last == trainer.global_step:
+            return
+        if is_trial(trainer) or trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
+            return
+        if not is_between_steps(trainer):
+            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
+
+    def _save_last_checkpoint(self, trainer: Trainer, monitor_candidates: dict[str, Tensor]) -> None:
+        """Link `last` to a checkpoint of this step if there is one and links are wanted, else write it."""
+        if not self.save_last:
+            return
+        path = self.format_checkpoint_name(monitor_candidates, self.CHECKPOINT_NAME_LAST)
+        previous, self.last_model_path = self.last_model_path, path
+        if self.save_last == "link" and self._last_global_step_saved == trainer.global_step:
+            self._link_checkpoint(trainer, self._last_checkpoint_saved, path)
+        else:
+            # Not `_save_checkpoint`: the step would count as saved, and its validation could not become the best.
+            trainer.save_checkpoint(path, self.save_weights_only)
+            self._last_checkpoint_saved = self._last_checkpoint_saved or path
+        self._last_step_of_last = trainer.global_step
+        if previous and self._should_remove_checkpoint(trainer, previous, path):
+            self._remove_checkpoint(trainer, previous)
 
     def _should_skip_saving_checkpoint(self, trainer: Trainer) -> bool:
         if super()._should_skip_saving_checkpoint(trainer):
             return True
-        is_between_steps = trainer.fit_loop.epoch_loop._should_accumulate()
-        if is_between_steps and trainer.validating:
+        is_between = is_between_steps(trainer)
+        if is_between and trainer.validating:
             rank_zero_warn(
                 "No checkpoint after this validation: it ran between accumulated batches. Let `val_check_interval` be "
                 "a multiple of `accumulate_grad_batches`."
             )
-        return is_between_steps
+        return is_between
+
+    def _folder(self, trainer: Trainer) -> Path:
+        if self.dirpath is None:
+            self.dirpath = os.path.realpath(run_path(trainer, None, "checkpoints"))
+        return Path(self.dirpath)
 
     def _find_last_checkpoints(self, trainer: Trainer) -> set[str]:
-        """What `ckpt_path="last"` may mean: Lightning's choice, and whole files should the link to it be missing."""
+        """Candidates of `ckpt_path="last"`: the newest undamaged checkpoint, else Lightning's choice."""
+        newest = next(undamaged_checkpoints(self._folder(trainer)), None)
+        if newest is not None:
+            return {str(newest)}
         found: set[str] = super()._find_last_checkpoints(trainer)
-        folder = self.dirpath or self._ModelCheckpoint__resolve_ckpt_dir(trainer)  # type: ignore[attr-defined]
-        whole = next(whole_checkpoints(Path(folder)), None)
-        newest = {str(whole)} if whole is not None else set()
-        return newest or {path for path in found if Path(path).exists()}
+        return {path for path in found if Path(path).exists()}
 
     @staticmethod
     def _link_checkpoint(trainer: Trainer, filepath: str, linkpath: str) -> None:
         """Replace the link in one step; Lightning removes it first, and a kill in between loses it."""
         if trainer.is_global_zero and os.path.abspath(filepath) != os.path.abspath(linkpath):
-            fresh = Path(f"{linkpath}{_PARTIAL}")
+            fresh = Path(f"{linkpath}{PARTIAL}")
             fresh.unlink(missing_ok=True)
             try:
                 fresh.symlink_to(os.path.relpath(filepath, os.path.dirname(linkpath)))
                 fresh.replace(linkpath)
-            except OSError:  # no links on this file system
+            except OSError:  # the file system has no links
                 ModelCheckpoint._link_checkpoint(trainer, filepath, linkpath)
                 return
         trainer.strategy.barrier()
 
 
-def whole_checkpoints(folder: Path) -> Iterator[Path]:
-    """The undamaged checkpoints of a folder, newest first; damaged ones are named in a warning.
-
-    Args:
-        folder: where to look.
-
-    Yields:
-        Their paths.
-    """
-    files = [file for file in folder.glob("*.ckpt") if file.is_file() and not file.is_symlink()]
-    for file in sorted(files, key=lambda file: file.stat().st_mtime_ns, reverse=True):
-        damage = damage_of(file)
-        if damage is None:
-            yield file
-        else:
-            rank_zero_warn(f"{damage} It is passed over.")
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename outlast a power cut."""
-    if not hasattr(os, "O_DIRECTORY"):
-        return
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def _is_end(trainer: Trainer) -> bool:
+    """Whether training ends with this step, as far as is known during its batch or validation."""
+    is_last_step = 0 < trainer.max_steps <= trainer.global_step
+    is_last_epoch = trainer.max_epochs is not None and 0 < trainer.max_epochs <= trainer.current_epoch + 1
+    return trainer.should_stop or is_last_step or (is_last_epoch and is_last_batch(trainer))

@@ -10,7 +10,8 @@ from lightning import LightningModule
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.plugins.precision import MixedPrecision
-from lightning.pytorch.utilities import GradClipAlgorithmType
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import GradClipAlgorithmType, rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
@@ -19,17 +20,25 @@ from torch.optim import AdamW, Optimizer
 
 from c2c_lightning.data.batch import TrainingBatch
 from c2c_lightning.data.encode import Encoder
+from c2c_lightning.errors import NonFiniteError
 from c2c_lightning.export.description import FuserDescription, parse_config
 from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.fuser.fuser import Fuser
 from c2c_lightning.model.frozen_lm import FrozenLM, LMSpec, load_frozen, load_tokenizer, tokenizer_spec
 from c2c_lightning.model.pretrained import reference
 from c2c_lightning.training.callbacks.gate_monitor import GateMonitor
+from c2c_lightning.training.callbacks.non_finite_guard import NonFiniteGuard
 from c2c_lightning.training.callbacks.random_state import RandomState
+from c2c_lightning.training.callbacks.stop_on_signal import StopOnSignal
 from c2c_lightning.training.callbacks.temperature import AnnealTemperature
 from c2c_lightning.training.callbacks.throughput import Throughput
+from c2c_lightning.training.checkpoint_io import refuse_pickles
 from c2c_lightning.training.compile_fuser import compile_fuser
+from c2c_lightning.training.finite_values import non_finite_in_checkpoint
+from c2c_lightning.training.lightning_internals import callbacks_of
 from c2c_lightning.training.optim import ParameterGroups, Schedule
+from c2c_lightning.training.resume import ResumeCheck, check_checkpoint
+from c2c_lightning.training.run_folder import RunFolder
 from c2c_lightning.training.sharding import check_shardable, mesh_of, shard, shard_frozen
 from c2c_lightning.training.token_count import TokenCount
 from c2c_lightning.training.train_model import TrainModel
@@ -62,6 +71,7 @@ class C2CModule(LightningModule):
         compile_fuser: bool | str = False,
         activation_checkpointing: bool = False,
         shard_models: bool = False,
+        non_finite: Literal["stop", "skip"] = "stop",
     ) -> None:
         """Take names and choices; models are loaded when training begins.
 
@@ -77,6 +87,8 @@ class C2CModule(LightningModule):
             compile_fuser: compile the fuser with inductor, or with another backend of `torch.compile` by its name.
             activation_checkpointing: compute the receiver's response pass again on the way back instead of keeping it:
                 less memory, more time.
+            non_finite: stop at a loss or gradient that is NaN or infinite, or skip its optimizer step and count it; to
+                skip, every step waits for the device.
             shard_models: with `FSDP2Strategy`, shard the frozen models too, block by block.
         """
         super().__init__()
@@ -92,6 +104,8 @@ class C2CModule(LightningModule):
                 "fuser": asdict(self.fuser_config),
             }
         )
+        self.non_finite = non_finite
+        self.is_fresh = True
         self._encoder: Encoder | None = None
         self._step_tokens = TokenCount()
         self.validation_losses = ValidationLosses(per_token=loss_average == "tokens")
@@ -139,7 +153,18 @@ class C2CModule(LightningModule):
 
     def configure_callbacks(self) -> Sequence[Callback]:
         """What belongs to C2C training whoever runs it."""
-        return [AnnealTemperature(), RandomState(), GateMonitor(), Throughput()]
+        added = [
+            RunFolder(),
+            ResumeCheck(),
+            NonFiniteGuard(self.non_finite),
+            AnnealTemperature(),
+            RandomState(),
+            GateMonitor(),
+            Throughput(),
+            StopOnSignal(),
+        ]
+        configured = {type(callback) for callback in callbacks_of(self.trainer)}
+        return [callback for callback in added if type(callback) not in configured]
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Self:
@@ -150,6 +175,7 @@ class C2CModule(LightningModule):
             args: see Lightning.
             kwargs: see Lightning; arguments of the module win over those of the checkpoint.
         """
+        refuse_pickles(kwargs.get("weights_only"))
         # Mapped, so that weights are not read twice.
         saved = torch.load(checkpoint_path, map_location="cpu", weights_only=True, mmap=True)["hyper_parameters"]
         loaded: Self = super().load_from_checkpoint(checkpoint_path, *args, **{**choices_of(saved), **kwargs})
@@ -172,7 +198,7 @@ class C2CModule(LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimizer over the fuser alone, and its schedule, stepped with it."""
         optimizer = self.parameter_groups.build(self.model.fuser, self.optimizer_factory)
-        scheduler = self.schedule.build(optimizer, int(self.trainer.estimated_stepping_batches))
+        scheduler = self.schedule.build(optimizer, self.trainer.estimated_stepping_batches)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def training_step(self, batch: TrainingBatch, batch_idx: int) -> Tensor:
@@ -223,8 +249,29 @@ class C2CModule(LightningModule):
         """Log the losses."""
         self.log_dict(self.validation_losses.compute(self.trainer.sanity_checking), prog_bar=True)
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint that does not fit."""
+        check_checkpoint(checkpoint, self)
+        self.is_fresh = False
+
+    def on_train_start(self) -> None:
+        """From here on the fuser is trained."""
+        self.is_fresh = False
+
+    def on_validation_start(self) -> None:
+        """Warn that an untrained fuser is validated."""
+        if self.is_fresh and self.trainer.state.fn == TrainerFn.VALIDATING:
+            rank_zero_warn(
+                "No checkpoint was loaded: these are the losses of an untrained fuser. Name one with `--ckpt_path`."
+            )
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what `lightning export` needs, so that it loads no language model."""
+        if broken := non_finite_in_checkpoint(checkpoint):
+            raise NonFiniteError(
+                f"After optimizer step {self.global_step} {broken[0]} and {len(broken) - 1} more tensors hold NaN or "
+                "infinity. No checkpoint was written; earlier ones are unchanged."
+            )
         checkpoint["c2c"] = self.describe().to_json()
 
 

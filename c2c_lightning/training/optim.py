@@ -1,5 +1,6 @@
 """Which parameters learn at which rate, and how the rate changes."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -8,6 +9,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from transformers import get_scheduler
 
+from c2c_lightning.errors import ConfigurationError
 from c2c_lightning.fuser.fuser import Fuser
 
 
@@ -23,10 +25,28 @@ class Schedule:
     name: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
     warmup: float = 0.1
 
-    def build(self, optimizer: Optimizer, total_steps: int) -> LRScheduler:
-        """A scheduler that is stepped once an optimizer step; the first update has rate 0, as released."""
+    def __post_init__(self) -> None:
+        """Refuse a share that is none."""
+        if not 0 <= self.warmup <= 1:
+            raise ConfigurationError(f"schedule: `warmup` is {self.warmup}, but must be from 0 to 1.")
+
+    def build(self, optimizer: Optimizer, total_steps: int | float) -> LRScheduler:
+        """A scheduler that is stepped once per optimizer step; the first update has rate 0, as released.
+
+        Args:
+            optimizer: the optimizer.
+            total_steps: optimizer steps of the run.
+
+        Raises:
+            ConfigurationError: the run has no known number of steps.
+        """
+        if math.isinf(total_steps):
+            raise ConfigurationError(
+                "The learning rate depends on the number of steps: set `trainer.max_steps` or `trainer.max_epochs`, "
+                "also beside `trainer.max_time`."
+            )
         warmup_steps = int(self.warmup * total_steps)
-        scheduler: LRScheduler = get_scheduler(self.name, optimizer, warmup_steps, total_steps)
+        scheduler: LRScheduler = get_scheduler(self.name, optimizer, warmup_steps, int(total_steps))
         return scheduler
 
 
@@ -43,6 +63,11 @@ class ParameterGroups:
     gate_rate: float = 1.0
     decay_all: bool = False
 
+    def __post_init__(self) -> None:
+        """Refuse a rate that is none."""
+        if not 0 <= self.gate_rate < math.inf:
+            raise ConfigurationError(f"parameter_groups: `gate_rate` is {self.gate_rate}, but must be 0 or more.")
+
     def build(self, fuser: Fuser, optimizer: Callable[[Any], Optimizer]) -> Optimizer:
         """An optimizer over the fuser's parameters, each in exactly one group."""
         roles = fuser.parameter_roles()
@@ -52,7 +77,13 @@ class ParameterGroups:
             {"params": roles.norms, **no_decay},
             {"params": roles.gates, **no_decay},
         ]
-        made = optimizer([group for group in groups if group["params"]])
+        try:
+            made = optimizer([group for group in groups if group["params"]])
+        except (TypeError, ValueError) as problem:
+            raise ConfigurationError(f"The optimizer refuses its arguments: {problem}") from problem
+        for name, value in made.defaults.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ConfigurationError(f"The optimizer's `{name}` is {value}; it must be finite.")
         if roles.gates:
             made.param_groups[-1]["lr"] *= self.gate_rate
         return made

@@ -21,6 +21,7 @@ from torch.optim import Optimizer
 from c2c_lightning.errors import ConfigurationError
 from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.model.frozen_lm import FrozenLM
+from c2c_lightning.training.resume import check_checkpoint, check_optimizers
 from c2c_lightning.training.train_model import TrainModel
 
 
@@ -75,8 +76,11 @@ class FSDP2Strategy(ModelParallelStrategy):
         assert self.model is not None
         checkpoint: dict[str, Any] = self.checkpoint_io.load_checkpoint(path, weights_only=weights_only)
         options = StateDictOptions(full_state_dict=True)
+        assert self.lightning_module is not None
+        check_checkpoint(checkpoint, self.lightning_module)
         set_model_state_dict(self.model, checkpoint.pop("state_dict"), options=options)
         saved = checkpoint.get("optimizer_states", [])
+        check_optimizers(saved, self.optimizers)
         for optimizer, state in zip(self.optimizers, saved, strict=False):
             set_optimizer_state_dict(self.model, optimizer, named_state(state, self.model, optimizer), options=options)
         return checkpoint

@@ -29,7 +29,7 @@ def test_wandb_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert {"val/loss", "val/loss_receiver", "gate/layers", "gate/sharer_0/layer_00/key"} <= set(summary)
     wandb.finish()
     # One run: `wandb sync` sends it later.
-    assert len(list((tmp_path / "runs" / "wandb" / "wandb").glob("offline-run-*"))) == 1
+    assert len(list((tmp_path / "run" / "wandb").glob("offline-run-*"))) == 1
     fit("wandb")  # a second run in the same folder
     wandb.finish()
 
@@ -38,7 +38,7 @@ def test_tensorboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("tensorboard")
     monkeypatch.chdir(tmp_path)
     fit("tensorboard")
-    assert list((tmp_path / "runs" / "tensorboard").rglob("events.out.*"))
+    assert list((tmp_path / "run" / "tensorboard").rglob("events.out.*"))
 
 
 def test_without_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,8 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 def test_a_note_of_the_sharer_reaches_the_receiver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     fewer = ["--trainer.max_steps", "200", "--model.fuser.anneal_steps", "200"]
-    main(["fit", "--config", str(CONFIGS / "fit" / "quickstart_private_context.yaml"), *fewer])
+    overlaid = [str(CONFIGS / "fit" / f"{name}.yaml") for name in ("quickstart", "quickstart_private_context")]
+    main(["fit", "--config", overlaid[0], "--config", overlaid[1], *fewer])
     shorter = ["--model.responders", '["receiver", "c2c"]', "--model.controls", '["mismatched", "gates_closed"]']
     main(["test", "--config", str(CONFIGS / "eval" / "quickstart_private_context.yaml"), *shorter])
     report = json.loads((tmp_path / "runs" / "quickstart_private_context" / "report.json").read_text())

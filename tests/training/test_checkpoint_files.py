@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from c2c_lightning.errors import CheckpointError
-from c2c_lightning.training.checkpoint import AtomicCheckpointIO, Checkpoint, damage_of
+from c2c_lightning.training.checkpoint import Checkpoint
+from c2c_lightning.training.checkpoint_io import AtomicCheckpointIO, damage_of
 
 IO = AtomicCheckpointIO()
 
@@ -53,7 +54,7 @@ def test_a_damaged_last_one_is_replaced_by_the_newest_whole_one(tmp_path: Path) 
         path = save(tmp_path / name, 3, seconds)
         path.write_bytes(path.read_bytes()[:1000])
         os.utime(path, (seconds, seconds))
-    with pytest.warns(UserWarning, match=r"last\.ckpt is damaged.*Going on from .*step=2\.ckpt"):
+    with pytest.warns(UserWarning, match=r"last\.ckpt is damaged.*Resuming from .*step=2\.ckpt"):
         assert IO.load_checkpoint(tmp_path / "last.ckpt")["step"] == 2
     # One that was asked for by its own name is not replaced by another.
     with pytest.raises(CheckpointError, match=r"step=3\.ckpt is damaged"):
@@ -62,7 +63,7 @@ def test_a_damaged_last_one_is_replaced_by_the_newest_whole_one(tmp_path: Path) 
 
 def test_without_a_whole_one_there_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "last.ckpt").write_bytes(b"PK")
-    with pytest.raises(CheckpointError, match="no whole one beside it"):
+    with pytest.raises(CheckpointError, match="no undamaged checkpoint"):
         IO.load_checkpoint(tmp_path / "last.ckpt")
 
 
@@ -72,7 +73,7 @@ def test_last_is_the_newest_whole_file_whatever_the_link_says(tmp_path: Path) ->
     (tmp_path / "step=3.ckpt").write_bytes(b"PK cut")
     (tmp_path / "last.ckpt").symlink_to("gone.ckpt")
     trainer = L.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
-    with pytest.warns(UserWarning, match=r"step=3\.ckpt is damaged.*passed over"):
+    with pytest.warns(UserWarning, match=r"step=3\.ckpt is damaged.*ignored"):
         assert Checkpoint(dirpath=tmp_path, save_last="link")._find_last_checkpoints(trainer) == {str(newest)}
 
 

@@ -9,19 +9,27 @@ from lightning.pytorch.callbacks import Callback
 from c2c_lightning.export.description import TrainingRecord
 from c2c_lightning.model.pretrained import save_pretrained
 from c2c_lightning.training.callbacks._utils import is_trial, model_of
+from c2c_lightning.training.run_folder import run_path
 
 logger = logging.getLogger(__name__)
 
 
 class ExportFuser(Callback):
-    """Writes the fuser as it is at the end of `fit`."""
+    """Writes the final fuser of `fit`.
 
-    def __init__(self, output_dir: str) -> None:
-        """Write to `output_dir`."""
-        self.output_dir = Path(output_dir)
+    Args:
+        output_dir: fuser directory, default `fuser` in the run folder.
+    """
+
+    def __init__(self, output_dir: str | None = None) -> None:
+        self.output_dir = output_dir
+
+    def outputs(self, trainer: Trainer) -> list[Path]:
+        """The fuser directory."""
+        return [run_path(trainer, self.output_dir, "fuser")]
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write it, from one process; where it is sharded all of them put it together."""
+        """Gather the fuser from all processes and write it from the first one."""
         if is_trial(trainer):
             return
         model = model_of(pl_module)
@@ -29,8 +37,9 @@ class ExportFuser(Callback):
         if not trainer.is_global_zero or fuser is None:
             return
         model.training_record = training_record(trainer)
-        save_pretrained(self.output_dir, fuser, model.receiver, model.sharers, model.training_record, overwrite=True)
-        logger.info("fuser written to %s", self.output_dir)
+        (output_dir,) = self.outputs(trainer)
+        save_pretrained(output_dir, fuser, model.receiver, model.sharers, model.training_record, overwrite=True)
+        logger.info("fuser written to %s", output_dir)
 
 
 def training_record(trainer: Trainer) -> TrainingRecord:

@@ -34,7 +34,8 @@ class GateMonitor(Callback):
             return
         scalars = {f"gate/sharer_{n}/layer_{layer:02d}/{part}": value for n, layer, part, value in rows}
         for logger in trainer.loggers:
-            logger.log_metrics(scalars, step=trainer.global_step)
+            # The step under which Lightning logs this validation's losses.
+            logger.log_metrics(scalars, step=max(trainer.global_step - 1, 0))
             if hasattr(logger, "log_table") and rows:
                 columns = ["sharer", "layer", "part", "logit"]
                 logger.log_table("gate/layers", columns=columns, data=[list(row) for row in rows])

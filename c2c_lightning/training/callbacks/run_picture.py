@@ -9,6 +9,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from c2c_lightning.training.callbacks._utils import is_trial, model_of
+from c2c_lightning.training.run_folder import run_path
 
 logger = logging.getLogger(__name__)
 
@@ -16,13 +17,20 @@ _LOSSES = {"val/loss": "o-", "val/loss_mismatched": "x:", "val/loss_receiver": "
 
 
 class RunPicture(Callback):
-    """Draws the losses of the run and the final gates into one PNG."""
+    """Plots the losses of the run and the final gates into one PNG.
 
-    def __init__(self, path: str) -> None:
-        """Draw to `path`."""
-        self.path = Path(path)
+    Args:
+        path: the file, default `training.png` in the run folder.
+    """
+
+    def __init__(self, path: str | None = None) -> None:
+        self.path = path
         self._train: list[tuple[int, Tensor]] = []
         self._validation: list[tuple[int, dict[str, float]]] = []
+
+    def outputs(self, trainer: Trainer) -> list[Path]:
+        """The picture."""
+        return [run_path(trainer, self.path, "training.png")]
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         """Keep the loss on its device; nothing waits for it."""
@@ -64,6 +72,7 @@ class RunPicture(Callback):
         gates.axhline(0, color="grey", lw=0.8)
         gates.set(xlabel="receiver layer", ylabel="gate logit (open above 0)")
         gates.legend()
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(self.path, dpi=120)
-        logger.info("picture of the run in %s", self.path)
+        (path,) = self.outputs(trainer)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=120)
+        logger.info("picture of the run in %s", path)

@@ -1,0 +1,93 @@
+"""The configuration of a run: checked before anything is made, and written into the run folder."""
+
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import Namespace
+from lightning import LightningModule, Trainer
+from lightning.pytorch.cli import SaveConfigCallback
+from lightning.pytorch.trainer.states import TrainerFn
+
+from c2c_lightning.errors import ConfigurationError
+from c2c_lightning.training.callbacks._utils import is_trial
+
+
+class SaveRunConfig(SaveConfigCallback):
+    """Writes the resolved configuration into the run folder and to every logger."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Overwrite: a resumed run has the same folder."""
+        super().__init__(*args, **{**kwargs, "overwrite": True})
+
+    def outputs(self, trainer: Trainer) -> list[Path]:
+        """The file of the current command."""
+        return [Path(trainer.default_root_dir) / f"{TrainerFn(trainer.state.fn).value}_config.yaml"]
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write now, except in `fit`, where an earlier run's output is moved aside first."""
+        if stage != TrainerFn.FITTING:
+            self._write(trainer, pl_module, stage)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Write once in `fit`."""
+        self._write(trainer, pl_module, "fit")
+
+    def _write(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if self.already_saved or is_trial(trainer):
+            return
+        self.already_saved = True
+        if trainer.is_global_zero:
+            (path,) = self.outputs(trainer)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(self.parser.dump(self.config, skip_none=False))
+            self.save_config(trainer, pl_module, stage)
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Plain values to the loggers: W&B shows them as the run's config."""
+        config = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
+        for part in trainer.loggers:
+            part.log_hyperparams({"cli": config})
+
+
+def check_run_folder(root: Path) -> None:
+    """Refuse a run folder that is a file or cannot be written.
+
+    Raises:
+        ConfigurationError: nothing can be written there.
+    """
+    nearest = next(path for path in (root, *root.absolute().parents) if path.exists())
+    if not nearest.is_dir():
+        raise ConfigurationError(f"trainer.default_root_dir is {root}, but {nearest} is a file. Name a folder.")
+    if not os.access(nearest, os.W_OK):
+        raise ConfigurationError(f"trainer.default_root_dir is {root}, but {nearest} cannot be written to.")
+
+
+def refuse_nan(value: Any, key: str = "") -> None:
+    """Refuse NaN anywhere in a configuration.
+
+    Raises:
+        ConfigurationError: names the key.
+    """
+    if isinstance(value, float) and math.isnan(value):
+        raise ConfigurationError(f"{key} is NaN (not a number). Correct the value.")
+    parts = vars(value) if isinstance(value, Namespace) else value
+    pairs = parts.items() if isinstance(parts, dict) else enumerate(parts) if isinstance(parts, list | tuple) else ()
+    for name, part in pairs:
+        refuse_nan(part, f"{key}.{name}" if key else str(name))
+
+
+def replace_text(value: Any, old: str, new: str) -> Any:
+    """A part of a configuration with a text replaced in every string."""
+    if isinstance(value, str):
+        return value.replace(old, new)
+    if isinstance(value, list):
+        return [replace_text(part, old, new) for part in value]
+    if isinstance(value, dict):
+        return {name: replace_text(part, old, new) for name, part in value.items()}
+    if isinstance(value, Namespace):
+        changed: Any = Namespace(**replace_text(vars(value), old, new))  # type: ignore[no-untyped-call]
+        return changed
+    return value

@@ -1,0 +1,45 @@
+"""How a run ends other than by success: refused by Lightning, or stopped by a signal."""
+
+import shlex
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+
+from c2c_lightning.training.callbacks.stop_on_signal import RunStopped
+
+
+def is_refused_by_lightning(problem: BaseException) -> bool:
+    """Whether Lightning itself raised an exception, which it does for configurations that it refuses."""
+    trace = problem.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and str(trace.tb_frame.f_globals.get("__name__")).startswith("lightning.")
+
+
+def stop_message(stop: RunStopped, args: Sequence[str], patience: float) -> str:
+    """The checkpoint of a stopped run, and the command that resumes it.
+
+    Args:
+        stop: the stop.
+        args: command line after the program's name.
+        patience: seconds that the optimizer step was given.
+    """
+    name = signal.Signals(stop.signum).name
+    if args[0] != "fit":
+        return f"Stopped by {name}."
+    command = resume_command(args, stop.checkpoint or "last")
+    if stop.checkpoint is not None:
+        return f"Stopped by {name}. Checkpoint: {stop.checkpoint}\nResume with:\n{command}"
+    return (
+        f"Stopped by {name} without a new checkpoint: training had not begun, or no optimizer step ended within "
+        f"{patience:g} seconds. Resume from the newest checkpoint, if there is one, with:\n{command}"
+    )
+
+
+def resume_command(args: Sequence[str], checkpoint: Path | str) -> str:
+    """The command line with another `--ckpt_path`."""
+    kept = [word for word in args if not word.startswith("--ckpt_path=")]
+    while "--ckpt_path" in kept:
+        place = kept.index("--ckpt_path")
+        del kept[place : place + 2]
+    return shlex.join(["lightning", *kept, "--ckpt_path", str(checkpoint)])
