@@ -24,7 +24,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFa
 from c2c_lightning import C2CModel, FuserConfig, PromptBatch, TrainingBatch
 
 try:
-    from c2c_lightning.model.frozen_lm import load_frozen
+    from c2c_lightning.model.load_lm import load_frozen
 except ImportError:  # version 0.1
     from c2c_lightning.model.frozen import load_frozen
 

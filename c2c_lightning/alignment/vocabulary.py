@@ -1,8 +1,12 @@
 """Checks that a tokenizer's ids exist in its model's embeddings."""
 
+import re
 from typing import Any
 
 from c2c_lightning.errors import ModelLoadError
+
+#: Placeholders of images and sound: text models carry them over from multimodal ones, without an embedding.
+MEDIA = re.compile("image|audio|video|vision|img", re.IGNORECASE)
 
 
 def check_vocabulary(tokenizer: Any, model: Any, model_name: str) -> None:
@@ -19,7 +23,8 @@ def check_vocabulary(tokenizer: Any, model: Any, model_name: str) -> None:
     rows = getattr(model.get_input_embeddings(), "num_embeddings", None)
     if rows is None:
         return
-    beyond = {token: added.content for token, added in tokenizer.added_tokens_decoder.items() if token >= rows}
+    added = ((token, entry.content) for token, entry in tokenizer.added_tokens_decoder.items())
+    beyond = {token: content for token, content in added if token >= rows and not MEDIA.search(content)}
     if beyond:
         names = ", ".join(f"{content!r} ({token})" for token, content in sorted(beyond.items())[:5])
         raise ModelLoadError(

@@ -17,7 +17,8 @@ from c2c_lightning.data.preprocessing.row_encoder import ReadRow, RowEncoder
 from c2c_lightning.data.preprocessing.tokenized_dataset import cache_folder, usable_processes
 from c2c_lightning.data.row_lengths import BatchLimits
 from c2c_lightning.data.sources import Source
-from c2c_lightning.model.frozen_lm import LMSpec, load_tokenizer, tokenizer_spec
+from c2c_lightning.model.frozen_lm import LMSpec, tokenizer_spec
+from c2c_lightning.model.load_lm import load_tokenizer
 
 
 def run_analyze(args: Sequence[str]) -> None:

@@ -82,7 +82,7 @@ class Chat:
     def talk(self, text: str) -> None:
         """Answer a message and keep both in the conversation, of which only what is new is run."""
         streamer = TextStreamer(self.model.receiver.tokenizer, skip_prompt=True, skip_special_tokens=True)
-        self.dialogue.say(text, streamer=streamer, **self.generate_kwargs)
+        self.dialogue.send(text, streamer=streamer, **self.generate_kwargs)
 
     def compare(self, question: str) -> None:
         """The same question to the receiver alone, to both by text, and to both by cache."""
@@ -95,4 +95,4 @@ class Chat:
             self.console.print(
                 f"[bold]{responder.name}[/bold] {responder.respond(asked, **self.generate_kwargs)[0].text}"
             )
-        self.console.print(f"[bold]c2c[/bold] {self.dialogue.ask(question, **self.generate_kwargs)}")
+        self.console.print(f"[bold]c2c[/bold] {self.dialogue.peek(question, **self.generate_kwargs)}")

@@ -119,7 +119,7 @@ class PromptBatch:
     def select(self, rows: Sequence[int] | Tensor) -> "PromptBatch":
         """The prompts of some rows."""
         pick = torch.as_tensor(rows, device=self.receiver.input_ids.device)
-        receiver = TokenBatch(self.receiver.input_ids[pick], self.receiver.mask[pick], self.receiver.positions[pick])
+        receiver = self.receiver.rows(pick)
         sharers = (
             SharerTokens(s.input_ids[pick], s.mask[pick], s.positions[pick], s.index[pick]) for s in self.sharers
         )

@@ -54,6 +54,29 @@ class TokenBatch:
         assert self.position_ids is not None
         return self.position_ids
 
+    def rows(self, index: Int[Tensor, " rows"]) -> "TokenBatch":
+        """The tokens of some rows, in any order and number."""
+        return TokenBatch(self.input_ids[index], self.mask[index], self.positions[index])
+
+    def append(
+        self,
+        input_ids: Int[Tensor, "batch new"],
+        attention_mask: Int[Tensor, "batch new"] | Bool[Tensor, "batch new"] | None = None,
+    ) -> "TokenBatch":
+        """These tokens followed by others, (batch, tokens + new), whose positions continue the count.
+
+        Args:
+            input_ids: (batch, new), right padded.
+            attention_mask: (batch, new), 1 for a real token; default all 1.
+        """
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask.long()
+        positions = self.positions[:, -1:] + mask.cumsum(1)
+        return TokenBatch(
+            torch.cat([self.input_ids, input_ids], 1),
+            torch.cat([self.mask, mask], 1),
+            torch.cat([self.positions, positions], 1),
+        )
+
     def to(self, device: torch.device | str) -> Self:
         """The same tokens on another device."""
         return replace(

@@ -182,15 +182,12 @@ class ReceiverInSteps(ReceiverOnly):
         """The receiver's cache, up to each round of fusion and then to the end."""
         model, last = self.fused.model, prompt.num_receiver_tokens - 1
         self.lm.check_length(prompt.num_receiver_tokens)
-        kv = model.receiver.empty_kv(len(prompt))
-        for end in (*(fusion.end for fusion in model.mode.rounds(prompt, model.fuser.config)), last):
-            if end > kv[0].num_tokens:
-                kv = model.prefill_receiver(prompt, kv, end)
-        return kv
+        state = model.fuse_prompt(prompt, [None] * len(model.sharers))
+        return state.prefill(model.receiver, until=last).unfused_kv
 
     def score(self, conversations: Sequence[Conversation], options: Sequence[Sequence[str]]) -> list[OptionScores]:
         """Log-probability of each option, in the passes of C2C without any sharer."""
-        if not self.fused.model.mode.reads_whole_prompt:
+        if not self.fused.model.mode.fuses_last_prompt_token:
             return super().score(conversations, options)
         fused = self.fused
         return SomeSharers(fused.model, (), fused.view, self.name, self.measure_latency).score(conversations, options)

@@ -30,6 +30,10 @@ class LayerKV:
         # Not indexing: its backward adds number by number.
         return LayerKV(self.keys.index_select(0, index), self.values.index_select(0, index))
 
+    def repeat(self, repeats: int) -> "LayerKV":
+        """Each row of the batch `repeats` times, for beams and several answers."""
+        return LayerKV(self.keys.repeat_interleave(repeats, dim=0), self.values.repeat_interleave(repeats, dim=0))
+
     def append(self, new: "LayerKV") -> "LayerKV":
         """These entries followed by newer ones."""
         if self.num_tokens == 0:
@@ -48,3 +52,8 @@ LayerStack = list[LayerKV]
 
 SharerKV = Sequence[LayerStack | None]
 """The cache of each sharer, None for one that is left out."""
+
+
+def append_kv(kv: LayerStack, new: LayerStack) -> LayerStack:
+    """A cache followed by newer entries, layer by layer."""
+    return [layer.append(entries) for layer, entries in zip(kv, new, strict=True)]

@@ -1,4 +1,4 @@
-"""A conversation that goes on from the caches of its earlier turns."""
+"""A conversation that reuses the caches of its earlier turns."""
 
 from typing import Any
 
@@ -11,22 +11,21 @@ from c2c_lightning.data.messages import Conversation
 from c2c_lightning.kv.cache import cache_entries
 from c2c_lightning.model.c2c import C2CModel
 from c2c_lightning.model.fused_prompt import FusedPrompt
-from c2c_lightning.model.generation import generate
 
 
 class ChatSession:
-    """One growing conversation; receiver and sharers run each turn's new tokens only.
+    """One growing conversation; receiver and sharers compute the new tokens of each turn only.
 
-    Every answer is the one that reading the whole conversation anew would give, encoded as `prompt` does it. That is
-    `C2CModel.encode`, but where sharers read the receiver's own tokens (`identity`) and spans are `sectioned`, one more
-    thing is said: a turn that was answered ends a span, so that later turns are read on its fused entries. As one span,
-    the whole conversation would have to be read clean, answers too. `span_order: one_pass` does that: answers are read
-    once more then, and all else goes on from what was kept.
+    Every answer equals the one for the whole conversation without any cache, encoded as in `prompt`. That encoding is
+    `C2CModel.encode`, with one difference where sharers read the receiver's own tokens (`identity`) and spans are
+    `sectioned`: an answered turn ends a span, so that later turns are computed on its fused entries. In one span the
+    whole conversation, answers included, would have to be computed without fusion first; `span_order: one_pass` does
+    that, and prefills answers a second time.
 
     Attributes:
         model: the fused model.
-        messages: what was said so far.
-        kept: the last turn as it was read, with its answer.
+        messages: the conversation so far.
+        cached: the fused prompt of the last turn, with its answer.
     """
 
     def __init__(
@@ -35,62 +34,65 @@ class ChatSession:
         messages: Conversation | None = None,
         chat_template_kwargs: dict[str, Any] | None = None,
     ) -> None:
-        """Begin, with messages that were said before or with none, and with arguments of the chat templates."""
+        """Begin with earlier messages or with none, and with arguments of the chat templates."""
         self.model, self.messages, self.chat_template_kwargs = model, list(messages or []), chat_template_kwargs
-        self.kept: FusedPrompt | None = None
-        self._answered_at: list[int] = []
+        self.cached: FusedPrompt | None = None
+        self._answer_columns: list[int] = []
 
     @torch.no_grad()
-    def say(self, text: str, **generate_kwargs: Any) -> str:
-        """Say something and keep it together with the answer.
+    def send(self, text: str, **generate_kwargs: Any) -> str:
+        """Answer a user message, and append both to the conversation.
+
+        A conversation whose answer fails or is interrupted stays as it was.
 
         Args:
             text: the user's message.
-            generate_kwargs: everything that transformers' `generate` takes; of several answers the first is kept.
+            generate_kwargs: all arguments of transformers' `generate`; of several answers the first is kept.
         """
         messages = [*self.messages, {"role": "user", "content": text}]
-        prompt, answered_at = self._encode(messages)
-        read = self.model.read(prompt, prefix=self.kept)
-        cache = self.model.mode.generation_cache(self.model, read)
-        output = generate(self.model.receiver, read.prompt, cache, **generate_kwargs)
+        prompt, answer_columns = self._encode(messages)
+        fused = self.model.prefill(prompt, prefix=self.cached)
+        cache = self.model.mode.generation_cache(self.model, fused)
+        output = self.model.continue_from(fused, cache, **generate_kwargs)
         ids: Tensor = output if isinstance(output, Tensor) else output.sequences
-        new_ids = ids[:1, read.prompt.num_receiver_tokens :]
-        reply = self._text(new_ids)
-        entries = cache_entries(cache)
-        # Other fusion modes have fused entries there; beams and several answers leave rows.
+        new_ids = ids[:1, fused.prompt.num_receiver_tokens :]
+        reply, entries = self._text(new_ids), cache_entries(cache)
+        # Other fusion modes hold fused entries of the answer; beams and several answers leave several rows.
         is_plain = type(cache) is DynamicCache and len(ids) == len(entries[0].keys) == 1
-        self.kept = read.followed_by(new_ids, entries) if is_plain else read
-        self.messages, self._answered_at = [*messages, {"role": "assistant", "content": reply}], answered_at
+        self.cached = fused.with_response(new_ids, entries) if is_plain else fused
+        self.messages, self._answer_columns = [*messages, {"role": "assistant", "content": reply}], answer_columns
         return reply
 
-    def ask(self, text: str, **generate_kwargs: Any) -> str:
-        """What `say` would answer, without keeping anything of it."""
+    def peek(self, text: str, **generate_kwargs: Any) -> str:
+        """The answer that `send` would give; the conversation stays as it is."""
         prompt = self.prompt(text)
-        ids: Tensor = self.model.generate(prompt, prefix=self.kept, **generate_kwargs)
+        output = self.model.generate(prompt, prefix=self.cached, **generate_kwargs)
+        ids: Tensor = output if isinstance(output, Tensor) else output.sequences
         return self._text(ids[:1, prompt.num_receiver_tokens :])
+
+    def prompt(self, text: str) -> PromptBatch:
+        """The prompt of the next turn with the user message `text`."""
+        return self._encode([*self.messages, {"role": "user", "content": text}])[0]
 
     def _text(self, ids: Tensor) -> str:
         return str(self.model.receiver.tokenizer.decode(ids[0], skip_special_tokens=True)).strip()
 
-    def prompt(self, text: str) -> PromptBatch:
-        """What `say` would have read, without anything kept."""
-        return self._encode([*self.messages, {"role": "user", "content": text}])[0]
-
     def _encode(self, messages: Conversation) -> tuple[PromptBatch, list[int]]:
-        """The prompt, and the columns from which the receiver answers or answered."""
+        """The prompt, and the columns in front of which the receiver's answers begin."""
         prompt, config = self.model.encode([messages], None, [self.chat_template_kwargs]), self.model.fuser.config
         last = prompt.num_receiver_tokens - 1
         if config.fusion_mode != "prefill" or config.span_order == "one_pass":
             return prompt, [last]
-        earlier = [] if self.kept is None else [min(n, self._num_shared(prompt) - 1) for n in self._answered_at]
-        # A template may write earlier turns anew: an answer that began further on begins where the texts part.
-        columns = sorted({column for column in earlier if column >= 0})
+        # A template may render earlier turns differently: such an answer begins where the tokens differ.
+        shared = self._num_shared_tokens(prompt)
+        columns = sorted({min(n, shared - 1) for n in self._answer_columns if min(n, shared - 1) >= 0})
         return prompt.without(columns), [*columns, last]
 
-    def _num_shared(self, prompt: PromptBatch) -> int:
-        """How many tokens the prompt shares with the last turn's."""
-        assert self.kept is not None
-        old, new = self.kept.prompt.receiver.input_ids[0].cpu(), prompt.receiver.input_ids[0]
+    def _num_shared_tokens(self, prompt: PromptBatch) -> int:
+        """Number of leading tokens that the prompt shares with the last turn's."""
+        if self.cached is None:
+            return 0
+        old, new = self.cached.prompt.receiver.input_ids[0].cpu(), prompt.receiver.input_ids[0]
         length = min(len(old), len(new))
         differs = old[:length] != new[:length]
         return int(differs.int().argmax()) if bool(differs.any()) else length

@@ -1,138 +1,201 @@
-"""What is fused, and in which pass: one class for each fusion mode."""
+"""Fusion modes: which tokens are fused, and in which forward pass. One class for each mode."""
 
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
-from torch import Tensor
+from jaxtyping import Bool, Int
+from torch import Tensor, nn
 from transformers.cache_utils import Cache
 
 from c2c_lightning.alignment.fusion_plan import FusionStep
 from c2c_lightning.data.batch import PromptBatch
 from c2c_lightning.fuser.config import FuserConfig
+from c2c_lightning.fuser.fuser import Fuser
 from c2c_lightning.kv.cache import NewEntries, dynamic_cache
 from c2c_lightning.kv.layer import LayerKV, LayerStack, SharerKV
-from c2c_lightning.model.decode_cache import DecodeCache, fuse_whole_text
+from c2c_lightning.model.decode_cache import DecodeCache, with_response
+from c2c_lightning.model.frozen_lm import FrozenLM
 from c2c_lightning.model.fused_prompt import FusedPrompt
 from c2c_lightning.model.last_token_cache import LastTokenCache
-from c2c_lightning.model.response import Prefix
+from c2c_lightning.model.prefill_state import PrefillState
+from c2c_lightning.model.response_prefix import ResponsePrefix
 
-if TYPE_CHECKING:
-    from c2c_lightning.model.c2c import C2CModel
+ResponseIds = Int[Tensor, "batch response"]
+ResponseMask = Int[Tensor, "batch response"] | Bool[Tensor, "batch response"]
+
+
+class FusedModel(nn.Module, ABC):
+    """Receiver, sharers and fuser, with the operations of `C2CCore` that fusion modes use.
+
+    Only `fuser` is a submodule: it alone trains, and it alone is in the state dict.
+
+    Attributes:
+        receiver: the model that responds.
+        sharers: the models whose caches are fused.
+        fuser: the trained part, F of Eq. 3.
+    """
+
+    def __init__(self, receiver: FrozenLM, sharers: Sequence[FrozenLM], fuser: Fuser) -> None:
+        super().__init__()
+        self.receiver, self.sharers, self.fuser = receiver, tuple(sharers), fuser
+
+    @abstractmethod
+    def fuse_prompt(self, prompt: PromptBatch, sharer_kv: SharerKV) -> PrefillState:
+        """Prefill the receiver step by step and fuse the tokens of each step (paper, Eq. 3)."""
+
+    @abstractmethod
+    def continue_sharers(self, text: PromptBatch, sharer_kv: SharerKV) -> list[LayerStack | None]:
+        """Sharer caches continued over a longer text, as far as it is read."""
 
 
 @runtime_checkable
 class FusionMode(Protocol):
-    """How a fused model reads a prompt and goes on."""
+    """Which tokens are fused, and in which forward pass."""
 
-    reads_whole_prompt: bool
-    """Whether sharers run over their last prompt token too."""
+    fuses_last_prompt_token: bool
+    """Whether the last prompt token is fused, so that sharers process their whole prompts."""
 
-    reads_response: bool
-    """Whether the response's tokens are fused too, so that what it goes on from depends on them."""
+    fuses_response: bool
+    """Whether response tokens are fused, so that the cache they attend to depends on them."""
 
-    def rounds(self, prompt: PromptBatch, config: FuserConfig) -> tuple[FusionStep, ...]:
-        """What is fused together, in order, and up to where the receiver reads before."""
+    def plan(self, prompt: PromptBatch, config: FuserConfig) -> tuple[FusionStep, ...]:
+        """The fusion steps of a prompt, in order."""
         ...
 
-    def generation_cache(self, model: "C2CModel", read: FusedPrompt) -> Cache:
-        """The cache over all prompt tokens but the last, for `generate`."""
+    def num_sharer_tokens(self, prompt: PromptBatch) -> Sequence[int]:
+        """For each sharer the number of its leading columns that are prefilled."""
+        ...
+
+    def generation_cache(self, core: FusedModel, fused: FusedPrompt) -> Cache:
+        """The cache over all prompt tokens but the last, for transformers' `generate`."""
         ...
 
     def response_prefix(
-        self, model: "C2CModel", prompt: PromptBatch, sharer_kv: SharerKV, ids: Tensor, mask: Tensor
-    ) -> Prefix:
-        """What a teacher-forced pass goes on from.
+        self,
+        core: FusedModel,
+        prompt: PromptBatch,
+        sharer_kv: SharerKV,
+        ids: Int[Tensor, "batch n"],
+        mask: ResponseMask,
+    ) -> ResponsePrefix:
+        """The cache that a teacher-forced response pass attends to.
 
         Args:
-            model: the fused model.
+            core: receiver, sharers and fuser.
             prompt: the prompts.
-            sharer_kv: the sharers' caches.
-            ids: (batch, n), response tokens that will be run.
-            mask: (batch, n), which of them are real.
+            sharer_kv: the sharers' caches over their prompts.
+            ids: (batch, n), the response tokens that will be run.
+            mask: (batch, n), 1 for a real one.
         """
         ...
 
 
 class PrefillFusion:
-    """The paper: prompt tokens in fusion spans, never the last one; all else is computed on the fused cache."""
+    """The paper: prompt tokens are fused, never the last one; all later tokens attend to the fused cache."""
 
-    reads_whole_prompt = False
-    reads_response = False
+    fuses_last_prompt_token = False
+    fuses_response = False
 
-    def rounds(self, prompt: PromptBatch, config: FuserConfig) -> tuple[FusionStep, ...]:
-        """As `FusionMode.rounds`, by the configured order of spans."""
+    def plan(self, prompt: PromptBatch, config: FuserConfig) -> tuple[FusionStep, ...]:
+        """Span by span as released, or all spans of a row at once."""
         return prompt.one_pass_plan if config.span_order == "one_pass" else prompt.fusion_plan
 
-    def generation_cache(self, model: "C2CModel", read: FusedPrompt) -> Cache:
-        """As `FusionMode.generation_cache`."""
-        return dynamic_cache(read.fused)
+    def num_sharer_tokens(self, prompt: PromptBatch) -> Sequence[int]:
+        """The columns that receiver tokens read."""
+        return prompt.num_read_tokens
+
+    def generation_cache(self, core: FusedModel, fused: FusedPrompt) -> Cache:
+        """A plain growing cache."""
+        return dynamic_cache(fused.fused_kv)
 
     def response_prefix(
-        self, model: "C2CModel", prompt: PromptBatch, sharer_kv: SharerKV, ids: Tensor, mask: Tensor
-    ) -> Prefix:
-        """As `FusionMode.response_prefix`: the pass begins after the last span."""
-        return Prefix(model.fuse_spans(prompt, sharer_kv))
+        self,
+        core: FusedModel,
+        prompt: PromptBatch,
+        sharer_kv: SharerKV,
+        ids: Int[Tensor, "batch n"],
+        mask: ResponseMask,
+    ) -> ResponsePrefix:
+        """The fused cache up to the end of the last span."""
+        return ResponsePrefix(core.fuse_prompt(prompt, sharer_kv).fused_kv)
 
 
 class PromptFusion(PrefillFusion):
-    """The last prompt token too, in the pass that reads it.
+    """The last prompt token is fused too, in the pass that computes its entries.
 
-    A sharer that looks a fact up only at the end of the prompt has nothing to give before that token.
+    A sharer that retrieves a fact only at the end of the prompt has no information to share before that token.
     """
 
-    reads_whole_prompt = True
+    fuses_last_prompt_token = True
 
-    def generation_cache(self, model: "C2CModel", read: FusedPrompt) -> Cache:
-        """As `FusionMode.generation_cache`: the cache fuses the first token that it is given."""
-        return LastTokenCache(model.fuser, read.fused, last_tokens(read.sharer_kv))
+    def num_sharer_tokens(self, prompt: PromptBatch) -> Sequence[int]:
+        """All columns."""
+        return [tokens.input_ids.shape[1] for tokens in prompt.sharers]
+
+    def generation_cache(self, core: FusedModel, fused: FusedPrompt) -> Cache:
+        """A growing cache that fuses the first token that it is given."""
+        return LastTokenCache(core.fuser, fused.fused_kv, last_tokens(fused.sharer_kv))
 
     def response_prefix(
-        self, model: "C2CModel", prompt: PromptBatch, sharer_kv: SharerKV, ids: Tensor, mask: Tensor
-    ) -> Prefix:
-        """As `FusionMode.response_prefix`: the last prompt token's column is fused on the way."""
-        receiver_kv, last = model.fuse_spans(prompt, sharer_kv), last_tokens(sharer_kv)
-        column = prompt.num_receiver_tokens - 1 - receiver_kv[0].num_tokens
+        self,
+        core: FusedModel,
+        prompt: PromptBatch,
+        sharer_kv: SharerKV,
+        ids: Int[Tensor, "batch n"],
+        mask: ResponseMask,
+    ) -> ResponsePrefix:
+        """The fused cache; the pass itself fuses the column of the last prompt token."""
+        fused_kv, last = core.fuse_prompt(prompt, sharer_kv).fused_kv, last_tokens(sharer_kv)
+        column = prompt.num_receiver_tokens - 1 - fused_kv[0].num_tokens
 
-        def fuse_column(rows: Tensor) -> NewEntries:
-            theirs = [None if kv is None else [layer.rows(rows) for layer in kv] for kv in last]
+        def edit_rows(rows: Tensor) -> NewEntries:
+            of_rows = [None if kv is None else [layer.rows(rows) for layer in kv] for kv in last]
 
             def edit(layer: int, new: LayerKV) -> LayerKV:
-                fused = model.fuser.fuse_new(layer, new.tokens(column, column + 1), theirs)
+                fused = core.fuser.fuse_new(layer, new.tokens(column, column + 1), of_rows)
                 return new.tokens(0, column).append(fused).append(new.tokens(column + 1))
 
             return edit
 
-        return Prefix(receiver_kv, fuse_column)
+        return ResponsePrefix(fused_kv, edit_rows)
 
 
-class DecodeFusion:
-    """Response tokens too, as the released code's `include_response`, for any architecture.
+class DecodeFusion(PromptFusion):
+    """Response tokens are fused too, as the released code's `include_response`, for any architecture.
 
-    Receiver and sharers run clean over the whole text and never see fused entries; every token is fused from these, and
-    the pass that makes the logits reads the fused entries of its own tokens.
+    Receiver and sharers process the whole text without fused entries. Every token is fused from these entries, and the
+    pass that computes the logits attends to the fused entries, those of its own tokens included.
     """
 
-    reads_whole_prompt = True
-    reads_response = True
+    fuses_response = True
 
-    def rounds(self, prompt: PromptBatch, config: FuserConfig) -> tuple[FusionStep, ...]:
-        """As `FusionMode.rounds`: nothing is read on fused entries."""
-        return tuple(replace(fusion, end=prompt.num_receiver_tokens - 1) for fusion in prompt.one_pass_plan)
+    def plan(self, prompt: PromptBatch, config: FuserConfig) -> tuple[FusionStep, ...]:
+        """All spans after one prefill: no entry is computed on fused ones."""
+        return tuple(replace(step, end=prompt.num_receiver_tokens - 1) for step in prompt.one_pass_plan)
 
-    def generation_cache(self, model: "C2CModel", read: FusedPrompt) -> Cache:
-        """As `FusionMode.generation_cache`: the cache runs the clean models beside the answer."""
-        return DecodeCache(model, read)
+    def generation_cache(self, core: FusedModel, fused: FusedPrompt) -> Cache:
+        """A growing cache that runs the unfused models along with the response."""
+        return DecodeCache(core.receiver, core.sharers, core.fuser, fused)
 
     def response_prefix(
-        self, model: "C2CModel", prompt: PromptBatch, sharer_kv: SharerKV, ids: Tensor, mask: Tensor
-    ) -> Prefix:
-        """As `FusionMode.response_prefix`: all entries are there before the pass, which only brings its queries."""
-        fused, begin = fuse_whole_text(model, prompt, sharer_kv, ids, mask), prompt.num_receiver_tokens - 1
+        self,
+        core: FusedModel,
+        prompt: PromptBatch,
+        sharer_kv: SharerKV,
+        ids: Int[Tensor, "batch n"],
+        mask: ResponseMask,
+    ) -> ResponsePrefix:
+        """All fused entries are known before the pass, which replaces its own by them."""
+        text = with_response(core.receiver, core.sharers, prompt, ids, mask)
+        fused_kv = core.fuse_prompt(text, core.continue_sharers(text, sharer_kv)).fused_kv
+        begin = prompt.num_receiver_tokens - 1
 
-        def replay(rows: Tensor) -> NewEntries:
-            return lambda layer, new: fused[layer].tokens(begin, begin + new.num_tokens).rows(rows)
+        def edit_rows(rows: Tensor) -> NewEntries:
+            return lambda layer, new: fused_kv[layer].tokens(begin, begin + new.num_tokens).rows(rows)
 
-        return Prefix([layer.tokens(0, begin) for layer in fused], replay)
+        return ResponsePrefix([layer.tokens(0, begin) for layer in fused_kv], edit_rows)
 
 
 MODES: dict[str, FusionMode] = {"prefill": PrefillFusion(), "prompt": PromptFusion(), "decode": DecodeFusion()}

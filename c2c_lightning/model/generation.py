@@ -1,5 +1,6 @@
-"""Going on from a filled cache with transformers' own `generate`."""
+"""Generation from a filled cache with transformers' own `generate`."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -13,68 +14,106 @@ from c2c_lightning.errors import GenerationError
 from c2c_lightning.model.decode_cache import DecodeCache
 from c2c_lightning.model.frozen_lm import FrozenLM
 
+logger = logging.getLogger(__name__)
+
+#: New tokens that transformers generates where no setting limits them.
+DEFAULT_NEW_TOKENS = 20
+
 REFUSED = {
-    "use_mtp": "drafting heads read the receiver's hidden states over the whole prompt",
+    "use_mtp": "drafting heads need the receiver's hidden states over the whole prompt",
     "speculation_type": "a drafter that reads the receiver's hidden states needs them over the whole prompt",
-    "cache_implementation": "the fused cache is the cache that is gone on from",
+    "cache_implementation": "generation continues from the fused cache",
+    "past_key_values": "generation continues from the fused cache; a fused prompt to reuse is given as `prefix`",
+    "attention_mask": "it belongs to the prompt: set `TokenBatch.attention_mask`",
+    "position_ids": "they belong to the prompt: set `TokenBatch.position_ids`",
+    "input_ids": "they belong to the prompt",
+    "inputs_embeds": "the prompt consists of token ids",
 }
-"""Settings that cannot be followed on a fused cache, and why."""
+"""Arguments of `generate` that cannot be followed on a fused cache, and why."""
 
 
 def generate(receiver: FrozenLM, prompt: PromptBatch, cache: Cache, **kwargs: Any) -> Any:
     """Generate from a cache that holds all prompt tokens but the last.
 
-    Whatever looks at the prompt's ids (penalties, n-gram bans, prompt lookup, an assistant) sees all of them.
+    Penalties, n-gram bans, prompt lookup and assistants see the ids of the whole prompt.
 
     Args:
         receiver: the model that answers.
         prompt: the prompts, on the receiver's device.
-        cache: filled, and changed here.
-        kwargs: everything that transformers' `generate` takes.
+        cache: the filled cache, which grows.
+        kwargs: all arguments of transformers' `generate`.
 
     Returns:
-        (batch, prompt + new) ids, or what `return_dict_in_generate` asks for.
+        (batch, prompt + new) ids, or a `ModelOutput` with `return_dict_in_generate`.
 
     Raises:
-        GenerationError: a setting that would silently give wrong tokens.
+        GenerationError: an argument that would silently give wrong tokens, or that transformers refuses.
     """
-    _refuse(receiver, kwargs)
-    tokens = prompt.receiver
-    if setting(receiver, kwargs, "pad_token_id") is None:
-        kwargs = _with_pad_id(kwargs, pad_id(receiver))
+    _refuse(kwargs)
+    tokens, kwargs = prompt.receiver, _with_defaults(receiver, prompt, kwargs)
     if expansion := _expansion(receiver, kwargs):
-        # transformers repeats the ids for beams and several sequences, but not a cache that it is handed.
+        # transformers repeats the ids for beams and several sequences, but not a cache that it is given.
         cache.batch_repeat_interleave(expansion)
     kwargs |= {"attention_mask": tokens.mask, "position_ids": tokens.positions, "past_key_values": cache}
-    with _fed(receiver.model, cache, prompt.num_receiver_tokens):
+    with receiver.lock, _cache_inputs(receiver, cache, prompt.num_receiver_tokens):
         return receiver.model.generate(tokens.input_ids, **kwargs)
 
 
-def _refuse(receiver: FrozenLM, kwargs: dict[str, Any]) -> None:
+def _refuse(kwargs: dict[str, Any]) -> None:
     for name, reason in REFUSED.items():
-        if _asked(kwargs, name):
+        if _given(kwargs, name) is not None and _given(kwargs, name) is not False:
             raise GenerationError(f"`{name}` is not possible on a fused cache: {reason}. Leave it out.")
-    if setting(receiver, kwargs, "use_cache") is False:
-        raise GenerationError("generation goes on from a cache: `use_cache` must not be False.")
+    if _given(kwargs, "use_cache") is False:
+        raise GenerationError("Generation continues from a cache: `use_cache` must not be False.")
 
 
-def _with_pad_id(kwargs: dict[str, Any], pad_token_id: int) -> dict[str, Any]:
-    """The settings with a padding token; transformers wants them all in a generation config where there is one."""
+def _with_defaults(receiver: FrozenLM, prompt: PromptBatch, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments, with the settings that a pass over a filled cache needs.
+
+    The model's own generation config may ask for another kind of cache or for none; that is for plain generation.
+    """
+    settings: dict[str, Any] = {}
+    own = receiver.model.generation_config
+    if kwargs.get("generation_config") is None and (own.cache_implementation or own.use_cache is False):
+        kwargs = kwargs | {"generation_config": deepcopy(own)}
+        settings |= {"cache_implementation": None, "use_cache": True}
+    if setting(receiver, kwargs, "pad_token_id") is None:
+        settings["pad_token_id"] = pad_id(receiver)
+    wanted, limit = new_tokens(receiver, prompt, kwargs), receiver.max_tokens
+    # The last token is generated, but never processed: it needs no position.
+    room = wanted if limit is None else limit + 1 - int(prompt.receiver.positions.max()) - 1
+    if wanted > room:
+        logger.warning(
+            "At most %d instead of %d new tokens: prompt and answer must fit into the context of %s (%d tokens).",
+            room, wanted, receiver.spec.path, limit,
+        )  # fmt: skip
+        settings["max_new_tokens"] = room
     if kwargs.get("generation_config") is None:
-        return {**kwargs, "pad_token_id": pad_token_id}
+        return {**kwargs, **settings}
+    # transformers takes settings from one place only: from a generation config where there is one.
     config = deepcopy(kwargs["generation_config"])
-    config.pad_token_id = pad_token_id
-    return {**kwargs, "generation_config": config}
+    config.update(**settings)
+    rest = {name: value for name, value in kwargs.items() if name != "max_new_tokens" or name not in settings}
+    return {**rest, "generation_config": config}
+
+
+def new_tokens(receiver: FrozenLM, prompt: PromptBatch, kwargs: dict[str, Any]) -> int:
+    """The largest number of new tokens that the arguments allow."""
+    wanted = setting(receiver, kwargs, "max_new_tokens")
+    if wanted is None:
+        wanted = int(setting(receiver, kwargs, "max_length") or 0) - prompt.num_receiver_tokens
+        return wanted if wanted > 0 else DEFAULT_NEW_TOKENS
+    return int(wanted)
 
 
 def setting(receiver: FrozenLM, kwargs: dict[str, Any], name: str) -> Any:
     """A generation setting: from the call, else its generation config, else the model's."""
-    asked = _asked(kwargs, name)
-    return getattr(receiver.model.generation_config, name, None) if asked is None else asked
+    given = _given(kwargs, name)
+    return getattr(receiver.model.generation_config, name, None) if given is None else given
 
 
-def _asked(kwargs: dict[str, Any], name: str) -> Any:
-    """A generation setting that the caller chose."""
+def _given(kwargs: dict[str, Any], name: str) -> Any:
+    """A generation setting of the call or of its generation config."""
     if kwargs.get(name) is not None:
         return kwargs[name]
     return getattr(kwargs.get("generation_config"), name, None)
@@ -97,28 +136,32 @@ def _expansion(receiver: FrozenLM, kwargs: dict[str, Any]) -> int:
 
 
 @contextmanager
-def _fed(receiver: nn.Module, cache: Cache, num_prompt_tokens: int) -> Iterator[None]:
-    """While it lasts, the receiver's passes over `cache` get the tokens that the cache lacks, and no others.
+def _cache_inputs(receiver: FrozenLM, cache: Cache, num_prompt_tokens: int) -> Iterator[None]:
+    """Within it, the receiver's passes over `cache` get the tokens that the cache lacks, and no others.
 
-    Assisted decoding begins with the whole prompt even where the cache holds it already, and would put it there twice.
-    A cache that runs the clean models beside the answer is told each pass's tokens.
+    Assisted decoding begins with the whole prompt even where the cache holds it already, and would append it again.
+    The Phi-3 family drops its cache once the text is longer than `original_max_position_embeddings`, to recompute it
+    with another rotary table: a fused cache cannot be recomputed, and with equal tables it need not be. A `DecodeCache`
+    needs the tokens of each pass.
     """
     is_first = True
 
     def before(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
         nonlocal is_first
-        if kwargs.get("past_key_values") is not cache:  # an assistant may be the same model
+        is_dropped = kwargs.get("past_key_values") is None and receiver.drops_cache
+        if kwargs.get("past_key_values") is not cache and not is_dropped:  # an assistant may be the same model
             return None
-        if is_first and kwargs["input_ids"].shape[1] >= num_prompt_tokens:
+        if is_dropped or (is_first and kwargs["input_ids"].shape[1] >= num_prompt_tokens):
             known = cache.get_seq_length()
             kwargs |= {name: kwargs[name][:, known:] for name in ("input_ids", "position_ids")}
+            kwargs["past_key_values"] = cache
         is_first = False
         if isinstance(cache, DecodeCache):
             # transformers leaves the mask out where nothing is padded.
             cache.extend(kwargs["input_ids"], kwargs.get("attention_mask"), kwargs["position_ids"])
         return args, kwargs
 
-    handle = receiver.register_forward_pre_hook(before, with_kwargs=True)
+    handle = receiver.model.register_forward_pre_hook(before, with_kwargs=True)
     try:
         yield
     finally:

@@ -1,119 +1,135 @@
-"""What of a new prompt was read before: found out token by token, so that nothing is taken that would be another.
+"""Prefix matching: finds the longest prefix of prompts whose cache entries are identical to those of a cached prompt.
 
-An entry of the receiver's cache depends on the tokens before it, and on where fusion rounds ended before it: what
-follows a round reads its fused entries. A fused entry depends on what it reads, besides.
+An entry of the receiver's cache depends on the tokens before it, and on the ends of the fusion steps before it: tokens
+after a step attend to its fused entries. A fused entry also depends on the sharer tokens that it reads.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from c2c_lightning.alignment.fusion_plan import FusionStep
 from c2c_lightning.data.batch import PromptBatch, TokenBatch
-from c2c_lightning.kv.layer import LayerKV, LayerStack
-
-if TYPE_CHECKING:
-    from c2c_lightning.model.fused_prompt import FusedPrompt
+from c2c_lightning.errors import PromptError
+from c2c_lightning.fuser.fuser import Fuser
+from c2c_lightning.kv.layer import LayerKV, LayerStack, SharerKV
+from c2c_lightning.model.fused_prompt import FusedPrompt
+from c2c_lightning.model.prefill_state import PrefillState
 
 
 @dataclass(frozen=True)
-class PrefixMatch:
-    """Entries of the first columns of new prompts.
+class PrefixMatch(PrefillState):
+    """A prefill that starts from the entries of a cached prompt, and reuses its fused entries.
 
     Attributes:
-        plain: the receiver's entries before their own round.
-        fused: the same after it, as many columns; right in the first `num_fused` of them.
-        num_fused: for how many columns the fused entries are known.
-        sharer_kv: the same columns or others of each sharer; None for one that is left out.
+        cached_fused: the cached prompt's fused entries, over as many columns as the initial state; right in the first
+            `num_fused` of them.
+        num_fused: number of columns whose fused entries are known.
+        sharer_kv: each sharer's matching entries; None for a sharer that is left out.
     """
 
-    plain: LayerStack
-    fused: LayerStack
+    cached_fused: LayerStack
     num_fused: int
-    sharer_kv: list[LayerStack | None]
+    sharer_kv: Sequence[LayerStack | None]
+
+    def fuse(self, fuser: Fuser, sharer_kv: SharerKV, step: FusionStep) -> Self:
+        """As `PrefillState.fuse`; known entries are taken from the cached prompt."""
+        before, rest = step.split(self.num_fused)
+        known = replace(self, fused_kv=_with_entries(self.fused_kv, self.cached_fused, before))
+        return PrefillState.fuse(known, fuser, sharer_kv, rest)
 
 
-def match_prefix(kept: "FusedPrompt", prompt: PromptBatch, rounds: Sequence[FusionStep]) -> PrefixMatch:
-    """What of new prompts was read already, as the beginning of one kept prompt.
+def match_prefix(
+    cached: FusedPrompt, prompt: PromptBatch, plan: Sequence[FusionStep], origin: Any
+) -> PrefixMatch | None:
+    """The entries that new prompts share with one cached prompt; None if nothing may be reused.
 
-    Columns are known up to the same one in every row, so that what is left is one block.
+    Columns match up to the same one in every row, so that the remaining columns are one block.
 
     Args:
-        kept: the one prompt that was read.
-        prompt: the new prompts.
-        rounds: their fusion rounds.
+        cached: the cached prompt, a batch of one.
+        prompt: the new prompts, on the same device; each may begin as the cached one does, or not.
+        plan: their fusion steps.
+        origin: identity of what would make their entries.
+
+    Raises:
+        PromptError: the cached batch has more than one prompt.
     """
-    shifts = _first_columns(prompt.receiver) - _first_columns(kept.prompt.receiver)
-    rows = [_alike(kept, prompt, rounds, row, int(shift)) for row, shift in enumerate(shifts)]
-    plain_end = max(0, min(int(shift) + row.plain for shift, row in zip(shifts, rows, strict=True)))
+    if len(cached.prompt) != 1:
+        raise PromptError(f"A prefix must be one prompt, but this one is a batch of {len(cached.prompt)}.")
+    if origin is None or origin != cached.origin:
+        return None
+    shifts = _first_columns(prompt.receiver) - _first_columns(cached.prompt.receiver)
+    rows = [_match_row(cached, prompt, plan, row, int(shift)) for row, shift in enumerate(shifts)]
+    unfused_end = max(0, min(int(shift) + row.unfused for shift, row in zip(shifts, rows, strict=True)))
     fused_end = max(0, min(int(shift) + row.fused for shift, row in zip(shifts, rows, strict=True)))
     sharer_kv: list[LayerStack | None] = []
-    for number, kv in enumerate(kept.sharer_kv):
-        moved = _first_columns(prompt.sharers[number]) - _first_columns(kept.prompt.sharers[number])
+    for number, kv in enumerate(cached.sharer_kv):
+        moved = _first_columns(prompt.sharers[number]) - _first_columns(cached.prompt.sharers[number])
         end = max(0, min(int(shift) + row.sharers[number] for shift, row in zip(moved, rows, strict=True)))
-        sharer_kv.append(None if kv is None else _placed(kv, moved, end))
-    return PrefixMatch(
-        _placed(kept.plain, shifts, plain_end), _placed(kept.fused, shifts, plain_end), fused_end, sharer_kv
-    )
+        sharer_kv.append(None if kv is None else _shifted(kv, moved, end))
+    unfused_kv = _shifted(cached.unfused_kv, shifts, unfused_end)
+    fused_kv = _shifted(cached.fused_kv, shifts, unfused_end)
+    return PrefixMatch(prompt.receiver, unfused_kv, unfused_kv, fused_kv, fused_end, sharer_kv)
 
 
 @dataclass(frozen=True)
-class _Alike:
-    """How many columns of a kept prompt a new one shares: plain and fused entries, and each sharer's."""
+class _RowMatch:
+    """Numbers of matching columns of one row, counted in the cached prompt: receiver entries and each sharer's."""
 
-    plain: int
+    unfused: int
     fused: int
     sharers: list[int]
 
 
-def _alike(kept: "FusedPrompt", prompt: PromptBatch, rounds: Sequence[FusionStep], row: int, shift: int) -> _Alike:
-    """The beginning that one new prompt has in common with the kept one, in the kept one's columns.
+def _match_row(cached: FusedPrompt, prompt: PromptBatch, plan: Sequence[FusionStep], row: int, shift: int) -> _RowMatch:
+    """The longest matching prefix of one new prompt.
 
     Args:
-        kept: the prompt that was read.
+        cached: the cached prompt.
         prompt: the new prompts.
-        rounds: their fusion rounds.
-        row: which of them.
-        shift: how many more columns of padding it begins with.
+        plan: their fusion steps.
+        row: row of the new prompt.
+        shift: its number of padding columns less the cached prompt's.
     """
     same_tokens = min(
-        _common(_features(kept.prompt.receiver, 0), _features(prompt.receiver, row), shift),
-        kept.plain[0].num_tokens,
+        _common_prefix(_entry_inputs(cached.prompt.receiver, 0), _entry_inputs(prompt.receiver, row), shift),
+        cached.unfused_kv[0].num_tokens,
         prompt.num_receiver_tokens - 1 - shift,
     )
-    sharers, same_reads = [], same_tokens
-    for old, new, kv in zip(kept.prompt.sharers, prompt.sharers, kept.sharer_kv, strict=True):
+    sharers, same_sources = [], same_tokens
+    for old, new, kv in zip(cached.prompt.sharers, prompt.sharers, cached.sharer_kv, strict=True):
         moved = int(_first_columns(new)[row] - _first_columns(old)[0])
-        alike = 0 if not kv else min(_common(_features(old, 0), _features(new, row), moved), kv[0].num_tokens)
-        sharers.append(alike)
+        common = _common_prefix(_entry_inputs(old, 0), _entry_inputs(new, row), moved)
+        sharers.append(min(common, kv[0].num_tokens) if kv else 0)
         if kv is None:
             continue
-        source = new.index[row]
-        source = torch.where(source >= 0, source - moved, source)
-        # A token that reads what the two sharers' prompts do not share reads something else.
-        known = torch.where(old.index[0] < alike, old.index[0], -2)
-        same_reads = min(same_reads, _common(known[None], source[None], shift))
-    ends, new_ends = _round_ends(kept.rounds, 0, 0), _round_ends(rounds, row, shift)
-    borders = (ends ^ new_ends) | {end for end in ends | new_ends if end > same_reads}
-    plain = min([same_tokens, *borders])
-    return _Alike(plain, min(plain, same_reads), sharers)
+        source = torch.where(new.index[row] >= 0, new.index[row] - moved, new.index[row])
+        # Outside the common part of the sharer's prompts the same source index names another token.
+        known = torch.where(old.index[0] < sharers[-1], old.index[0], -2)
+        same_sources = min(same_sources, _common_prefix(known[None], source[None], shift))
+    # Entries after a step attend to its fused entries: they match only where the same steps end before them.
+    ends, new_ends = _step_ends(cached.plan, 0, 0), _step_ends(plan, row, shift)
+    borders = (ends ^ new_ends) | {end for end in ends | new_ends if end > same_sources}
+    unfused = min([same_tokens, *borders])
+    return _RowMatch(unfused, min(unfused, same_sources), sharers)
 
 
-def _features(tokens: TokenBatch, row: int) -> Tensor:
-    """What makes an entry, (3, tokens)."""
+def _entry_inputs(tokens: TokenBatch, row: int) -> Tensor:
+    """The inputs that determine an entry: id, mask, position, (3, tokens)."""
     return torch.stack([tokens.input_ids[row], tokens.mask[row], tokens.positions[row]])
 
 
-def _common(old: Tensor, new: Tensor, shift: int) -> int:
-    """How many columns two rows have in common from the first one on.
+def _common_prefix(old: Tensor, new: Tensor, shift: int) -> int:
+    """Number of leading columns in which two rows agree.
 
     Args:
         old: (features, columns).
-        new: (features, columns), `shift` columns later.
-        shift: may be negative where the old row is padded.
+        new: (features, columns), shifted right by `shift` columns.
+        shift: negative where the old row has more padding.
     """
     old, new = old[:, max(0, -shift) :], new[:, max(0, shift) :]
     length = min(old.shape[1], new.shape[1])
@@ -123,19 +139,21 @@ def _common(old: Tensor, new: Tensor, shift: int) -> int:
 
 
 def _first_columns(tokens: TokenBatch) -> Tensor:
-    """The column of each row's first token, (batch,)."""
+    """The column of each row's first unpadded token, (batch,)."""
     return tokens.mask.argmax(1).cpu()
 
 
-def _round_ends(rounds: Sequence[FusionStep], row: int, shift: int) -> set[int]:
-    """The columns after a row's fusion rounds, counted without `shift` columns."""
-    return {
-        fusion.end - shift for fusion in rounds if any(bool((read.row == row).any()) for read in fusion.fused_tokens)
-    }
+def _step_ends(plan: Sequence[FusionStep], row: int, shift: int) -> set[int]:
+    """The ends of the steps that fuse tokens of a row, less `shift` columns."""
+
+    def takes_part(step: FusionStep) -> bool:
+        return any(bool((fused.row == row).any()) for fused in step.fused_tokens)
+
+    return {step.end - shift for step in plan if takes_part(step)}
 
 
-def _placed(kv: LayerStack, shifts: Tensor, end: int) -> LayerStack:
-    """One row's entries as the first `end` columns of several rows, each so many columns later."""
+def _shifted(kv: LayerStack, shifts: Tensor, end: int) -> LayerStack:
+    """The entries of one row, repeated as the first `end` columns of several rows, shifted right by `shifts`."""
 
     def take(entries: Tensor) -> Tensor:
         column = (torch.arange(end)[None] - shifts[:, None]).clamp(min=0).to(entries.device)
@@ -145,29 +163,18 @@ def _placed(kv: LayerStack, shifts: Tensor, end: int) -> LayerStack:
     return [LayerKV(take(layer.keys), take(layer.values)) for layer in kv]
 
 
-def put(kv: LayerStack, known: LayerStack, fusion: FusionStep) -> LayerStack:
-    """A cache with the known entries of fused tokens in it.
-
-    Args:
-        kv: the cache.
-        known: entries of its first columns.
-        fusion: the tokens.
-    """
-    for read in fusion.fused_tokens:
-        if len(read):
-            place = read.row, read.token
+def _with_entries(kv: LayerStack, known: LayerStack, step: FusionStep) -> LayerStack:
+    """A cache in which the tokens of a step have their known fused entries."""
+    for fused in step.fused_tokens:
+        if len(fused):
+            index = fused.row, fused.token
             kv = [
-                LayerKV(_with(old.keys, new.keys, place), _with(old.values, new.values, place))
+                LayerKV(_put(old.keys, new.keys, index), _put(old.values, new.values, index))
                 for old, new in zip(kv, known, strict=True)
             ]
     return kv
 
 
-def _with(old: Tensor, new: Tensor, place: tuple[Tensor, Tensor]) -> Tensor:
+def _put(old: Tensor, new: Tensor, index: tuple[Tensor, Tensor]) -> Tensor:
     # (batch, kv_heads, tokens, dim) to (batch, tokens, kv_heads, dim) and back
-    return old.transpose(1, 2).index_put(place, new.transpose(1, 2)[place]).transpose(1, 2)
-
-
-def joined(kv: LayerStack, new: LayerStack) -> LayerStack:
-    """A cache followed by newer entries."""
-    return [old.append(layer) for old, layer in zip(kv, new, strict=True)]
+    return old.transpose(1, 2).index_put(index, new.transpose(1, 2)[index]).transpose(1, 2)

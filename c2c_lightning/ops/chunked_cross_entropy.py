@@ -1,6 +1,6 @@
 """The loss over a large vocabulary, without logits of the whole batch."""
 
-from typing import Any, Self
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,33 +10,22 @@ from torch import Tensor, nn
 MAX_LOGITS = 2**26
 
 
-class OutputHead:
-    """What turns a model's last hidden states into logits; frozen."""
+class LinearHead:
+    """A frozen linear output head, with an optional cap on its logits."""
 
     def __init__(self, linear: nn.Linear, cap: float | None, vocab: int) -> None:
-        """Take a model's output embeddings, the cap on its logits (Gemma 2) and the size of its vocabulary."""
-        self.linear, self.cap, self.vocab = linear, cap, vocab
+        """Take output embeddings.
 
-    @classmethod
-    def of(cls, model: Any) -> Self | None:
-        """The head of a causal language model of transformers, or None for one that does more than is known here.
-
-        Found by trying: the hidden states of the model's body, put through it, must give the logits of the whole.
+        Args:
+            linear: from hidden states to logits.
+            cap: soft cap on the logits (Gemma 2), None for none.
+            vocab: size of the vocabulary.
         """
-        config = model.config.get_text_config()
-        linear = model.get_output_embeddings()
-        if not isinstance(linear, nn.Linear) or not linear.weight.is_floating_point():
-            return None
-        head = cls(linear, getattr(config, "final_logit_softcapping", None), config.vocab_size)
-        ids = torch.tensor([[1, 2]], device=next(model.parameters()).device)
-        with torch.no_grad():
-            body = model.base_model(input_ids=ids, use_cache=False)
-            whole = model(input_ids=ids, use_cache=False)
-        return head if torch.allclose(head.logits(body.last_hidden_state), whole.logits) else None
+        self.linear, self.cap, self.vocab = linear, cap, vocab
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., width) to (..., vocab)."""
-        logits: Tensor = self.linear(hidden)
+        logits: Tensor = self.linear(hidden.contiguous())  # a strided view is multiplied row by row
         return logits if self.cap is None else torch.tanh(logits / self.cap) * self.cap
 
     def summed_loss(self, hidden: Tensor, targets: Tensor, max_logits: int = MAX_LOGITS) -> Tensor:
@@ -61,7 +50,7 @@ class _ChunkedLoss(torch.autograd.Function):
     """Loss and gradient chunk by chunk, in one visit: what is kept is (tokens, width), never (tokens, vocab)."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, targets: Tensor, head: OutputHead, step: int) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, targets: Tensor, head: LinearHead, step: int) -> Tensor:
         total = hidden.new_zeros((), dtype=torch.promote_types(hidden.dtype, torch.float32))
         grads: list[Tensor] = []
         for part, wanted in zip(hidden.detach().split(step), targets.split(step), strict=True):

@@ -15,11 +15,13 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
+from jaxtyping import Bool, Int
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from c2c_lightning.kv.cache import NewEntries
 from c2c_lightning.kv.layer import LayerKV
 
 NAME = "c2c_row_by_row"
@@ -65,13 +67,19 @@ class Packing:
         keys, values = (self.unpack(entries.transpose(1, 2)).transpose(1, 2) for entries in (kv.keys, kv.values))
         return LayerKV(keys, values)
 
+    def packed_edit(self, edit: NewEntries) -> NewEntries:
+        """An edit of padded entries, (batch, ...), as one of packed entries, (1, ...)."""
+        return lambda layer, new: self.pack_kv(edit(layer, self.unpack_kv(new)))
 
-def is_left_padded(mask: Tensor) -> bool:
-    """Whether the real tokens of each row of `mask` (batch, columns) stand together at its end.
 
-    Where padding lies between them they are not to be moved together: sliding windows count columns.
+def is_contiguous(mask: Int[Tensor, "batch columns"] | Bool[Tensor, "batch columns"]) -> bool:
+    """Whether the real tokens of each row are adjacent.
+
+    Tokens with padding between them must not be moved together: sliding windows count columns.
     """
-    return bool((mask[:, 1:] >= mask[:, :-1]).all())
+    real = mask.bool()
+    starts = (real[:, 1:] & ~real[:, :-1]).sum(1) + real[:, 0]
+    return bool((starts <= 1).all())
 
 
 @dataclass(frozen=True)

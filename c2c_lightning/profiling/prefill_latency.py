@@ -9,6 +9,7 @@ from torch import Tensor
 from c2c_lightning.data.batch import PromptBatch
 from c2c_lightning.model.c2c import C2CModel
 from c2c_lightning.model.frozen_lm import FrozenLM
+from c2c_lightning.model.prefill_state import PrefillState
 from c2c_lightning.profiling.benchmark import BenchContext, Result, smallest_vocabulary
 from c2c_lightning.profiling.flops import forward, fuse, prefill
 from c2c_lightning.profiling.shapes import PairShape
@@ -77,11 +78,11 @@ def first_logits(model: C2CModel, prompt: PromptBatch) -> Tensor:
 
 def _parts(model: C2CModel, prompt: PromptBatch) -> Mapping[str, Work]:
     """What prefill with fusion consists of, but for the last token's pass."""
-    end, empty = prompt.num_receiver_tokens - 1, model.receiver.empty_kv(len(prompt))
-    sharer_kv, receiver_kv = model.prefill_sharers(prompt), model.prefill_receiver(prompt, empty, end)
+    end, empty = prompt.num_receiver_tokens - 1, PrefillState.empty(model.receiver, prompt.receiver)
+    sharer_kv, receiver_kv = model.prefill_sharers(prompt), empty.prefill(model.receiver, end).fused_kv
     return {
         "sharer_prefill": lambda: model.prefill_sharers(prompt),
-        "receiver_prefill": lambda: model.prefill_receiver(prompt, empty, end),
+        "receiver_prefill": lambda: empty.prefill(model.receiver, end).fused_kv,
         "fuser": lambda: model.fuser(receiver_kv, sharer_kv, prompt.one_pass_plan[0]),
     }
 

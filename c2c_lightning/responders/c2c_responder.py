@@ -91,7 +91,7 @@ class C2CResponder:
             sharer_kv = self.sharer_kv(prompt, conversations)
         with clock.phase("decode"), timed_fusion(self.model, clock):
             ids = [self.options.encode(c, texts) for c, texts in zip(conversations, options, strict=True)]
-            if self.model.mode.reads_whole_prompt:
+            if self.model.mode.fuses_last_prompt_token:
                 scores = score_fused_options(self.model, prompt, sharer_kv, ids)
             else:
                 kv = cache_entries(self.model.fuse(prompt, sharer_kv=sharer_kv))

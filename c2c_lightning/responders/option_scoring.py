@@ -2,19 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from c2c_lightning.data.batch import PromptBatch, TokenBatch, positions_of
+from c2c_lightning.data.batch import PromptBatch, TokenBatch
 from c2c_lightning.data.encode import Encoder
 from c2c_lightning.data.messages import Conversation
-from c2c_lightning.kv.cache import prefix_cache
-from c2c_lightning.kv.layer import LayerKV, LayerStack, SharerKV
+from c2c_lightning.kv.layer import LayerStack, SharerKV
 from c2c_lightning.model.c2c import C2CModel
 from c2c_lightning.model.frozen_lm import FrozenLM
-from c2c_lightning.model.response import Response
+from c2c_lightning.model.response_prefix import ResponsePrefix
 
 
 @dataclass(frozen=True)
@@ -77,21 +76,11 @@ class OptionEncoder:
         return [ids[: len(ids) - self._closing] for ids in self._response_ids(conversation, options)]
 
 
-def repeat_kv(kv: LayerStack, rows: Tensor) -> LayerStack:
-    """A cache with some of its rows, in any order and number.
-
-    Args:
-        kv: the cache.
-        rows: (new batch,), which row each new row is.
-    """
-    return [LayerKV(layer.keys[rows], layer.values[rows]) for layer in kv]
-
-
 @torch.no_grad()
 def score_options(
     lm: FrozenLM, tokens: TokenBatch, kv: LayerStack, options: Sequence[Sequence[Sequence[int]]]
 ) -> list[OptionScores]:
-    """Log-probabilities of options on prompts whose cache is there already.
+    """Log-probabilities of options after prompts whose cache is given.
 
     Args:
         lm: the model that answers.
@@ -99,37 +88,16 @@ def score_options(
         kv: its cache over all prompt tokens but the last (fused or not).
         options: for each prompt the token ids of each option.
     """
-    flat = [(row, list(ids)) for row, of_row in enumerate(options) for ids in of_row]
-    rows = torch.tensor([row for row, _ in flat], device=lm.device)
-    ids, mask = _right_padded([ids for _, ids in flat], lm.device)
-    lm.check_length(tokens.input_ids.shape[1] + ids.shape[1])
-    # What is run: the last prompt token and all of an option but its last token, (options, width).
-    inputs = torch.cat([tokens.input_ids[rows, -1:], ids[:, :-1]], 1)
-    input_mask = torch.cat([torch.ones_like(mask[:, :1]), mask[:, :-1]], 1)
-    output: Any = lm.model(
-        input_ids=inputs,
-        attention_mask=torch.cat([tokens.mask[rows, :-1], input_mask.long()], 1),
-        position_ids=tokens.positions[rows, -1:] + positions_of(input_mask),
-        past_key_values=prefix_cache(repeat_kv(kv, rows)),
-        use_cache=False,
-        # Logits at real positions only: (real tokens of all options, vocab).
-        logits_to_keep=mask,
-    )
-    return _scored(options, output.logits.float(), ids[mask])
-
-
-def _scored(options: Sequence[Sequence[Sequence[int]]], logits: Tensor, chosen: Tensor) -> list[OptionScores]:
-    """Scores from (all options' tokens, vocab) logits and (tokens,) ids."""
-    log_probabilities = logits.log_softmax(-1).gather(1, chosen[:, None])[:, 0]
-    greedy = logits.argmax(-1) == chosen
-    return _by_prompt(options, log_probabilities.double().cpu(), greedy.cpu())
+    rows, ids, mask = _flattened(options, lm.device)
+    text = tokens.rows(rows).append(ids[:, :-1], mask[:, :-1])
+    return _scored(lm, options, text, ResponsePrefix(kv).rows(rows), ids, mask)
 
 
 @torch.no_grad()
 def score_fused_options(
     model: C2CModel, prompt: PromptBatch, sharer_kv: SharerKV, options: Sequence[Sequence[Sequence[int]]]
 ) -> list[OptionScores]:
-    """Log-probabilities of options where fusing goes on in the pass that reads them.
+    """Log-probabilities of options in fusion modes that fuse within the response pass.
 
     Each prompt is fused once for all its options, unless their own tokens are fused too.
 
@@ -139,19 +107,37 @@ def score_fused_options(
         sharer_kv: the sharers' caches.
         options: for each prompt the token ids of each option.
     """
-    device = model.receiver.device
-    flat = [(row, list(ids)) for row, of_row in enumerate(options) for ids in of_row]
-    rows = torch.tensor([row for row, _ in flat], device=device)
-    ids, mask = _right_padded([ids for _, ids in flat], device)
-    model.receiver.check_length(prompt.num_receiver_tokens + ids.shape[1])
+    rows, ids, mask = _flattened(options, model.receiver.device)
     prompts, run, real = prompt.select(rows), ids[:, :-1], mask[:, :-1]
-    if model.mode.reads_response:
-        kv = [None if stack is None else repeat_kv(stack, rows) for stack in sharer_kv]
+    if model.mode.fuses_response:
+        kv = [None if stack is None else [layer.rows(rows) for layer in stack] for stack in sharer_kv]
         prefix = model.mode.response_prefix(model, prompts, kv, run, real)
     else:
         prefix = model.mode.response_prefix(model, prompt, sharer_kv, run, real).rows(rows)
-    logits = Response(prompts.receiver, prefix, run, real).logits(model.receiver)[:, -ids.shape[1] :]
-    return _scored(options, logits[mask].float(), ids[mask])
+    return _scored(model.receiver, options, prompts.receiver.append(run, real), prefix, ids, mask)
+
+
+def _scored(
+    lm: FrozenLM,
+    options: Sequence[Sequence[Sequence[int]]],
+    text: TokenBatch,
+    prefix: ResponsePrefix,
+    ids: Tensor,
+    mask: Tensor,
+) -> list[OptionScores]:
+    """Scores of options (all options, tokens) that follow their prompts in `text`."""
+    states = lm.hidden_states(text, prefix)[:, -ids.shape[1] :]
+    logits, chosen = lm.head.logits(states[mask]).float(), ids[mask]
+    log_probabilities = logits.log_softmax(-1).gather(1, chosen[:, None])[:, 0]
+    greedy = logits.argmax(-1) == chosen
+    return _by_prompt(options, log_probabilities.double().cpu(), greedy.cpu())
+
+
+def _flattened(options: Sequence[Sequence[Sequence[int]]], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """The prompt of each option (all options,), its ids and their mask (all options, tokens)."""
+    flat = [(row, list(ids)) for row, of_row in enumerate(options) for ids in of_row]
+    rows = torch.tensor([row for row, _ in flat], device=device)
+    return rows, *_right_padded([ids for _, ids in flat], device)
 
 
 def _right_padded(rows: Sequence[list[int]], device: torch.device) -> tuple[Tensor, Tensor]:

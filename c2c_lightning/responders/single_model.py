@@ -46,7 +46,7 @@ class SingleModel:
         """
         self.lm, self.name = lm, name
         self.measure_latency, self.with_confidence = measure_latency, with_confidence
-        self.encoder = Encoder(lm.reading, [])
+        self.encoder = Encoder(lm.tokenizer_spec, [])
         self.options = OptionEncoder(self.encoder)
 
     def encode(self, conversations: Sequence[Conversation]) -> PromptBatch:

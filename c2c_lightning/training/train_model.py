@@ -1,6 +1,7 @@
 """The fused model as it is trained: the loss of a batch, whatever runs around it."""
 
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -9,8 +10,9 @@ from torch.distributed.fsdp import FSDPModule
 
 from c2c_lightning.data.batch import PromptBatch, TrainingBatch
 from c2c_lightning.fuser.fuser import Fuser
-from c2c_lightning.kv.layer import LayerKV, LayerStack, SharerKV
+from c2c_lightning.kv.layer import LayerKV, SharerKV
 from c2c_lightning.model.c2c import C2CModel
+from c2c_lightning.model.prefill_state import PrefillState
 from c2c_lightning.training.activation_checkpointing import activation_checkpointing_context
 
 
@@ -54,20 +56,20 @@ class TrainModel(C2CModel):
         zero = torch.zeros((), device=next(self.fuser.parameters()).device)
         return 0.0 * sum((parameter.flatten()[0] for parameter in parameters), zero)
 
-    def fuse_spans(self, prompt: PromptBatch, sharer_kv: SharerKV) -> LayerStack:
-        """As `C2CModel.fuse_spans`; with a sharded receiver also where nothing is fused.
+    def fuse_prompt(self, prompt: PromptBatch, sharer_kv: SharerKV, start: PrefillState | None = None) -> PrefillState:
+        """As `C2CCore.fuse_prompt`; with a sharded receiver also where nothing is fused.
 
-        All processes gather its blocks together, in passes forward and back: each must make as many.
+        All processes gather its layers together, forward and backward, so each must run as many passes.
         """
-        receiver_kv = super().fuse_spans(prompt, sharer_kv)
+        state = super().fuse_prompt(prompt, sharer_kv, start)
         if not self.receiver.is_sharded:
-            return receiver_kv
+            return state
         if not prompt.fusion_plan:
-            receiver_kv = self.prefill_receiver(prompt, receiver_kv, prompt.num_receiver_tokens - 1)
-        if torch.is_grad_enabled():
-            zero = 0.0 * next(p for p in self.fuser.parameters() if p.requires_grad).flatten()[0]
-            receiver_kv = [LayerKV(layer.keys + zero, layer.values + zero) for layer in receiver_kv]
-        return receiver_kv
+            state = state.prefill(self.receiver, until=prompt.num_receiver_tokens - 1)
+        if not torch.is_grad_enabled():
+            return state
+        zero = 0.0 * next(p for p in self.fuser.parameters() if p.requires_grad).flatten()[0]
+        return replace(state, fused_kv=[LayerKV(layer.keys + zero, layer.values + zero) for layer in state.fused_kv])
 
     def whole_fuser(self) -> Fuser | None:
         """The fuser, gathered on the CPU where it is sharded; all processes call this, and only the first one gets it.

@@ -1,7 +1,7 @@
 import pytest
 
 from c2c_lightning.errors import ModelLoadError
-from c2c_lightning.model.frozen_lm import load_frozen
+from c2c_lightning.model.load_lm import load_frozen
 from tests.tiny import tiny_model, tiny_tokenizer
 
 

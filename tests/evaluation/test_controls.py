@@ -21,7 +21,7 @@ from c2c_lightning.evaluation.mismatched import DonorPool
 from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.kv.layer import LayerKV
 from c2c_lightning.model.c2c import C2CModel
-from c2c_lightning.model.frozen_lm import load_frozen
+from c2c_lightning.model.load_lm import load_frozen
 from c2c_lightning.responders.c2c_responder import C2CResponder
 from c2c_lightning.responders.question_views import plain_view
 from c2c_lightning.responders.single_model import ReceiverOnly

@@ -22,7 +22,7 @@ from c2c_lightning.export.released.convert import groups_of
 from c2c_lightning.export.released.projector_layout import released_name, unstack_layer
 from c2c_lightning.kv.layer import LayerKV
 from c2c_lightning.model.c2c import C2CModel
-from c2c_lightning.model.frozen_lm import load_frozen
+from c2c_lightning.model.load_lm import load_frozen
 
 ASSETS = Path(__file__).parent.parent / "assets" / "golden"
 
@@ -105,7 +105,7 @@ def answer_rows(golden: Golden, name: str) -> Iterator[Row]:
     yield Row(f"{recorded}.logits", LOGITS, difference(output.logits, golden[f"{recorded}.logits"]))
     yield Row(f"{recorded}.loss", LOSS, difference(output.loss, golden[f"{recorded}.loss"]))
     if name == "batch":
-        fused = golden.model.fuse_spans(prompt, golden.model.prefill_sharers(prompt))
+        fused = golden.model.fuse_prompt(prompt, golden.model.prefill_sharers(prompt)).fused_kv
         yield Row(f"{recorded}.fused_kv", CACHE, difference(stacked(fused), golden[f"{recorded}.fused_kv"]))
         return
     alone = golden.model(prompt, response, active_sharers=[])
@@ -116,7 +116,7 @@ def answer_rows(golden: Golden, name: str) -> Iterator[Row]:
 def response_rows(golden: Golden) -> Iterator[Row]:
     """What the receiver adds to the fused cache when it reads the rest."""
     prompt, response = golden.case("single.0")
-    fused = golden.model.fuse_spans(prompt, golden.model.prefill_sharers(prompt))
+    fused = golden.model.fuse_prompt(prompt, golden.model.prefill_sharers(prompt)).fused_kv
     ids = torch.cat([prompt.receiver.input_ids[:, -1:], response], 1)
     begin, end = fused[0].num_tokens, fused[0].num_tokens + ids.shape[1]
     new = golden.model.receiver.prefill(
@@ -150,7 +150,7 @@ def training_rows(golden: Golden) -> Iterator[Row]:
     prompt, response = golden.case("batch")
     golden.model.train()
     with mock.patch("c2c_lightning.fuser.c2c_kind.draw_uniform", recorded_noise(golden)):
-        fused = golden.model.fuse_spans(prompt, golden.model.prefill_sharers(prompt))
+        fused = golden.model.fuse_prompt(prompt, golden.model.prefill_sharers(prompt)).fused_kv
         yield Row("batch.train.fused_kv", CACHE, difference(stacked(fused), golden["batch.train.fused_kv"]))
         output = golden.model(prompt, response)
         yield from gradient_rows(golden, output.loss, "batch.train")

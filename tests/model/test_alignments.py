@@ -11,7 +11,7 @@ from c2c_lightning.data.collate import collate_prompts
 from c2c_lightning.data.encode import Encoder, TokenAlignment, TokenizerSpec
 from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.model.c2c import C2CModel
-from c2c_lightning.model.frozen_lm import load_frozen
+from c2c_lightning.model.load_lm import load_frozen
 from tests.tiny import tiny_pair
 
 CHATS = [

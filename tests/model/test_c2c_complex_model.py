@@ -10,7 +10,7 @@ from c2c_lightning.export import load_fuser
 from c2c_lightning.fuser.c2c_complex_config import ComplexConfig
 from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.model.c2c import C2CModel
-from c2c_lightning.model.frozen_lm import load_frozen
+from c2c_lightning.model.load_lm import load_frozen
 from c2c_lightning.model.pretrained import save_pretrained
 from tests.tiny import tiny_pair
 

@@ -1,4 +1,4 @@
-"""Growing conversations: every turn as if all were read anew, and only what is new is run."""
+"""Growing conversations: every turn as if all were read whole, and only what is new is run."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ import torch
 from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.model.c2c import C2CModel
 from c2c_lightning.model.chat_session import ChatSession
-from c2c_lightning.model.frozen_lm import load_frozen
+from c2c_lightning.model.load_lm import load_frozen
 from tests.model.test_prefix_match import counted
 from tests.tiny import tiny_pair
 
@@ -53,27 +53,27 @@ CASES = [
 @pytest.mark.parametrize(("alignment", "choices"), CASES, ids=[f"{a} {' '.join(c.values())}" for a, c in CASES])
 def test_every_turn_is_as_if_all_were_read_anew(receiver: str, alignment: str, choices: dict[str, str]) -> None:
     model = build(alignment, receiver, **choices)
-    dialogue, settings = ChatSession(model), letters(model)
+    session, settings = ChatSession(model), letters(model)
     for turn in TURNS:
-        whole, messages = dialogue.prompt(turn), dialogue.messages
-        anew = model.generate(whole, **settings)[0, whole.num_receiver_tokens :]
-        asked, reply = dialogue.ask(turn, **settings), dialogue.say(turn, **settings)
-        assert asked == reply == model.receiver.tokenizer.decode(anew)
+        whole, messages = session.prompt(turn), session.messages
+        whole = model.generate(whole, **settings)[0, whole.num_receiver_tokens :]
+        asked, reply = session.peek(turn, **settings), session.send(turn, **settings)
+        assert asked == reply == model.receiver.tokenizer.decode(whole)
         if (alignment, choices) != ("identity", {}):
             # Then it is the conversation as it is always encoded.
             assert reply == model.chat([[*messages, {"role": "user", "content": turn}]], **settings)[0]
-    assert [message["role"] for message in dialogue.messages] == ["user", "assistant"] * len(TURNS)
+    assert [message["role"] for message in session.messages] == ["user", "assistant"] * len(TURNS)
 
 
 @pytest.mark.parametrize("alignment", ["identity", "span"])
 def test_each_turn_runs_its_new_tokens_only(alignment: str) -> None:
     model = build(alignment)
-    dialogue, settings = ChatSession(model), letters(model)
-    first = dialogue.prompt(TURNS[0])
-    dialogue.say(TURNS[0], **settings)
-    second = dialogue.prompt(TURNS[1])
+    session, settings = ChatSession(model), letters(model)
+    first = session.prompt(TURNS[0])
+    session.send(TURNS[0], **settings)
+    second = session.prompt(TURNS[1])
     with counted(model.receiver) as receiver, counted(model.sharers[0]) as sharer:
-        dialogue.say(TURNS[1], **settings)
+        session.send(TURNS[1], **settings)
     # The first prompt and its answer but for the answer's last token lie in the cache.
     assert sum(receiver) == second.num_receiver_tokens - 1 - (first.num_receiver_tokens + 6 - 1)
     assert sum(sharer) == second.num_read_tokens[0] - first.num_read_tokens[0]
@@ -81,21 +81,21 @@ def test_each_turn_runs_its_new_tokens_only(alignment: str) -> None:
 
 def test_an_identical_pair_fuses_once_a_turn() -> None:
     model = build("identity")
-    dialogue, ends = ChatSession(model), []
+    session, ends = ChatSession(model), []
     for turn in TURNS:
-        prompt = dialogue.prompt(turn)
+        prompt = session.prompt(turn)
         ends.append(prompt.num_receiver_tokens - 1)
         assert [fusion.end for fusion in prompt.fusion_plan] == ends
-        dialogue.say(turn, **letters(model))
+        session.send(turn, **letters(model))
 
 
 def test_closed_gates_are_the_bare_receivers_chat() -> None:
     model = build("identity", is_open=False)
-    dialogue, tokenizer = ChatSession(model), model.receiver.tokenizer
+    session, tokenizer = ChatSession(model), model.receiver.tokenizer
     for turn in TURNS:
-        ids = dialogue.prompt(turn).receiver.input_ids
+        ids = session.prompt(turn).receiver.input_ids
         own = model.receiver.model.generate(ids, pad_token_id=0, **letters(model))
-        assert dialogue.say(turn, **letters(model)) == tokenizer.decode(own[0, ids.shape[1] :])
+        assert session.send(turn, **letters(model)) == tokenizer.decode(own[0, ids.shape[1] :])
 
 
 @pytest.mark.parametrize(
@@ -110,27 +110,29 @@ def test_closed_gates_are_the_bare_receivers_chat() -> None:
 )
 def test_any_way_to_answer_can_be_gone_on_from(kind: dict[str, Any]) -> None:
     model = build("identity")
-    dialogue, settings = ChatSession(model), letters(model)
-    dialogue.say(TURNS[0], **{**settings, **kind})
-    prompt = dialogue.prompt(TURNS[1])
-    anew = model.generate(prompt, **settings)[0, prompt.num_receiver_tokens :]
-    assert dialogue.say(TURNS[1], **settings) == model.receiver.tokenizer.decode(anew)
+    session, settings = ChatSession(model), letters(model)
+    session.send(TURNS[0], **{**settings, **kind})
+    prompt = session.prompt(TURNS[1])
+    whole = model.generate(prompt, **settings)[0, prompt.num_receiver_tokens :]
+    assert session.send(TURNS[1], **settings) == model.receiver.tokenizer.decode(whole)
 
 
 def test_answers_that_are_written_otherwise_are_read_again() -> None:
     """Any bytes at all: most answers do not come back from their text token by token."""
     model = build("identity")
-    dialogue, settings = ChatSession(model), {"max_new_tokens": 6, "do_sample": False, "eos_token_id": None}
+    session, settings = ChatSession(model), {"max_new_tokens": 6, "do_sample": False, "eos_token_id": None}
     for turn in TURNS:
-        prompt = dialogue.prompt(turn)
-        anew = model.generate(prompt, **settings)[0, prompt.num_receiver_tokens :]
-        assert dialogue.say(turn, **settings) == model.receiver.tokenizer.decode(anew, skip_special_tokens=True).strip()
+        prompt = session.prompt(turn)
+        whole = model.generate(prompt, **settings)[0, prompt.num_receiver_tokens :]
+        assert (
+            session.send(turn, **settings) == model.receiver.tokenizer.decode(whole, skip_special_tokens=True).strip()
+        )
 
 
 def test_a_failed_turn_leaves_no_trace() -> None:
     model = build("identity")
-    dialogue = ChatSession(model, [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "B"}])
+    session = ChatSession(model, [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "B"}])
     with pytest.raises(ValueError, match="temperature"):  # transformers' own message
-        dialogue.say(TURNS[0], do_sample=True, temperature=-1.0)
-    assert len(dialogue.messages) == 2
-    assert dialogue.kept is None
+        session.send(TURNS[0], do_sample=True, temperature=-1.0)
+    assert len(session.messages) == 2
+    assert session.cached is None

@@ -11,8 +11,9 @@ from c2c_lightning.data.batch import PromptBatch
 from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.kv.cache import cache_entries, dynamic_cache
 from c2c_lightning.model.c2c import C2CModel
-from c2c_lightning.model.frozen_lm import FrozenLM, load_frozen
+from c2c_lightning.model.frozen_lm import FrozenLM
 from c2c_lightning.model.generation import generate
+from c2c_lightning.model.load_lm import load_frozen
 from tests.model.test_families import alone, prompts
 from tests.tiny import tiny_model, tiny_tokenizer
 

@@ -8,7 +8,8 @@ import torch
 from c2c_lightning.data.batch import PromptBatch
 from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.model.c2c import C2CModel
-from c2c_lightning.model.frozen_lm import FrozenLM, load_frozen
+from c2c_lightning.model.frozen_lm import FrozenLM
+from c2c_lightning.model.load_lm import load_frozen
 from tests.tiny import FAMILIES, WINDOW, tiny_pair
 
 NAMES = list(FAMILIES)

@@ -12,7 +12,7 @@ from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.kv.cache import cache_entries, edited_prefix_cache
 from c2c_lightning.kv.layer import LayerKV, LayerStack
 from c2c_lightning.model.c2c import C2CModel
-from c2c_lightning.model.frozen_lm import load_frozen
+from c2c_lightning.model.load_lm import load_frozen
 from tests.model.test_families import alone, prompts
 from tests.tiny import tiny_pair
 

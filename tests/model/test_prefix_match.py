@@ -50,9 +50,9 @@ def counted(lm: FrozenLM) -> Iterator[list[int]]:
 
 def same_entries(model: C2CModel, prompt: PromptBatch, kept: PromptBatch) -> None:
     """The cache that goes on from a kept prompt is the one of reading all, at every real token."""
-    gone_on = cache_entries(model.fuse(prompt, prefix=model.read(kept)))
+    resumed = cache_entries(model.fuse(prompt, prefix=model.prefill(kept)))
     real = prompt.receiver.mask[:, :-1].bool()
-    for mine, whole in zip(gone_on, cache_entries(model.fuse(prompt)), strict=True):
+    for mine, whole in zip(resumed, cache_entries(model.fuse(prompt)), strict=True):
         for a, b in ((mine.keys, whole.keys), (mine.values, whole.values)):
             torch.testing.assert_close(a.transpose(1, 2)[real], b.transpose(1, 2)[real], atol=1e-4, rtol=1e-4)
 
@@ -63,7 +63,7 @@ def test_many_questions_about_one_document(mode: str, span_order: str) -> None:
     model = build("qwen3", "llama", mode, 2, span_order=span_order)
     prompt, kept = questions(), questions((6,))
     same_entries(model, prompt, kept)
-    prefix = model.read(kept)
+    prefix = model.prefill(kept)
     with counted(model.receiver) as receiver, counted(model.sharers[1]) as sharer:
         cache = model.fuse(prompt, prefix=prefix)
     assert cache.get_seq_length() == prompt.num_receiver_tokens - 1
@@ -140,7 +140,7 @@ def test_any_prompt_after_any_other(receiver: str, mode: str, span_order: str) -
 def test_whatever_entries_depend_on_besides_tokens() -> None:
     """Gates, choices, sharers, caches from elsewhere: a kept prompt is not taken for what it is not."""
     model, prompt = build("qwen3", "llama", "prefill", 2), questions((5,))
-    prefix = model.read(prompt)
+    prefix = model.prefill(prompt)
 
     def runs(**arguments: object) -> int:
         with counted(model.receiver) as counts:
@@ -155,7 +155,7 @@ def test_whatever_entries_depend_on_besides_tokens() -> None:
     assert runs() == 0
     model.fuser.force_gates(is_open=False)
     assert runs() == DOCUMENT + 4
-    prefix = model.read(prompt)
+    prefix = model.prefill(prompt)
     assert runs() == 0
     model.fuser.train()
     assert runs() == DOCUMENT + 4
@@ -164,4 +164,4 @@ def test_whatever_entries_depend_on_besides_tokens() -> None:
 def test_one_prompt_is_kept() -> None:
     model, prompt = build("qwen3", "llama", "prefill", 2), questions()
     with pytest.raises(PromptError, match="one prompt"):
-        model.fuse(prompt, prefix=model.read(prompt))
+        model.fuse(prompt, prefix=model.prefill(prompt))

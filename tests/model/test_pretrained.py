@@ -14,7 +14,8 @@ from c2c_lightning.errors import ModelLoadError, PairMismatchError
 from c2c_lightning.export import TrainingRecord, convert_released
 from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.model.c2c import C2CModel
-from c2c_lightning.model.frozen_lm import FrozenLM, LMSpec, load_frozen
+from c2c_lightning.model.frozen_lm import FrozenLM, LMSpec
+from c2c_lightning.model.load_lm import load_frozen
 from c2c_lightning.model.pretrained import Pretrained, load_pretrained, save_pretrained
 from tests.tiny import Style, tiny_pair
 
@@ -149,10 +150,10 @@ def test_template_arguments_travel_along(tmp_path: Path, pair: tuple[str, str]) 
     loaded = (model.receiver.model, model.receiver.tokenizer)
     for receiver in (None, pair[0], loaded):
         back = load_pretrained(tmp_path / "fuser", receiver)
-        assert back.receiver.reading.chat_template_kwargs == thinking
-        assert back.sharers[0].reading.chat_template_kwargs is None
+        assert back.receiver.tokenizer_spec.chat_template_kwargs == thinking
+        assert back.sharers[0].tokenizer_spec.chat_template_kwargs is None
     own = LMSpec(pair[0], chat_template_kwargs={})
-    assert load_pretrained(tmp_path / "fuser", own).receiver.reading.chat_template_kwargs == {}
+    assert load_pretrained(tmp_path / "fuser", own).receiver.tokenizer_spec.chat_template_kwargs == {}
 
 
 def test_a_template_text_without_variables_is_no_path(tmp_path: Path, pair: tuple[str, str]) -> None:
@@ -160,4 +161,4 @@ def test_a_template_text_without_variables_is_no_path(tmp_path: Path, pair: tupl
     template = PromptTemplate("mine", str(tmp_path / "secret"))
     model = fused(load_frozen(pair[0]), [load_frozen(LMSpec(pair[1], prompt_template=template))])
     save_pretrained(tmp_path / "fuser", model.fuser, model.receiver, model.sharers)
-    assert load_pretrained(tmp_path / "fuser").sharers[0].reading.template == template.jinja
+    assert load_pretrained(tmp_path / "fuser").sharers[0].tokenizer_spec.template == template.jinja

@@ -14,7 +14,7 @@ from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.kv.cache import cache_entries
 from c2c_lightning.kv.layer import LayerStack
 from c2c_lightning.model.c2c import C2CModel
-from c2c_lightning.model.frozen_lm import load_frozen
+from c2c_lightning.model.load_lm import load_frozen
 from tests.tiny import tiny_pair
 
 # For each prompt and token the sharers that it reads, as a bit set; a new section begins where that changes.
@@ -208,7 +208,7 @@ def test_prompts_that_do_not_fit_are_named() -> None:
         PromptBatch(TokenBatch(ids), (SharerTokens(ids, source_index=torch.full((1, 2), -1)),))
     with pytest.raises(PromptError, match="padded on the left"):
         PromptBatch.shared(ids, torch.tensor([[1, 1, 1, 0, 0]]))
-    with pytest.raises(PairMismatchError, match="tokens for 1 sharers, of 2"):
+    with pytest.raises(PairMismatchError, match="tokens for 1 sharers, but the model has 2"):
         build().fuse(PromptBatch.shared(ids))
     long = PromptBatch.shared(torch.full((1, 700), 5), num_sharers=2)
     with pytest.raises(PromptError, match="longer than the context"):

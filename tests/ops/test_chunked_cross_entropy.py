@@ -4,13 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from c2c_lightning.ops.chunked_cross_entropy import OutputHead, summed_loss
-from tests.tiny import FAMILIES, tiny_model
+from c2c_lightning.ops.chunked_cross_entropy import LinearHead, summed_loss
 
 
-def _head(cap: float | None = None) -> OutputHead:
+def _head(cap: float | None = None) -> LinearHead:
     torch.manual_seed(0)
-    return OutputHead(nn.Linear(6, 50, bias=False).requires_grad_(False), cap, 50)
+    return LinearHead(nn.Linear(6, 50, bias=False).requires_grad_(False), cap, 50)
 
 
 @pytest.mark.parametrize("cap", [None, 2.0])
@@ -34,26 +33,8 @@ def test_never_more_logits_than_said() -> None:
 
 
 def test_losses_of_bfloat16_are_summed_in_float32() -> None:
-    head = OutputHead(nn.Linear(6, 50).bfloat16().requires_grad_(False), None, 50)
+    head = LinearHead(nn.Linear(6, 50).bfloat16().requires_grad_(False), None, 50)
     hidden = torch.randn(9, 6).bfloat16()
     loss = head.summed_loss(hidden, torch.arange(9))
     assert loss.dtype == torch.float32
     torch.testing.assert_close(loss, summed_loss(head.logits(hidden).float(), torch.arange(9)))
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_the_head_of_each_family_is_found(family: str) -> None:
-    assert OutputHead.of(tiny_model(family)) is not None
-
-
-def test_a_model_that_does_more_has_no_head_of_its_own() -> None:
-    model = tiny_model()
-    forward = model.forward
-
-    def scaled(*args: object, **kwargs: object) -> object:
-        output = forward(*args, **kwargs)
-        output.logits = output.logits * 3
-        return output
-
-    model.forward = scaled
-    assert OutputHead.of(model) is None

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from c2c_lightning.kv.layer import LayerKV
-from c2c_lightning.model.frozen_lm import FrozenLM, load_frozen
-from c2c_lightning.ops.ragged_attention import Packing, Rows, as_now, can_go_row_by_row, is_left_padded, row_by_row
+from c2c_lightning.model.frozen_lm import FrozenLM
+from c2c_lightning.model.load_lm import load_frozen
+from c2c_lightning.ops.ragged_attention import Packing, Rows, as_now, can_go_row_by_row, is_contiguous, row_by_row
 from tests.tiny import FAMILIES, WINDOW, tiny_model, tiny_pair
 
 LENGTHS = (2 * WINDOW, 3, 0, WINDOW + 1)
@@ -47,9 +48,11 @@ def test_new_entries_stand_behind_those_of_their_row() -> None:
     assert all(torch.equal(a, b) for a, b in zip(ours, plain, strict=True))
 
 
-@pytest.mark.parametrize(("mask", "expected"), [([[0, 1], [1, 1], [0, 0]], True), ([[1, 0]], False)])
-def test_padding_on_the_left(mask: list[list[int]], expected: bool) -> None:
-    assert is_left_padded(torch.tensor(mask)) is expected
+@pytest.mark.parametrize(
+    ("mask", "expected"), [([[0, 1], [1, 1], [0, 0], [1, 0]], True), ([[1, 0, 1]], False), ([[0, 1, 0, 1]], False)]
+)
+def test_rows_without_padding_between_their_tokens(mask: list[list[int]], expected: bool) -> None:
+    assert is_contiguous(torch.tensor(mask)) is expected
 
 
 @pytest.mark.parametrize("family", FAMILIES)

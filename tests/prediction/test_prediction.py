@@ -9,7 +9,7 @@ import pytest
 from c2c_lightning.errors import DataError, PromptError
 from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.model.c2c import C2CModel
-from c2c_lightning.model.frozen_lm import load_frozen
+from c2c_lightning.model.load_lm import load_frozen
 from c2c_lightning.prediction.prediction_module import ConversationDataModule, PredictionModule, write_lines
 from c2c_lightning.prediction.requests import load_requests
 from tests.training.runs import SMALL, trainer

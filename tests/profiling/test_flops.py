@@ -18,6 +18,7 @@ from c2c_lightning.errors import UnsupportedModelError
 from c2c_lightning.kv.cache import prefix_cache
 from c2c_lightning.kv.layer import LayerKV
 from c2c_lightning.model.c2c import C2CModel
+from c2c_lightning.model.prefill_state import PrefillState
 from c2c_lightning.profiling.flops import (
     Sample,
     all_pairs,
@@ -129,7 +130,7 @@ def test_fusion_and_its_gradients_are_counted_exactly(kind: str, num_layers: int
     fuser, prompt = PairShape.of(model).fusers[0], PromptBatch.shared(torch.arange(10)[None])
     with torch.no_grad():
         sharer_kv = model.prefill_sharers(prompt)
-        receiver_kv = model.prefill_receiver(prompt, model.receiver.empty_kv(1), 9)
+        receiver_kv = PrefillState.empty(model.receiver, prompt.receiver).prefill(model.receiver, 9).fused_kv
     fused: list[LayerKV] = []
     flop = counted(lambda: fused.extend(model.fuser(receiver_kv, sharer_kv, prompt.fusion_plan[0])))
     assert flop == fuse(fuser, tokens=9)

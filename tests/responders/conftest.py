@@ -2,7 +2,8 @@
 
 import pytest
 
-from c2c_lightning.model.frozen_lm import FrozenLM, load_frozen
+from c2c_lightning.model.frozen_lm import FrozenLM
+from c2c_lightning.model.load_lm import load_frozen
 from tests.tiny import tiny_pair
 
 

@@ -1,0 +1,106 @@
+"""The C2C method: fuse the prompt's KV-cache (paper, Eq. 3), respond on the fused cache (Eq. 4).
+
+Axes: B batch, T prompt tokens, N response tokens, W hidden width.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from c2c_lightning.data.batch import PromptBatch
+from c2c_lightning.errors import PairMismatchError
+from c2c_lightning.kv.layer import LayerStack, SharerKV, append_kv
+from c2c_lightning.model.fusion_modes import MODES, FusedModel, FusionMode
+from c2c_lightning.model.prefill_state import PrefillState
+
+
+class C2CCore(FusedModel):
+    """A frozen receiver that responds on a cache into which a fuser fuses the caches of frozen sharers."""
+
+    @property
+    def mode(self) -> FusionMode:
+        """Which tokens are fused, and in which forward pass."""
+        return MODES[self.fuser.config.fusion_mode]
+
+    def fuse_prompt(self, prompt: PromptBatch, sharer_kv: SharerKV, start: PrefillState | None = None) -> PrefillState:
+        """Prefill the receiver step by step and fuse the tokens of each step (paper, Eq. 3).
+
+        Args:
+            prompt: the prompts, (B, T).
+            sharer_kv: each sharer's cache over its own prompt, None for a sharer that is left out.
+            start: the receiver's cache over a prefix of the prompts; default empty.
+
+        Returns:
+            The receiver's cache up to the end of the last fusion span.
+        """
+        state = start or PrefillState.empty(self.receiver, prompt.receiver)
+        for step in self.mode.plan(prompt, self.fuser.config):
+            state = state.prefill(self.receiver, until=step.end)
+            state = state.fuse(self.fuser, sharer_kv, step)
+        return state
+
+    def response_states(
+        self,
+        prompt: PromptBatch,
+        response_ids: Int[Tensor, "batch response"],
+        response_mask: Int[Tensor, "batch response"] | Bool[Tensor, "batch response"],
+        active_sharers: Sequence[int] | None = None,
+    ) -> Float[Tensor, "batch one_more_than_response width"]:
+        """Teacher forcing on the fused cache (paper, Eq. 4).
+
+        Args:
+            prompt: the prompts, (B, T).
+            response_ids: (B, N), right padded.
+            response_mask: (B, N), 1 for a token that is run.
+            active_sharers: indices of the sharers that take part; default all.
+
+        Returns:
+            The receiver's last hidden states, (B, 1 + N, W), at the last prompt token and at each response token.
+        """
+        sharer_kv = self.prefill_sharers(prompt, active_sharers)
+        prefix = self.mode.response_prefix(self, prompt, sharer_kv, response_ids, response_mask)
+        states = self.receiver.hidden_states(prompt.receiver.append(response_ids, response_mask), prefix)
+        return states[:, -1 - response_ids.shape[1] :]
+
+    def prefill_sharers(
+        self, prompt: PromptBatch, active_sharers: Sequence[int] | None = None, prefixes: SharerKV | None = None
+    ) -> list[LayerStack | None]:
+        """Each sharer's cache over its prompt; sharers never see fused entries.
+
+        Layers and trailing tokens that no receiver token reads are not computed.
+
+        Args:
+            prompt: the prompts.
+            active_sharers: indices of the sharers to run; default all. The others get None.
+            prefixes: caches over the first tokens of these prompts, from which the sharers continue.
+        """
+        if len(prompt.sharers) != len(self.sharers):
+            raise PairMismatchError(
+                f"The prompt has tokens for {len(prompt.sharers)} sharers, but the model has {len(self.sharers)}."
+            )
+        active = range(len(self.sharers)) if active_sharers is None else active_sharers
+        if not set(active) <= set(range(len(self.sharers))):
+            raise PairMismatchError(
+                f"active_sharers is {list(active)}, but the sharers are 0 to {len(self.sharers) - 1}."
+            )
+        ends = self.mode.num_sharer_tokens(prompt)
+        known = prefixes or [None] * len(self.sharers)
+        return [
+            self._prefill_sharer(prompt, n, ends[n], known[n]) if n in active else None
+            for n in range(len(self.sharers))
+        ]
+
+    def continue_sharers(self, text: PromptBatch, sharer_kv: SharerKV) -> list[LayerStack | None]:
+        """Sharer caches continued over a longer text, as far as it is read."""
+        return [
+            None if kv is None else self._prefill_sharer(text, n, text.num_read_tokens[n], kv)
+            for n, kv in enumerate(sharer_kv)
+        ]
+
+    @torch.no_grad()
+    def _prefill_sharer(self, prompt: PromptBatch, number: int, end: int, prefix: LayerStack | None) -> LayerStack:
+        num_layers = self.fuser.sharers[number].num_sharer_layers
+        new = self.sharers[number].prefill_tokens(prompt.sharers[number], end, prefix, num_layers)
+        return new if prefix is None else append_kv(prefix, new)
