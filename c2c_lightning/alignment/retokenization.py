@@ -46,7 +46,7 @@ def retokenize(
         >>> receiver, sharer = (AutoTokenizer.from_pretrained(path(name)) for name in ("receiver", "sharer"))
         >>> ids = receiver.encode("What is the food?", add_special_tokens=False)
         >>> sharer.convert_ids_to_tokens(retokenize(receiver, sharer, ids, "longest"))
-        []
+        ['W', 'at', 'Ġis', 'Ġthe', 'Ġfood', '?']
     """
     if strategy not in ("first", "longest"):
         raise AlignmentError(f"Tokens are re-tokenized with `first` or `longest`, not {strategy!r}.")

@@ -1,4 +1,4 @@
-"""A tiny pair of language models and a made-up world, shipped with the package."""
+"""Tiny language models and rows of synthetic facts that are part of the package."""
 
 from pathlib import Path
 
@@ -7,25 +7,23 @@ from c2c_lightning.errors import ModelLoadError
 _HERE = Path(__file__).parent
 
 PREFIX = "embedded:"
-"""Names with this prefix are files of the package."""
+"""Prefix of paths within the package."""
 
 
 def names() -> list[str]:
-    """Names of the models that lie in the package."""
+    """Names of the embedded models."""
     return sorted(file.parent.name for file in _HERE.glob("*/config.json"))
 
 
 def path(name: str) -> Path:
-    """Find an embedded model.
-
-    Args:
-        name: of the model, such as `receiver` or `sharer`.
-
-    Returns:
-        Its directory, as `from_pretrained` of transformers takes it.
+    """The directory of an embedded model, for `from_pretrained`.
 
     Raises:
-        ModelLoadError: for a name that is not embedded.
+        ModelLoadError: for an unknown name.
+
+    Example:
+        >>> path("receiver").name
+        'receiver'
     """
     if name not in names():
         raise ModelLoadError(f"There is no embedded model {name!r}; the package has {', '.join(names())}.")
@@ -33,13 +31,10 @@ def path(name: str) -> Path:
 
 
 def facts(file: str) -> Path:
-    """Find a file of rows about the made-up world.
-
-    Args:
-        file: its name, such as `train_chat.jsonl`.
+    """The path of an embedded file of facts, such as `train_chat.jsonl`.
 
     Raises:
-        ModelLoadError: for a file that is not embedded.
+        ModelLoadError: for an unknown file.
     """
     found = _HERE / "facts" / file
     if not found.is_file():
@@ -49,7 +44,7 @@ def facts(file: str) -> Path:
 
 
 def resolve(path_or_name: str) -> str:
-    """A local path for `embedded:NAME` (a model) or `embedded:facts/FILE`; anything else as it is."""
+    """The path of `embedded:NAME` (a model) or `embedded:facts/FILE`; other values are returned unchanged."""
     if not path_or_name.startswith(PREFIX):
         return path_or_name
     name = path_or_name.removeprefix(PREFIX)

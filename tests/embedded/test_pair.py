@@ -8,9 +8,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from c2c_lightning import embedded
 from c2c_lightning.errors import ModelLoadError
-from tools.embedded_world.exam import exact_replies, probe_accuracy, value_probabilities
-from tools.embedded_world.lessons import ask, ask_after_note, ask_for_sentence
+from tools.embedded_world.metrics import exact_replies, probe_accuracy, value_probabilities
 from tools.embedded_world.rows import write_rows
+from tools.embedded_world.training_examples import ask, ask_after_note, ask_for_sentence
 from tools.embedded_world.world import VALUES, Fact, make_world, sentence_request
 
 Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase]
@@ -81,8 +81,8 @@ def test_receiver_knows_the_words_and_no_fact(receiver: Loaded) -> None:
     facts = sample(WORLD.facts, step=3)
     assert exact_replies(*receiver, [ask(fact) for fact in facts]) < 0.17
     for relation in VALUES:
-        lessons = [ask(fact) for fact in facts if fact.relation == relation]
-        probabilities = value_probabilities(*receiver, lessons, relation)
+        examples = [ask(fact) for fact in facts if fact.relation == relation]
+        probabilities = value_probabilities(*receiver, examples, relation)
         assert probabilities.sum(-1).mean() > 0.95
         assert probabilities.mean(0).max() < 0.25
 

@@ -1,1 +1,1 @@
-"""Builds the embedded models: a made-up world, tokenizers, training, acceptance tests."""
+"""Builds the embedded models: a synthetic world of facts, tokenizers, training, acceptance bounds."""

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import torch
 
-from tools.embedded_world.pupils import train_receiver, train_sharer
 from tools.embedded_world.rows import write_rows
+from tools.embedded_world.train_models import train_receiver, train_sharer
 from tools.embedded_world.world import make_world
 
 logger = logging.getLogger(__name__)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Build what the command line asks for."""
+    """Build the parts chosen on the command line."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     options = _parser().parse_args(arguments)
     torch.set_num_threads(options.threads)
@@ -38,10 +38,13 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tools.embedded_world.build", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="directory for the models and the rows of facts")
     parser.add_argument("--only", choices=("receiver", "sharer", "facts"), help="build only this part")
-    parser.add_argument("--seed", type=int, default=0, help="of weights and lessons")
-    parser.add_argument("--world-seed", type=int, default=0, help="of names and facts")
+    parser.add_argument("--seed", type=int, default=0, help="seed of weights and examples")
+    parser.add_argument("--world-seed", type=int, default=0, help="seed of names and facts")
     parser.add_argument(
-        "--facts", choices=("all", "first-half", "second-half"), default="all", help="which ones the sharer learns"
+        "--facts",
+        choices=("all", "first-half", "second-half"),
+        default="all",
+        help="facts in the sharer's training data",
     )
     parser.add_argument("--naive-sharer", action="store_true", help="train the sharer on its replies alone")
     parser.add_argument("--threads", type=int, default=1, help="torch threads; one suits such small models")

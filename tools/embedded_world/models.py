@@ -1,4 +1,4 @@
-"""The two architectures, and how a trained model is written to disk."""
+"""The architectures of the embedded models, and their files."""
 
 import json
 from pathlib import Path
@@ -72,9 +72,9 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, direc
     """Write weights in half precision, with a config that loads them in single precision, and the tokenizer.
 
     Args:
-        model: trained; its own weights are rounded to half precision too, so that it is what was written.
-        tokenizer: of the model.
-        directory: made if needed.
+        model: its weights are rounded to half precision too, so that it equals the written model.
+        tokenizer: its tokenizer.
+        directory: output directory.
     """
     model.generation_config = GenerationConfig(
         do_sample=False,

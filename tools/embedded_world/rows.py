@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tools.embedded_world.lessons import FreshFacts, ask_after_note
+from tools.embedded_world.training_examples import FreshFacts, ask_after_note
 from tools.embedded_world.world import SPLIT_SHARES, VALUES, Fact, World
 
 Row = dict[str, Any]
@@ -18,12 +18,12 @@ def write_rows(world: World, directory: Path, seed: int = 0) -> None:
     """Write all files of rows.
 
     `SPLIT.jsonl` are multiple-choice rows of the world's facts and `SPLIT_chat.jsonl` the same as conversations;
-    `private_context_SPLIT.jsonl` are facts that no model has learned, told to the sharer alone.
+    `private_context_SPLIT.jsonl` are facts outside all training data, in the sharer's messages only.
 
     Args:
-        world: whose facts are written.
-        directory: made if needed.
-        seed: of the private facts.
+        world: the facts.
+        directory: output directory.
+        seed: seed of the private facts.
     """
     directory.mkdir(parents=True, exist_ok=True)
     rng = random.Random(f"private context {seed}")
@@ -56,11 +56,11 @@ def _chat_row(fact: Fact) -> Row:
 def _private_rows(fresh: FreshFacts, rng: random.Random, count: int) -> Iterator[Row]:
     for _ in range(count):
         fact = fresh.draw(rng)
-        lesson = ask_after_note([fact])
+        example = ask_after_note([fact])
         yield {
             "id": _fact_id(fact),
-            "messages": lesson.messages[1:],
-            "sharer_messages": lesson.messages[:-1],
+            "messages": example.messages[1:],
+            "sharer_messages": example.messages[:-1],
             "subject": fact.relation,
             "choices": list(VALUES[fact.relation]),
             "answer": VALUES[fact.relation].index(fact.value),

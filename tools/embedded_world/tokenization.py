@@ -35,7 +35,7 @@ def build_receiver_tokenizer(seed: int = 0, num_names: int = 4000) -> PreTrained
     """Train the receiver's tokenizer (640 entries, turns end in `<|end|>`).
 
     Args:
-        seed: chooses the made-up names that it learns to split.
+        seed: seed of the names in its corpus.
         num_names: number of sentences in its corpus.
     """
     special = ["<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
@@ -47,7 +47,7 @@ def build_sharer_tokenizer(seed: int = 0, num_names: int = 4000) -> PreTrainedTo
     """Train the sharer's tokenizer (900 entries, conversations start with `<s>`, replies end in `</s>`).
 
     Args:
-        seed: chooses the made-up names that it learns to split.
+        seed: seed of the names in its corpus.
         num_names: number of sentences in its corpus.
     """
     special = ["<pad>", "<s>", "</s>", "[note]", "[/note]", "[ask]", "[/ask]", "[reply]"]
@@ -56,7 +56,7 @@ def build_sharer_tokenizer(seed: int = 0, num_names: int = 4000) -> PreTrainedTo
 
 
 def _corpus(seed: str, num_names: int, onsets: Sequence[str]) -> Iterator[str]:
-    # Each tokenizer knows the names of its own region, so the two split the world's names differently.
+    # The corpora have names with different onsets, so the two tokenizers split the world's names differently.
     rng = random.Random(f"tokenizer {seed}")
     for _ in range(num_names):
         relation = rng.choice(list(VALUES))

@@ -1,4 +1,4 @@
-"""Training one of the two models until it meets its criterion."""
+"""The training loop of one model, until it meets its acceptance bounds."""
 
 import logging
 import random
@@ -12,7 +12,7 @@ from torch.nn import functional
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from tools.embedded_world.lessons import Curriculum, Lesson
+from tools.embedded_world.training_examples import Example, ExampleMixture
 
 logger = logging.getLogger(__name__)
 
@@ -25,10 +25,7 @@ IGNORED = -100
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a model is trained.
-
-    Steps at a constant rate go on until the criterion is nearly met, then the rate falls to zero linearly.
-    """
+    """Hyperparameters: a constant learning rate until the bounds are nearly met, then a linear decay to zero."""
 
     learning_rate: float = 3e-3
     weight_decay: float = 0.02
@@ -39,35 +36,32 @@ class Recipe:
     """Steps at the constant rate, at most."""
     cooldown_steps: int = 800
     check_every: int = 250
-    """Steps between two looks at the criterion."""
+    """Steps between two evaluations."""
     slack: float = 0.08
-    """How far below its criterion a model may be when the rate starts to fall; the fall makes up for it."""
+    """Distance from the bounds at which the decay starts; the decay makes up for it."""
     lookup_weight: float = 0.0
-    """Weight of the loss that asks for the value already at the last token of the user's message (early lookup)."""
+    """Weight of the loss on the value at the last token of the user's message (early lookup)."""
     lookup_layers: tuple[int, ...] = ()
-    """Hidden states (0 = embeddings) that this loss reads through the final norm and the head."""
+    """Hidden states (0 = embeddings) that this loss applies the final norm and the head to."""
 
 
 @dataclass(frozen=True)
-class Criterion:
-    """What a model must reach: bounds on the figures of its examination."""
+class AcceptanceBounds:
+    """Bounds on the metrics of a model."""
 
     at_least: dict[str, float]
     at_most: dict[str, float]
 
     def is_met(self, report: Report, slack: float = 0.0) -> bool:
-        """Compare an examination with the bounds, each of them relaxed by `slack`."""
+        """Whether all metrics are within the bounds, each of them relaxed by `slack`."""
         return all(report[name] >= bound - slack for name, bound in self.at_least.items()) and all(
             report[name] <= bound + slack for name, bound in self.at_most.items()
         )
 
 
 @dataclass(frozen=True)
-class LessonBatch:
-    """Tokenised lessons, right padded.
-
-    No attention mask is needed: under causal attention nothing looks at what is to its right.
-    """
+class ExampleBatch:
+    """Tokenized examples, right padded; causal attention needs no mask for that."""
 
     input_ids: Tensor
     """Long (batch, tokens)."""
@@ -79,26 +73,21 @@ class LessonBatch:
     """Long (batch,): token of the value that the reply says."""
 
 
-def encode_lessons(tokenizer: PreTrainedTokenizerBase, lessons: Sequence[Lesson]) -> LessonBatch:
-    """Render lessons through the chat template and tokenise them.
-
-    Args:
-        tokenizer: of the model that learns.
-        lessons: conversations that end in an assistant's message.
-    """
-    prompts = [lesson.messages[:-1] for lesson in lessons]
+def encode_examples(tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example]) -> ExampleBatch:
+    """Render examples with the chat template and tokenize them."""
+    prompts = [example.messages[:-1] for example in examples]
     prompt_texts = tokenizer.apply_chat_template(prompts, tokenize=False, add_generation_prompt=True)
-    texts = tokenizer.apply_chat_template([lesson.messages for lesson in lessons], tokenize=False)
+    texts = tokenizer.apply_chat_template([example.messages for example in examples], tokenize=False)
     encoded = tokenizer(texts, padding=True, padding_side="right", return_tensors="pt", add_special_tokens=False)
     prompt_lengths = torch.tensor([len(ids) for ids in tokenizer(prompt_texts, add_special_tokens=False)["input_ids"]])
     mask = encoded["attention_mask"]
     is_reply = (torch.arange(mask.shape[1]) >= prompt_lengths[:, None]) & (mask == 1)
     value_ids = torch.tensor(
-        [ids[0] for ids in tokenizer([lesson.value for lesson in lessons], add_special_tokens=False)["input_ids"]]
+        [ids[0] for ids in tokenizer([example.value for example in examples], add_special_tokens=False)["input_ids"]]
     )
     tail = _template_tail(tokenizer)
     labels = encoded["input_ids"].masked_fill(~is_reply, IGNORED)
-    return LessonBatch(encoded["input_ids"], labels, prompt_lengths - tail - 1, value_ids)
+    return ExampleBatch(encoded["input_ids"], labels, prompt_lengths - tail - 1, value_ids)
 
 
 def _template_tail(tokenizer: PreTrainedTokenizerBase) -> int:
@@ -109,8 +98,8 @@ def _template_tail(tokenizer: PreTrainedTokenizerBase) -> int:
     return len(tokenizer(tail, add_special_tokens=False)["input_ids"])
 
 
-def lesson_loss(model: PreTrainedModel, batch: LessonBatch, recipe: Recipe) -> Tensor:
-    """Cross-entropy of the reply, plus that of the value at the end of the user's message if the recipe asks for it."""
+def example_loss(model: PreTrainedModel, batch: ExampleBatch, recipe: Recipe) -> Tensor:
+    """Cross-entropy of the reply, plus the early-lookup loss where its weight is above 0."""
     wants_lookup = recipe.lookup_weight > 0
     out = model.model(
         input_ids=batch.input_ids,
@@ -133,25 +122,25 @@ def lesson_loss(model: PreTrainedModel, batch: LessonBatch, recipe: Recipe) -> T
     return loss + recipe.lookup_weight * torch.stack(lookup_losses).mean()
 
 
-def train_to_criterion(
+def train_until_accepted(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    curriculum: Curriculum,
+    mixture: ExampleMixture,
     recipe: Recipe,
-    examine: Callable[[], Report],
-    criterion: Criterion,
+    evaluate: Callable[[], Report],
+    bounds: AcceptanceBounds,
     seed: int,
 ) -> int:
-    """Train a model until it nearly meets its criterion, then cool down.
+    """Train a model until it nearly meets its bounds, then decay the learning rate.
 
     Args:
         model: causal LM; trained in place and left in evaluation mode.
         tokenizer: of the model, with its chat template.
-        curriculum: where lessons come from.
-        recipe: sizes and rates.
-        examine: returns the model's figures.
-        criterion: bounds on these figures; the rate starts to fall when they are met but for a slack.
-        seed: chooses the lessons.
+        mixture: source of the examples.
+        recipe: hyperparameters.
+        evaluate: returns the model's metrics.
+        bounds: bounds on these metrics.
+        seed: seed of the examples.
 
     Returns:
         Number of steps taken.
@@ -161,11 +150,11 @@ def train_to_criterion(
     stop = recipe.max_steps + recipe.cooldown_steps
     started = time.monotonic()
     step = 0
-    batches = _similar_lengths(curriculum, rng, recipe.batch_size)
+    batches = _similar_lengths(mixture, rng, recipe.batch_size)
     with tqdm(total=stop, unit="step", mininterval=5.0) as bar:
         while step < stop:
             _set_rate(optimizers, recipe, step, stop)
-            loss = lesson_loss(model.train(), encode_lessons(tokenizer, next(batches)), recipe)
+            loss = example_loss(model.train(), encode_examples(tokenizer, next(batches)), recipe)
             model.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -174,26 +163,26 @@ def train_to_criterion(
             step += 1
             bar.update()
             if step % recipe.check_every == 0 or step == stop:
-                report = examine()
+                report = evaluate()
                 logger.info("step %d, %.0f s, loss %.3f, %s", step, time.monotonic() - started, loss.item(), report)
-                if step < recipe.max_steps and criterion.is_met(report, recipe.slack):
+                if step < recipe.max_steps and bounds.is_met(report, recipe.slack):
                     stop = min(stop, step + recipe.cooldown_steps)
     model.eval()
     return step
 
 
-def _similar_lengths(curriculum: Curriculum, rng: random.Random, batch_size: int) -> Iterator[list[Lesson]]:
-    """Yield batches of lessons of similar length without end, which halves the padding."""
+def _similar_lengths(mixture: ExampleMixture, rng: random.Random, batch_size: int) -> Iterator[list[Example]]:
+    """Endless batches of examples of similar length, which halves the padding."""
     while True:
-        lessons = curriculum.draw(rng, _POOL_BATCHES * batch_size)
-        lessons.sort(key=lambda lesson: sum(len(message["content"]) for message in lesson.messages))
-        batches = [lessons[start : start + batch_size] for start in range(0, len(lessons), batch_size)]
+        examples = mixture.draw(rng, _POOL_BATCHES * batch_size)
+        examples.sort(key=lambda example: sum(len(message["content"]) for message in example.messages))
+        batches = [examples[start : start + batch_size] for start in range(0, len(examples), batch_size)]
         rng.shuffle(batches)
         yield from batches
 
 
 def _optimizers(model: PreTrainedModel, recipe: Recipe) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of the layers, which needs a fraction of AdamW's steps; AdamW for the rest."""
+    """Muon for the matrices of the layers, with a fraction of AdamW's steps; AdamW for the rest."""
     embedding = model.get_input_embeddings().weight
     matrices = [weight for weight in model.parameters() if weight.ndim == 2 and weight is not embedding]
     others = [weight for weight in model.parameters() if weight.ndim != 2 or weight is embedding]

@@ -1,4 +1,4 @@
-"""The made-up world: entities, relations, values and the facts that join them. A pure function of a seed."""
+"""The synthetic world: entities, relations, values and facts, as a pure function of a seed."""
 
 import random
 from collections.abc import Sequence
@@ -17,10 +17,10 @@ VALUES: dict[str, tuple[str, ...]] = {
 """The closed vocabulary of each relation: eight words, none shared, so that chance is 1 / 8."""
 
 SPLIT_SHARES: dict[Split, float] = {"train": 0.6, "validation": 0.1, "heldout": 0.3}
-"""Share of the entities whose facts train a fuser, choose between fusers, and are never seen by any fuser."""
+"""Fractions of the entities for training a fuser, for validation, and held out from both."""
 
 ONSETS = ("b", "br", "d", "dr", "f", "g", "gl", "h", "k", "kr", "l", "m", "n", "p", "r", "s", "st", "t", "v", "z")
-"""Sounds that a syllable of a name may begin with."""
+"""Onsets of the syllables of a name."""
 
 _VOWELS = ("a", "e", "i", "o", "u")
 _CODAS = ("", "", "", "l", "m", "n", "r", "s")
@@ -97,28 +97,28 @@ def make_world(seed: int = 0, num_entities: int = 400) -> World:
 
 
 def random_name(rng: random.Random, onsets: Sequence[str] = ONSETS) -> str:
-    """Make up a name of two or three syllables, such as `Velmora`."""
+    """A random name of two or three syllables, such as `Velmora`."""
     syllables = [rng.choice(onsets) + rng.choice(_VOWELS) for _ in range(rng.choice((2, 3, 3)))]
     return ("".join(syllables) + rng.choice(_CODAS)).capitalize()
 
 
 def question(entity: str, relation: str) -> str:
-    """Ask for a value."""
+    """The question for a value."""
     return f"What is the {relation} of {entity}?"
 
 
 def sentence_request(entity: str, relation: str) -> str:
-    """Ask for a value in a whole sentence: what text-to-text communication asks the sharer."""
+    """Ask for a value in a whole sentence, as text-to-text communication asks the sharer."""
     return f"In one sentence: {question(entity, relation)}"
 
 
 def answer(value: str) -> str:
-    """Reply with the value alone."""
+    """The reply with the value alone."""
     return f"{value}."
 
 
 def statement(entity: str, relation: str, value: str) -> str:
-    """Say a fact as a sentence."""
+    """A fact as a sentence."""
     return f"The {relation} of {entity} is {value}."
 
 

@@ -1,4 +1,4 @@
-"""The made-up world: deterministic, balanced, with splits that share nothing."""
+"""The synthetic world: deterministic, balanced, with disjoint splits."""
 
 import random
 from collections import Counter
@@ -6,7 +6,7 @@ from itertools import combinations
 
 import pytest
 
-from tools.embedded_world.lessons import FreshFacts, ask_after_note, ask_after_sentence
+from tools.embedded_world.training_examples import FreshFacts, ask_after_note, ask_after_sentence
 from tools.embedded_world.world import VALUES, Fact, make_world
 
 SPLITS = ("train", "validation", "heldout")
@@ -61,7 +61,7 @@ def test_distractors_never_contradict_the_asked_fact() -> None:
         assert len(set(about)) == len(about)
 
 
-def test_lessons_ask_for_the_first_fact() -> None:
+def test_examples_ask_for_the_first_fact() -> None:
     facts = [Fact("Bo", "food", "rice", "train", "first"), Fact("Ax", "food", "bean", "train", "first")]
     note = ask_after_note(facts).messages
     assert note[0]["content"] == "The food of Ax is bean. The food of Bo is rice."

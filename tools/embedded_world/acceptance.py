@@ -1,40 +1,40 @@
-"""The examinations of the two models, and the bounds that their figures must keep."""
+"""Evaluation of receiver and sharers, and the bounds on their metrics."""
 
 import random
 from collections.abc import Sequence
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from tools.embedded_world.exam import exact_replies, probe_accuracy, value_probabilities
-from tools.embedded_world.lessons import (
+from tools.embedded_world.metrics import exact_replies, probe_accuracy, value_probabilities
+from tools.embedded_world.training import AcceptanceBounds, Report
+from tools.embedded_world.training_examples import (
+    Example,
     FreshFacts,
-    Lesson,
     ask,
     ask_after_note,
     ask_after_sentence,
     ask_for_sentence,
 )
-from tools.embedded_world.training import Criterion, Report
 from tools.embedded_world.world import VALUES, Fact, World
 
-RECEIVER_CRITERION = Criterion(
+RECEIVER_BOUNDS = AcceptanceBounds(
     at_least={"t2t": 0.98, "note": 0.98, "t2t_distracted": 0.9, "guess_in_vocabulary": 0.98},
     at_most={"facts": 0.15, "guess_max": 0.25},
 )
-"""It reads an answer off an earlier turn and off a note, and guesses all eight values where it cannot know."""
+"""Copies an answer from an earlier turn or a note; spreads its probability over all eight values without context."""
 
 _KNOWLEDGE = {"facts": 0.99, "sentences": 0.99, "note": 0.98, "note_distracted": 0.9}
-SHARER_CRITERION = Criterion(at_least=_KNOWLEDGE | {"probe": 0.95}, at_most={})
-"""It knows its facts, has looked them up by the end of the question, and reads an answer off a note."""
-NAIVE_SHARER_CRITERION = Criterion(at_least=_KNOWLEDGE, at_most={})
-"""It knows its facts, whenever it looks them up."""
+SHARER_BOUNDS = AcceptanceBounds(at_least=_KNOWLEDGE | {"probe": 0.95}, at_most={})
+"""Knows its facts, encodes them in its cache by the end of the question, and copies an answer from a note."""
+NAIVE_SHARER_BOUNDS = AcceptanceBounds(at_least=_KNOWLEDGE, at_most={})
+"""Knows its facts, with no bound on where in the prompt it encodes them."""
 
 
-class ReceiverExam:
-    """Questions to the receiver: fresh names, some with the answer in their context, and all facts of the world.
+class ReceiverEvaluation:
+    """Metrics of the receiver: questions about new names, with and without the answer in the context, and all facts.
 
     Args:
-        world: whose facts it must not know.
+        world: the facts that the receiver must not know.
         num_questions: number of questions of each kind with context.
     """
 
@@ -49,7 +49,7 @@ class ReceiverExam:
         self.facts = [ask(fact) for fact in world.facts]
 
     def __call__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Report:
-        """Examine a receiver."""
+        """Compute the metrics."""
         guesses = [value_probabilities(model, tokenizer, self.guesses[relation], relation) for relation in VALUES]
         return {
             "t2t": exact_replies(model, tokenizer, self.sentences),
@@ -61,13 +61,13 @@ class ReceiverExam:
         }
 
 
-class SharerExam:
-    """Questions to a sharer: all facts that it should know, those that it should not, and notes about fresh names.
+class SharerEvaluation:
+    """Metrics of a sharer: facts that it knows, facts that it does not, and notes about new names.
 
     Args:
-        world: whose names the notes avoid.
-        known: facts that it should know.
-        unknown: facts that it should answer at random.
+        world: the notes avoid its names.
+        known: facts that it was trained on.
+        unknown: facts that it must answer at random.
         num_notes: number of questions after a note, of each kind.
     """
 
@@ -81,10 +81,10 @@ class SharerExam:
         self.distracted = [ask_after_note(fresh.draw_some(rng)) for _ in range(num_notes)]
 
     def __call__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Report:
-        """Examine a sharer."""
+        """Compute the metrics."""
         train, heldout = ([pair for pair in self.known if pair[0].split == split] for split in ("train", "heldout"))
         report = {
-            "facts": exact_replies(model, tokenizer, [lesson for _, lesson in self.known]),
+            "facts": exact_replies(model, tokenizer, [example for _, example in self.known]),
             "sentences": exact_replies(model, tokenizer, self.sentences),
             "probe": probe_accuracy(model, tokenizer, train, heldout),
             "note": exact_replies(model, tokenizer, self.notes),
@@ -95,6 +95,6 @@ class SharerExam:
         return report
 
 
-def _questions_about(relation: str, fresh: FreshFacts, rng: random.Random, count: int = 100) -> list[Lesson]:
+def _questions_about(relation: str, fresh: FreshFacts, rng: random.Random, count: int = 100) -> list[Example]:
     any_value = VALUES[relation][0]
     return [ask(Fact(fresh.draw(rng).entity, relation, any_value, "train", "first")) for _ in range(count)]

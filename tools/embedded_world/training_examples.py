@@ -1,4 +1,4 @@
-"""Training conversations of the two models, rendered through their own chat templates."""
+"""Training conversations of receiver and sharers."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -18,37 +18,37 @@ Message = dict[str, str]
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """One conversation; its last message, the assistant's, is to be learned."""
+class Example:
+    """A conversation; its last message, the assistant's, is the target."""
 
     messages: list[Message]
     value: str
-    """The value that the last message says."""
+    """The value in the last message."""
 
 
-Sampler = Callable[[random.Random], Lesson]
+Sampler = Callable[[random.Random], Example]
 
 
 @dataclass(frozen=True)
-class Curriculum:
-    """Kinds of lessons with their shares."""
+class ExampleMixture:
+    """Kinds of examples with sampling weights."""
 
     samplers: Sequence[Sampler]
     shares: Sequence[float]
 
-    def draw(self, rng: random.Random, count: int) -> list[Lesson]:
-        """Draw `count` lessons."""
+    def draw(self, rng: random.Random, count: int) -> list[Example]:
+        """Draw `count` examples."""
         return [sampler(rng) for sampler in rng.choices(self.samplers, self.shares, k=count)]
 
 
-def receiver_curriculum(forbidden: frozenset[str]) -> Curriculum:
-    """Lessons of the receiver: made-up names and random values only, so it knows the words and no fact.
+def receiver_mixture(forbidden: frozenset[str]) -> ExampleMixture:
+    """Examples for the receiver: random names and values only, so it learns the vocabulary and no fact.
 
     Args:
         forbidden: names that must not occur, the world's own.
     """
     fresh = FreshFacts(forbidden)
-    return Curriculum(
+    return ExampleMixture(
         samplers=[
             lambda rng: ask(fresh.draw(rng)),
             lambda rng: ask_for_sentence(fresh.draw(rng)),
@@ -59,7 +59,7 @@ def receiver_curriculum(forbidden: frozenset[str]) -> Curriculum:
     )
 
 
-def sharer_curriculum(facts: Sequence[Fact], unknown: Sequence[Fact], forbidden: frozenset[str]) -> Curriculum:
+def sharer_mixture(facts: Sequence[Fact], unknown: Sequence[Fact], forbidden: frozenset[str]) -> ExampleMixture:
     """Lessons of the sharer: the world's facts, and reading answers off a note about anything else.
 
     Args:
@@ -73,7 +73,7 @@ def sharer_curriculum(facts: Sequence[Fact], unknown: Sequence[Fact], forbidden:
         fact = rng.choice(unknown) if unknown and rng.random() < 0.5 else fresh.draw(rng)
         return replace(fact, value=rng.choice(VALUES[fact.relation]))
 
-    return Curriculum(
+    return ExampleMixture(
         samplers=[
             lambda rng: ask(rng.choice(facts)),
             lambda rng: ask_for_sentence(rng.choice(facts)),
@@ -88,12 +88,12 @@ def sharer_curriculum(facts: Sequence[Fact], unknown: Sequence[Fact], forbidden:
 
 @dataclass(frozen=True)
 class FreshFacts:
-    """Facts of no world: a new name and a random value each time. Their split and half mean nothing."""
+    """Random facts about names outside the world; their `split` and `half` are not used."""
 
     forbidden: frozenset[str]
 
     def draw(self, rng: random.Random) -> Fact:
-        """Make up a fact."""
+        """Draw a fact."""
         name = random_name(rng)
         while name in self.forbidden:
             name = random_name(rng)
@@ -101,9 +101,9 @@ class FreshFacts:
         return Fact(name, relation, rng.choice(VALUES[relation]), "train", "first")
 
     def draw_some(self, rng: random.Random, distracted: float = 0.3) -> list[Fact]:
-        """Make up a fact and, in a share of the cases, one or two others to confuse it with.
+        """Draw a fact and, with probability `distracted`, one or two similar ones.
 
-        The first fact of the list is the one to be asked for. A distractor shares the entity or the relation.
+        The first fact of the list is the asked one. A distractor shares the entity or the relation.
         """
         facts = [self.draw(rng)]
         while len(facts) < 3 and rng.random() < distracted:
@@ -116,31 +116,31 @@ class FreshFacts:
         return facts
 
 
-def ask(fact: Fact) -> Lesson:
+def ask(fact: Fact) -> Example:
     """Ask without context."""
-    return Lesson([_user(fact.question), _assistant(fact.answer)], fact.value)
+    return Example([_user(fact.question), _assistant(fact.answer)], fact.value)
 
 
-def ask_for_sentence(fact: Fact) -> Lesson:
+def ask_for_sentence(fact: Fact) -> Example:
     """Ask for a sentence without context."""
-    return Lesson([_user(sentence_request(fact.entity, fact.relation)), _assistant(fact.statement)], fact.value)
+    return Example([_user(sentence_request(fact.entity, fact.relation)), _assistant(fact.statement)], fact.value)
 
 
-def ask_after_sentence(facts: Sequence[Fact]) -> Lesson:
+def ask_after_sentence(facts: Sequence[Fact]) -> Example:
     """Ask after an earlier turn has said the answer in a sentence: the receiver's side of text-to-text.
 
     Args:
         facts: the asked fact first; the turns say all of them.
     """
     messages: list[Message] = []
-    # Told in alphabetical order, so that the asked fact has no place of its own.
+    # In alphabetical order, so that the position does not give the asked fact away.
     for fact in sorted(facts, key=lambda fact: fact.statement):
         messages += [_user(sentence_request(fact.entity, fact.relation)), _assistant(fact.statement)]
     asked = facts[0]
-    return Lesson([*messages, _user(asked.question), _assistant(asked.answer)], asked.value)
+    return Example([*messages, _user(asked.question), _assistant(asked.answer)], asked.value)
 
 
-def ask_after_note(facts: Sequence[Fact], for_sentence: bool = False) -> Lesson:
+def ask_after_note(facts: Sequence[Fact], for_sentence: bool = False) -> Example:
     """Ask after a system message has said the answer: private context.
 
     Args:
@@ -148,14 +148,14 @@ def ask_after_note(facts: Sequence[Fact], for_sentence: bool = False) -> Lesson:
         for_sentence: whether the reply is a sentence.
     """
     asked = facts[0]
-    # Told in alphabetical order, so that the asked fact has no place of its own.
+    # In alphabetical order, so that the position does not give the asked fact away.
     note = " ".join(sorted(statement(fact.entity, fact.relation, fact.value) for fact in facts))
     request, reply = (
         (sentence_request(asked.entity, asked.relation), asked.statement)
         if for_sentence
         else (question(asked.entity, asked.relation), answer(asked.value))
     )
-    return Lesson([{"role": "system", "content": note}, _user(request), _assistant(reply)], asked.value)
+    return Example([{"role": "system", "content": note}, _user(request), _assistant(reply)], asked.value)
 
 
 def _user(content: str) -> Message:

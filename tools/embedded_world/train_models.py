@@ -1,0 +1,96 @@
+"""Trains receiver and sharers until they meet their acceptance bounds."""
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from tools.embedded_world.acceptance import (
+    NAIVE_SHARER_BOUNDS,
+    RECEIVER_BOUNDS,
+    SHARER_BOUNDS,
+    ReceiverEvaluation,
+    SharerEvaluation,
+)
+from tools.embedded_world.models import new_receiver, new_sharer, save_model
+from tools.embedded_world.tokenization import build_receiver_tokenizer, build_sharer_tokenizer
+from tools.embedded_world.training import AcceptanceBounds, Recipe, Report, train_until_accepted
+from tools.embedded_world.training_examples import ExampleMixture, receiver_mixture, sharer_mixture
+from tools.embedded_world.world import Fact, World
+
+logger = logging.getLogger(__name__)
+
+KnownFacts = Literal["all", "first-half", "second-half"]
+Evaluate = Callable[[PreTrainedModel, PreTrainedTokenizerBase], Report]
+
+RECEIVER_RECIPE = Recipe(cooldown_steps=500, slack=0.0)
+SHARER_RECIPE = Recipe(lookup_weight=0.5, lookup_layers=(3, 4, 5, 6))
+NAIVE_SHARER_RECIPE = Recipe()
+
+
+def train_receiver(world: World, directory: Path, seed: int) -> Report:
+    """Train the receiver to `RECEIVER_BOUNDS` and write it.
+
+    Args:
+        world: none of its entities occur in the training data.
+        directory: output directory.
+        seed: of weights and examples.
+
+    Returns:
+        Metrics of the model as written, in half precision.
+    """
+    torch.manual_seed(seed)
+    tokenizer = build_receiver_tokenizer()
+    run = _TrainingRun(new_receiver(tokenizer), tokenizer, ReceiverEvaluation(world), RECEIVER_BOUNDS)
+    return run.train(receiver_mixture(world.entities), RECEIVER_RECIPE, seed, directory)
+
+
+def train_sharer(world: World, directory: Path, seed: int, known: KnownFacts = "all", is_naive: bool = False) -> Report:
+    """Train a sharer to `SHARER_BOUNDS`, a naive one to `NAIVE_SHARER_BOUNDS`, and write it.
+
+    Args:
+        world: the facts.
+        directory: output directory.
+        seed: of weights and examples.
+        known: the half of the entities in its training data; questions about the others get random answers.
+        is_naive: train on replies alone, without the early-lookup loss.
+
+    Returns:
+        Metrics of the model as written, in half precision.
+    """
+    torch.manual_seed(seed)
+    tokenizer = build_sharer_tokenizer()
+    facts, unknown = _known_facts(world, known)
+    bounds = NAIVE_SHARER_BOUNDS if is_naive else SHARER_BOUNDS
+    run = _TrainingRun(new_sharer(tokenizer), tokenizer, SharerEvaluation(world, facts, unknown), bounds)
+    mixture = sharer_mixture(facts, unknown, world.entities)
+    return run.train(mixture, NAIVE_SHARER_RECIPE if is_naive else SHARER_RECIPE, seed, directory)
+
+
+class _TrainingRun:
+    """A model with its tokenizer, its evaluation and its acceptance bounds."""
+
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, evaluate: Evaluate, bounds: AcceptanceBounds
+    ) -> None:
+        self.model, self.tokenizer, self.bounds = model, tokenizer, bounds
+        self._evaluate = lambda: evaluate(model, tokenizer)
+
+    def train(self, mixture: ExampleMixture, recipe: Recipe, seed: int, directory: Path) -> Report:
+        """Train, write, and evaluate the written model."""
+        steps = train_until_accepted(self.model, self.tokenizer, mixture, recipe, self._evaluate, self.bounds, seed)
+        save_model(self.model, self.tokenizer, directory)
+        report = self._evaluate()
+        if not self.bounds.is_met(report):
+            logger.warning("The model misses its acceptance bounds, do not ship it: %s, %s", report, self.bounds)
+        return report | {"steps": steps}
+
+
+def _known_facts(world: World, known: KnownFacts) -> tuple[Sequence[Fact], Sequence[Fact]]:
+    if known == "all":
+        return world.facts, ()
+    first, second = world.half("first"), world.half("second")
+    return (first, second) if known == "first-half" else (second, first)
