@@ -54,7 +54,7 @@ class Worker:
         self._process.stdin.flush()
         answer = self._process.stdout.readline()
         if not answer:
-            raise RuntimeError(f"the worker of {self._process.args} ended; its error is above.")
+            raise RuntimeError(f"a worker ended with exit code {self._process.wait()}; its error is above.")
         return dict(json.loads(answer))
 
     def close(self) -> None:

@@ -6,12 +6,12 @@ import warnings
 from collections.abc import Callable, Sequence
 
 from jsonargparse import ArgumentError
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 from rich.logging import RichHandler
 
-from c2c_lightning.commands import analyze, bench, export_fuser, terminal_chat, trainer_cli
-from c2c_lightning.errors import C2CError
+from c2c_lightning.commands import analyze, bench, export_fuser, lm_eval, terminal_chat, trainer_cli
+from c2c_lightning.commands.parsing import bound_yaml, did_you_mean
+from c2c_lightning.commands.user_errors import user_message
 
 Command = Callable[[Sequence[str]], None]
 
@@ -24,29 +24,38 @@ COMMANDS: dict[str, tuple[Command, str]] = {
     "convert": (export_fuser.run_convert, "the authors' published layout to ours, and back"),
     "analyze": (analyze.run_analyze, "alignment: who reads which sharer token; padding: what batching by length saves"),
     "chat": (terminal_chat.run_chat, "talk in the terminal"),
+    "lm-eval": (lm_eval.run_lm_eval, "lm-evaluation-harness with the model `c2c`"),
     "bench": (bench.run_bench, "timings and memory as JSON: training step, inference, sweeps, data loading"),
 }
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Run a command. A user's mistake ends with one message: exit code 2 for usage, 1 for everything else.
+    """Run a command.
+
+    A mistake of the user ends with one message and exit code 2 for usage, 1 for everything else. An error that only a
+    change of this package can mend keeps its traceback.
 
     Args:
         args: the command and its arguments, default those of the process.
     """
     given = list(sys.argv[1:] if args is None else args)
     errors = Console(stderr=True)
-    _quieten(errors)
+    _configure_logging(errors)
+    bound_yaml()
     if not given or given[0] in ("-h", "--help"):
         return _help(Console())
     if given[0] not in COMMANDS:
-        _fail(errors, f"there is no command {given[0]!r}; commands are {', '.join(COMMANDS)}.", 2)
+        close = did_you_mean(given[0], COMMANDS)
+        _fail(errors, f"there is no command {given[0]!r}; commands are {', '.join(COMMANDS)}.{close}", 2)
     try:
         COMMANDS[given[0]][0](given)
     except ArgumentError as error:
         _fail(errors, f"{error}\n{_hint(given)}", 2)
-    except (C2CError, MisconfigurationException) as error:
-        _fail(errors, f"{error}", 1)
+    except Exception as error:
+        message = user_message(error)
+        if message is None:
+            raise
+        _fail(errors, message, 1)
 
 
 def _help(console: Console) -> None:
@@ -55,26 +64,26 @@ def _help(console: Console) -> None:
         console.print(f"  {name:<10}{text}")
 
 
-def _quieten(errors: Console) -> None:
-    """Logs to the terminal, without what says nothing about this run."""
+def _configure_logging(errors: Console) -> None:
+    """Log to the terminal, without messages of libraries that say nothing about this run."""
     handler = RichHandler(console=errors, show_path=False)
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
     for noisy in ("httpx", "datasets", "fsspec", "matplotlib"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     # Lightning recommends other products at every start.
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
-        logging.getLogger(name).addFilter(_is_no_advertisement)
-    # It also warns of a CLI that is given arguments where there are some on the command line: ours are those.
+        logging.getLogger(name).addFilter(_is_about_this_run)
+    # It also warns of arguments from Python where the command line has some: here they are the same.
     warnings.filterwarnings("ignore", "LightningCLI's args parameter is intended")
     warnings.filterwarnings("ignore", ".*treespec, LeafSpec.*is deprecated")
 
 
-def _is_no_advertisement(record: logging.LogRecord) -> bool:
+def _is_about_this_run(record: logging.LogRecord) -> bool:
     return "Tip: For seamless" not in record.getMessage()
 
 
 def _hint(given: Sequence[str]) -> str:
-    """What to do about wrong arguments."""
+    """Where to find the right arguments."""
     if given[0] in trainer_cli.EXAMPLES and not any(part.startswith(("--config", "-c")) for part in given[1:]):
         example = trainer_cli.EXAMPLES[given[0]]
         return f"No configuration is given. Say for example `lightning {given[0]} --config {example}`."

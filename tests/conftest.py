@@ -9,12 +9,14 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ.setdefault("WANDB_MODE", "offline")
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 from transformers.utils import logging as transformers_logging
 
 import tests.typecheck  # noqa: F401  (jaxtyping finds it as an attribute of `tests` only)
+from tests.training.runs import save_models
 
 
 class _NoDeprecations(logging.Handler):
@@ -46,6 +48,12 @@ def _ragged_rows_are_packed() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("c2c_lightning.model.frozen_lm.ROW_FLOP", 0)
         yield
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the tiny models `receiver` and `sharer`."""
+    return save_models(tmp_path_factory.mktemp("models"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

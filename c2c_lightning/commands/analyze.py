@@ -4,12 +4,13 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
-from jsonargparse import ArgumentError, ArgumentParser, Namespace
+from jsonargparse import ArgumentError, Namespace
 from rich.console import Console
 
 from c2c_lightning.alignment.strategy import TokenAlignment
 from c2c_lightning.analysis.alignment_report import alignment_report
 from c2c_lightning.analysis.padding_report import padding_report
+from c2c_lightning.commands.parsing import CommandParser
 from c2c_lightning.data.encode import Encoder
 from c2c_lightning.data.messages import Conversation
 from c2c_lightning.data.preprocessing.prepare import Settings, prepare
@@ -17,6 +18,7 @@ from c2c_lightning.data.preprocessing.row_encoder import ReadRow, RowEncoder
 from c2c_lightning.data.preprocessing.tokenized_dataset import cache_folder, usable_processes
 from c2c_lightning.data.row_lengths import BatchLimits
 from c2c_lightning.data.sources import Source
+from c2c_lightning.errors import ConfigurationError
 from c2c_lightning.model.frozen_lm import LMSpec, tokenizer_spec
 from c2c_lightning.model.load_lm import load_tokenizer
 
@@ -36,7 +38,7 @@ def analyze_alignment(args: Sequence[str]) -> None:
     """Coverage of a token alignment over a data set, and a picture of one conversation."""
     parser = _parser("alignment", analyze_alignment.__doc__)
     parser.add_argument("--max_rows", type=int, default=2000, help="how many conversations to measure")
-    options = parser.instantiate_classes(parser.parse_args(list(args)))
+    options = parser.options(args)
     encoder = _encoder(options)
     pairs = list(islice(prompts_of(options.source, encoder), options.max_rows))
     report = alignment_report(encoder, [own for own, _ in pairs], [theirs for _, theirs in pairs])
@@ -55,7 +57,7 @@ def analyze_padding(args: Sequence[str]) -> None:
     )
     parser.add_argument("--batch_size", type=int, default=4, help="rows of a batch")
     parser.add_argument("--max_tokens_per_batch", type=int, help="measure batches of so many tokens too")
-    options = parser.instantiate_classes(parser.parse_args(list(args)))
+    options = parser.options(args)
     settings = Settings(
         _encoder(options),
         cache_folder(),
@@ -75,9 +77,9 @@ def analyze_padding(args: Sequence[str]) -> None:
 ANALYSES = {"alignment": analyze_alignment, "padding": analyze_padding}
 
 
-def _parser(name: str, about: str | None) -> ArgumentParser:
+def _parser(name: str, about: str | None) -> CommandParser:
     """The options of all analyses of tokenizers and data."""
-    parser = ArgumentParser(prog=f"lightning analyze {name}", description=about, exit_on_error=False)
+    parser = CommandParser(prog=f"lightning analyze {name}", description=about)
     parser.add_argument("--config", action="config", help="YAML file with the options below")
     parser.add_argument("--receiver", type=LMSpec, required=True, help="the receiver; only its tokenizer is loaded")
     parser.add_argument("--sharers", type=list[LMSpec], required=True, help="the sharers; likewise")
@@ -88,6 +90,8 @@ def _parser(name: str, about: str | None) -> ArgumentParser:
 
 
 def _encoder(options: Namespace) -> Encoder:
+    if not options.sharers:
+        raise ConfigurationError("`sharers` is empty: name at least one model whose tokens are read.")
     readings = [tokenizer_spec(spec, load_tokenizer(spec)) for spec in (options.receiver, *options.sharers)]
     return Encoder(readings[0], readings[1:], options.token_alignment)
 

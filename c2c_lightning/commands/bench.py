@@ -9,10 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from jsonargparse import ArgumentParser, DefaultHelpFormatter
+from jsonargparse import DefaultHelpFormatter
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from c2c_lightning.commands.parsing import CommandParser
+from c2c_lightning.errors import ConfigurationError
 from c2c_lightning.profiling.benchmark import BenchContext, Benchmark
 from c2c_lightning.profiling.model_pair import Pair
 from c2c_lightning.profiling.results import environment, to_table
@@ -37,9 +39,7 @@ class HelpFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
 
 def run_bench(args: Sequence[str]) -> None:
     """Run the benchmarks of a configuration."""
-    parser = ArgumentParser(
-        prog="lightning bench", description=ABOUT, exit_on_error=False, formatter_class=HelpFormatter
-    )
+    parser = CommandParser(prog="lightning bench", description=ABOUT, formatter_class=HelpFormatter)
     parser.add_argument("--config", action="config", help="YAML file with the options below; later ones win")
     parser.add_argument("--pair", type=Pair, required=True, help="the models", sub_configs=True)
     parser.add_argument("--benchmarks", type=list[Benchmark], required=True, help="what to measure", sub_configs=True)
@@ -47,7 +47,9 @@ def run_bench(args: Sequence[str]) -> None:
     parser.add_argument("--num_threads", type=int, default=1, help="CPU threads; 0 for all")
     parser.add_argument("--seed", type=int, default=42, help="of everything random")
     parser.add_argument("--output_dir", type=str, default="runs/bench", help="pictures and results.json")
-    options = parser.instantiate(parser.parse_args(list(args[1:])))
+    options = parser.options(args[1:])
+    if not options.benchmarks:
+        raise ConfigurationError("`benchmarks` is empty: name at least one, see `configs/bench`.")
     if options.num_threads:
         torch.set_num_threads(options.num_threads)
     torch.manual_seed(options.seed)

@@ -1,18 +1,20 @@
-"""The command `lm_eval` with the model `c2c`.
-
-lm-evaluation-harness looks for models in its own package only, so its command does not know ours. This one of the same
-name is its own main with `c2c` registered first; pip puts it in the place of theirs, since we depend on them.
-"""
+"""`lightning lm-eval`: lm-evaluation-harness with the model `c2c`."""
 
 import sys
+from collections.abc import Sequence
+from unittest.mock import patch
 
-from c2c_lightning.errors import MissingExtraError
 
+def run_lm_eval(args: Sequence[str]) -> None:
+    """Run the harness's own command line after registering `c2c`, which its released versions cannot find themselves.
 
-def main() -> None:
-    """Everything that `lm_eval` does, and `--model c2c --model_args fuser=DIR`."""
-    try:
-        from c2c_lightning.evaluation.lm_eval_model import main as run
-    except MissingExtraError as error:
-        sys.exit(f"error: {error}")
-    run()
+    Args:
+        args: `lm-eval`, then the harness's arguments, such as `--model c2c --model_args fuser=DIR --tasks TASK`.
+
+    Raises:
+        MissingExtraError: the harness is not installed.
+    """
+    from c2c_lightning.evaluation import lm_eval_model  # registers `c2c`
+
+    with patch.object(sys, "argv", ["lightning lm-eval", *args[1:]]):  # the harness parses sys.argv
+        lm_eval_model.main()

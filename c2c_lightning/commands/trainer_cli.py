@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import DefaultHelpFormatter
+from jsonargparse import ArgumentError, DefaultHelpFormatter
 from lightning import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins import CheckpointIO
 from rich.console import Console
 
+from c2c_lightning.commands.parsing import with_suggestion
 from c2c_lightning.commands.run_config import SaveRunConfig, check_run_folder, refuse_nan, replace_text
 from c2c_lightning.commands.run_end import is_refused_by_lightning, stop_message
 from c2c_lightning.errors import C2CError, ConfigurationError, MissingExtraError
@@ -34,6 +35,7 @@ EXAMPLES = {
     "test": "configs/eval/quickstart.yaml",
     "predict": "configs/predict/quickstart.yaml",
 }
+PREDICT_HINT = " after `lightning export`, and name the exported directory"
 HELP = """\
 Examples:
   lightning {command} --config {example}
@@ -130,6 +132,8 @@ class C2CLightningCLI(LightningCLI):
         That is the bar, atomic checkpoint files and, in `fit`, `last.ckpt` and `metrics.csv` in the run folder.
         """
         config = self._get(self.config_init, "trainer", default={})
+        if config.get("accumulate_grad_batches", 1) < 1:
+            raise ConfigurationError("`trainer.accumulate_grad_batches` must be at least 1.")
         callbacks, plugins = as_list(config.get("callbacks")), as_list(config.get("plugins"))
         if config.get("enable_progress_bar") is not False and not any(isinstance(c, ProgressBar) for c in callbacks):
             callbacks.append(FitProgressBar())
@@ -156,14 +160,14 @@ class C2CLightningCLI(LightningCLI):
         """Run the command; what Lightning refuses is one message, and a stop names the command that resumes.
 
         Raises:
-            ConfigurationError: Lightning refuses a choice, or a file cannot be written.
+            ConfigurationError: Lightning refuses a choice.
             SystemExit: a signal stopped the run.
         """
         try:
             super()._run_subcommand(subcommand)
         except (ValueError, RuntimeError, KeyError, AttributeError, TypeError, OSError) as problem:
             self._exit_if_stopped()
-            if isinstance(problem, OSError) or is_refused_by_lightning(problem):
+            if is_refused_by_lightning(problem) and not isinstance(problem, OSError):
                 logger.debug("refused by Lightning", exc_info=True)
                 raise ConfigurationError(str(problem)) from problem
             raise
@@ -181,8 +185,25 @@ class C2CLightningCLI(LightningCLI):
                     Console(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True)
                 raise SystemExit(128 + stop.signum)
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse the command line, with a suggestion for a misspelt key.
+
+        Raises:
+            ArgumentError: a key or value that does not fit.
+        """
+        try:
+            super().parse_arguments(parser, args)
+        except ArgumentError as error:
+            raise with_suggestion(error, parser, *self._subcommand_parsers.values()) from error
+
     def _parse_ckpt_path(self) -> None:
-        """Keep the configuration: Lightning would lay the checkpoint's hyperparameters over it."""
+        """Keep the configuration: Lightning would let the checkpoint's hyperparameters replace it."""
+        config = self.config[self.command]
+        if self.command in ("test", "predict") and config.get("ckpt_path") is not None:
+            raise ConfigurationError(
+                f"`lightning {self.command}` loads fusers, not a training state: write `--model.fuser "
+                f"{config.ckpt_path}` in place of `--ckpt_path`{PREDICT_HINT if self.command == 'predict' else ''}."
+            )
 
 
 def user_error(problem: Exception) -> C2CError | None:

@@ -108,6 +108,10 @@ def _lacks_tokenizer(spec: LMSpec) -> bool:
 
 
 def _load_message(what: str, spec: LMSpec, error: Exception) -> str:
+    if _is_missing_directory(spec.path):
+        return (
+            f"there is no directory {spec.path!r}. Name one that holds config.json, weights and tokenizer, or a hub id."
+        )
     cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     offline = "" if os.environ.get("HF_HUB_OFFLINE") != "1" else " (HF_HUB_OFFLINE=1: the hub is not asked)"
     kind = "directory" if Path(spec.path).exists() else "local directory or hub model"
@@ -115,3 +119,9 @@ def _load_message(what: str, spec: LMSpec, error: Exception) -> str:
         f"cannot load the {what} of {spec.path!r}{offline}: {cause} "
         f"Name a {kind} that holds config.json, weights and tokenizer, or `embedded:receiver`."
     )
+
+
+def _is_missing_directory(path: str) -> bool:
+    """Whether a path that is no hub id (`name` or `owner/name`) leads nowhere."""
+    is_local = path.startswith(("/", ".", "~")) or path.count("/") > 1
+    return is_local and not Path(path).expanduser().exists()

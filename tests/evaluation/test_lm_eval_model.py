@@ -1,15 +1,13 @@
 """The harness backend on local tasks: receiver-only is HFLM, C2C is the model's own loss, chat templates, stops."""
 
-import importlib.metadata
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from c2c_lightning.commands.lm_eval import main
+from c2c_lightning.cli import main
 from c2c_lightning.model.c2c import C2CModel
 from c2c_lightning.model.load_lm import load_frozen
 from c2c_lightning.responders.c2c_responder import C2CResponder
@@ -132,20 +130,15 @@ def test_spaces_at_the_end_of_a_context_go_over(team: ModelBundle) -> None:
     assert first == second
 
 
-def test_the_command_knows_the_model(
-    team: ModelBundle, tasks: TaskManager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_command_knows_the_model(team: ModelBundle, tasks: TaskManager, tmp_path: Path) -> None:
     for lm, name in ((team.receiver, "receiver"), (team.sharers[0], "sharer")):
         lm.model.save_pretrained(tmp_path / name)
         lm.tokenizer.save_pretrained(tmp_path / name)
     loaded = [load_frozen(str(tmp_path / name)) for name in ("receiver", "sharer")]
     fuser = C2CModel(loaded[0], loaded[1:], team.fused.fuser).save_pretrained(tmp_path / "fuser")
-    scripts = importlib.metadata.distribution("c2c-lightning").entry_points.select(group="console_scripts")
-    assert {script.value for script in scripts if script.name == "lm_eval"} <= {f"{main.__module__}:main"}
     options = ["--tasks", "tiny_choice", "--include_path", str(tmp_path / "tasks"), "--batch_size", "2"]
     output = ["--output_path", str(tmp_path / "results.json"), "--log_samples"]
-    monkeypatch.setattr(sys, "argv", ["lm_eval", "--model", "c2c", "--model_args", f"fuser={fuser}", *options, *output])
-    main()
+    main(["lm-eval", "--model", "c2c", "--model_args", f"fuser={fuser}", *options, *output])
     [samples] = tmp_path.rglob("samples_tiny_choice_*.jsonl")
     found = [json.loads(line)["filtered_resps"] for line in samples.read_text().splitlines()]
     # The harness writes values as text.

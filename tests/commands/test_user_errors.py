@@ -1,0 +1,165 @@
+"""Mistakes at the command line end with one message; faults of the package keep their traceback."""
+
+import errno
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from c2c_lightning import cli
+from c2c_lightning.cli import main
+from c2c_lightning.commands.user_errors import user_message
+from c2c_lightning.errors import DataError
+
+TESTS = Path(__file__).parent.parent
+ROOT = TESTS.parent
+FIT = ["fit", "--config", str(TESTS / "conf" / "fit.yaml")]
+BENCH = ["bench", "--config", str(ROOT / "configs" / "bench" / "step.yaml")]
+ANALYZE = ["analyze", "alignment", "--config", str(ROOT / "configs" / "analyze" / "quickstart_alignment.yaml")]
+
+
+def message_of(capsys: pytest.CaptureFixture[str], code: int, arguments: Sequence[str]) -> str:
+    with pytest.raises(SystemExit) as exit_:
+        main(arguments)
+    assert exit_.value.code == code
+    error = capsys.readouterr().err
+    return error[error.index("error: ") :]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "suggestion"),
+    [
+        ([*FIT, "--data.batch_sise", "4"], "data.batch_size"),
+        ([*FIT, "--model.fuser.hiden_dim", "4"], "model.fuser.hidden_dim"),
+        ([*FIT, "--data.train", '{"class_path": "Messages", "init_args": {"pth": "x"}}'], "path"),
+        ([*BENCH, "--sed", "3"], "seed"),
+        ([*ANALYZE, "--max_row", "3"], "max_rows"),
+        (["export", "--ckpt_pth", "x", "--output_dir", "y"], "ckpt_path"),
+        (["tes"], "test"),
+    ],
+)
+def test_a_misspelt_key_gets_a_suggestion(
+    arguments: list[str], suggestion: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert f"Did you mean `{suggestion}`?" in message_of(capsys, 2, arguments)
+
+
+def test_a_misspelt_key_of_a_file_gets_a_suggestion(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "run.yaml"
+    config.write_text("trainr:\n  max_steps: 3\n")
+    assert "Did you mean `trainer.max_steps`?" in message_of(capsys, 2, ["fit", "--config", str(config)])
+
+
+@pytest.mark.parametrize("option", ["--model.receiver", "--model.sharers"])
+def test_a_model_given_as_text_is_shown_its_form(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "A language model is given as a mapping" in message_of(capsys, 2, [*FIT, option, "embedded:receiver"])
+
+
+BOMB = "\n".join(["a0: &a0 [x, x, x, x]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12))])
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [(BOMB, "aliases expand"), ("a: &a [*a]", "aliases expand"), (f"a: {'[' * 5000}{']' * 5000}", "nested too deeply")],
+    ids=["alias bomb", "alias to itself", "deep nesting"],
+)
+def test_yaml_is_bounded(text: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "run.yaml"
+    config.write_text(text)
+    assert message in message_of(capsys, 2, ["fit", "--config", str(config)])
+
+
+def test_aliases_of_ordinary_size_are_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "run.yaml"
+    config.write_text("trainer: {max_steps: &n 7, log_every_n_steps: *n}\n")
+    with pytest.raises(SystemExit) as exit_:
+        main([*FIT, "--config", str(config), "--print_config"])
+    assert exit_.value.code in (0, None)
+    assert capsys.readouterr().out.count(": 7") == 2
+
+
+CALLBACK = '{{"class_path": "lightning.pytorch.callbacks.{}", "init_args": {}}}'
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--model.optimizer.lr", ".nan"], "NaN"),
+        (["--trainer.accumulate_grad_batches", "0"], "accumulate_grad_batches"),
+        (["--seed_everything", "-1"], "seed_everything"),
+        (["--data.num_workers", "-1"], "data.num_workers"),
+        (["--ckpt_path", "best"], "ckpt_path"),
+        (["--trainer.callbacks+", CALLBACK.format("LearningRateFinder", "{}")], "learning rate finder"),
+        (["--trainer.callbacks+", CALLBACK.format("EarlyStopping", '{"monitor": "val_loss"}')], "val/loss"),
+        (["--model.receiver.path", "/nope/model"], "there is no directory '/nope/model'"),
+    ],
+)
+def test_a_wrong_value_of_a_run_is_one_message(
+    options: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert message in message_of(capsys, 1, [*FIT, *options])
+
+
+def test_a_run_folder_that_is_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    root = ["--trainer.default_root_dir", str(tmp_path / "file")]
+    assert "is a file. Name a folder" in message_of(capsys, 1, [*FIT, *root])
+
+
+@pytest.mark.parametrize("command", ["test", "predict"])
+def test_a_checkpoint_of_a_command_that_loads_fusers(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [command, "--config", str(TESTS / "conf" / f"{command}.yaml"), "--ckpt_path", "last.ckpt"]
+    assert "--model.fuser last.ckpt" in message_of(capsys, 1, arguments)
+
+
+def test_export_of_a_fuser_directory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "fuser_config.json").write_text(json.dumps({}))
+    arguments = ["export", "--ckpt_path", str(tmp_path), "--output_dir", str(tmp_path / "out")]
+    assert "is a fuser directory already" in message_of(capsys, 1, arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"), [([*ANALYZE, "--sharers", "[]"], "sharers"), ([*BENCH, "--benchmarks", "[]"], "benchmarks")]
+)
+def test_an_empty_list(arguments: list[str], name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert f"`{name}` is empty" in message_of(capsys, 1, arguments)
+
+
+def test_a_full_disk_is_named_where_pytorch_hides_it() -> None:
+    problem = RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 704 vs 598")
+    assert "disk is full" in str(user_message(problem))
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [(errno.ENOSPC, "disk is full"), (errno.EROFS, "read-only"), (errno.EACCES, "permission denied")],
+)
+def test_an_error_of_a_file_names_it(number: int, message: str) -> None:
+    text = str(user_message(OSError(number, "x", "run/last.ckpt")))
+    assert "run/last.ckpt" in text
+    assert message in text
+
+
+def test_an_error_that_another_was_raised_from_counts() -> None:
+    with pytest.raises(RuntimeError) as problem:
+        raise RuntimeError("outer") from DataError("no rows")
+    assert user_message(problem.value) == "no rows"
+
+
+def test_a_fault_of_the_package_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(args: Sequence[str]) -> None:
+        raise KeyError("ours")
+
+    monkeypatch.setitem(cli.COMMANDS, "chat", (broken, ""))
+    with pytest.raises(KeyError, match="ours"):
+        main(["chat"])
