@@ -198,7 +198,7 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(name in capsys.readouterr().out or name for name in COMMANDS)
 
 
-@pytest.mark.parametrize("command", sorted(COMMANDS))
+@pytest.mark.parametrize("command", sorted(COMMANDS.keys() - {"lm-eval"}))  # its help is the harness's own
 def test_help_of_a_command(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_:
         main([command, "--help"])
