@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from datasets import Dataset
 
 from c2c_lightning.data.encode import Encoder, TokenizerSpec
 from c2c_lightning.data.preprocessing.row_encoder import MALFORMED, UNTRAINED, Accepted, Rejected, RowEncoder
@@ -86,6 +87,27 @@ def test_prediction_encodes_a_row_as_training_does(name: str, tmp_path: Path) ->
     encoded({**request.answered("x"), "messages": [*request.messages, ANSWER]}, tmp_path / "again.jsonl", one)
     again = load_requests(str(tmp_path / "again.jsonl"))[0]
     assert (again.messages, again.chat_template_kwargs) == (request.messages, request.chat_template_kwargs)
+
+
+def test_a_row_of_a_table_gives_the_tokens_of_the_same_row_in_json_lines(tmp_path: Path) -> None:
+    def call(**arguments: str) -> dict[str, Any]:
+        return {"role": "assistant", "content": None, "tool_calls": [{"function": {"arguments": arguments}}]}
+
+    rows = [
+        {"messages": [ASKED, call(city="Rome"), RESULT, ANSWER], "tools": [{"name": "weather"}]},
+        {"messages": [ASKED, call(date="today"), ANSWER], "tools": [{"name": "clock", "zone": "UTC"}]},
+        {"messages": [ASKED, {"role": "assistant", "content": "four"}], "tools": None},
+    ]
+    Dataset.from_list(rows).to_parquet(tmp_path / "rows.parquet")
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    results = []
+    for name in ("rows.parquet", "rows.jsonl"):
+        source = Messages(str(tmp_path / name))
+        results.append(RowEncoder(source, encoder())(list(source.load()), 0))
+    for table, lines in zip(*results, strict=True):
+        assert isinstance(table, Accepted)
+        assert isinstance(lines, Accepted)
+        assert table.example == lines.example
 
 
 def test_sharers_get_the_template_arguments_of_the_row_too() -> None:

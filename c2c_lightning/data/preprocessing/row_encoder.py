@@ -1,4 +1,4 @@
-"""One row of a source to one encoded example, or to the reason why not."""
+"""Turns a row of a source into an encoded example, or into the reason why it is none."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +15,6 @@ from c2c_lightning.errors import C2CError, DataError
 MALFORMED = "malformed"
 TOO_LARGE = "too large"
 NO_RESPONSE = "empty response"
-
 UNTRAINED = "response of weight 0"
 
 BAD_KINDS = (MALFORMED, TOO_LARGE, NO_RESPONSE)
@@ -29,7 +28,7 @@ class Rejected:
     Attributes:
         kind: one of `BAD_KINDS`, or `UNTRAINED`.
         why: the reason in words.
-        origin: where the row stands, `FILE:LINE` or the source's name and the row's number.
+        origin: `FILE:LINE`, or the source's name and the row's number.
     """
 
     kind: str
@@ -44,7 +43,7 @@ class Accepted:
     Attributes:
         example: its tokens.
         key: see `ReadRow`.
-        origin: where the row stands.
+        origin: `FILE:LINE`, or the source's name and the row's number.
     """
 
     example: EncodedExample
@@ -54,13 +53,13 @@ class Accepted:
 
 @dataclass(frozen=True)
 class ReadRow:
-    """A row that was read and checked, but not encoded.
+    """A row that is parsed and checked, but not encoded.
 
     Attributes:
         messages: the conversation; its last message is the response.
-        own: what sharers read instead, None for the same.
-        key: a number from 0 up to 2**63 - 1 that is the same for the same prompt, whatever its case and white space.
-        origin: where the row stands.
+        own: the sharers' conversation (private context), None for the receiver's.
+        key: hash of the prompt without case and white space, from 0 to 2**63 - 1.
+        origin: `FILE:LINE`, or the source's name and the row's number.
         chat_template_kwargs: arguments of the chat templates for this row, such as `tools`.
     """
 
@@ -73,39 +72,33 @@ class ReadRow:
 
 @dataclass(frozen=True)
 class RowEncoder:
-    """Reads rows of one source and encodes them for one pair of models.
+    """Parses and encodes the rows of one source for one receiver and its sharers.
 
     Attributes:
-        source: reads conversations off rows.
-        encoder: makes tokens of them.
+        source: turns rows into conversations.
+        encoder: turns conversations into tokens.
     """
 
     source: Source
     encoder: Encoder
 
     def __call__(self, rows: Sequence[Mapping[str, Any]], first: int) -> list[Accepted | Rejected]:
-        """Encode rows, with one tokenizer call for all that can be read.
+        """Parse and encode rows, with one tokenizer call per model.
 
         Args:
             rows: rows as the source loads them.
-            first: number of the first of them, from 0.
-
-        Returns:
-            One result per row.
+            first: number of the first row, from 0.
         """
         read = [self.read(row, number) for number, row in enumerate(rows, first)]
         encoded = iter(self.encode([item for item in read if isinstance(item, ReadRow)]))
         return [item if isinstance(item, Rejected) else next(encoded) for item in read]
 
     def read(self, row: Mapping[str, Any], number: int) -> ReadRow | Rejected:
-        """Read and check a row without encoding it.
+        """Parse and check a row without encoding it.
 
         Args:
             row: as the source loads it.
             number: its number, from 0.
-
-        Returns:
-            The conversation, or why it is none.
         """
         origin = row.get(ORIGIN) or f"{self.source.name} row {number}"
         try:
@@ -122,25 +115,18 @@ class RowEncoder:
         except TooLargeError as problem:
             return Rejected(TOO_LARGE, str(problem), origin)
         except (C2CError, LookupError, TypeError, ValueError, AttributeError) as problem:
-            # A source of someone's own may trip over a row in any of these ways.
+            # Sources of users may fail on a row in any of these ways.
             return Rejected(MALFORMED, f"{problem}" if isinstance(problem, C2CError) else repr(problem), origin)
 
     def encode(self, rows: Sequence[ReadRow]) -> list[Accepted | Rejected]:
-        """Encode rows that were read, with one tokenizer call for all.
-
-        Args:
-            rows: the rows.
-
-        Returns:
-            One result per row; a chat template may refuse some.
-        """
+        """Encode parsed rows, with one tokenizer call per model; a chat template may refuse some."""
         if not rows:
             return []
         try:
             examples = self.encoder.encode_examples(
                 [row.messages for row in rows], [row.own for row in rows], [row.chat_template_kwargs for row in rows]
             )
-        except C2CError as problem:  # one of them does not fit: find out which
+        except C2CError as problem:  # at least one row does not fit: bisect
             if len(rows) == 1:
                 return [Rejected(MALFORMED, str(problem), rows[0].origin)]
             half = len(rows) // 2
@@ -149,14 +135,14 @@ class RowEncoder:
 
 
 def prompt_key(messages: Conversation, own: Conversation | None = None) -> int:
-    """A number for what is asked, so that the same question never stands in training and in validation.
+    """Hash of a prompt, which keeps equal questions on one side of the split into training and validation.
 
     Args:
-        messages: a conversation with its response, which does not count.
-        own: what sharers read instead.
+        messages: a conversation; its last message, the response, is left out.
+        own: the sharers' conversation (private context).
 
     Returns:
-        An even spread over 0 ... 2**63 - 1.
+        Uniform over 0 ... 2**63 - 1; independent of case and white space.
     """
     asked = [content_text(message) for message in (*messages[:-1], *(own or []))]
     folded = " ".join(" ".join(asked).casefold().split())
@@ -164,7 +150,7 @@ def prompt_key(messages: Conversation, own: Conversation | None = None) -> int:
 
 
 def _refuse_nul(messages: Conversation) -> None:
-    """Tokenizers read NUL bytes, but in a text they show a broken file."""
+    """Refuse NUL bytes: tokenizers accept them, but they are a sign of a damaged file."""
     for number, message in enumerate(messages):
         if "\x00" in content_text(message):
-            raise DataError(f"The content of message {number} holds NUL bytes.")
+            raise DataError(f"The content of message {number} has NUL bytes.")

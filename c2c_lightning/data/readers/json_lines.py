@@ -90,7 +90,7 @@ def read_pieces(pieces: list[Piece], max_row_bytes: int) -> Iterator[dict[str, A
 
 
 def decode(row: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The columns of a row of `load_rows`: parsed if the row is a line of JSON, else the row as it is.
+    """The columns of a row of `load_rows`: a line of JSON is parsed; a row of a table loses its nested null keys.
 
     Args:
         row: a row of `load_rows`.
@@ -100,7 +100,7 @@ def decode(row: Mapping[str, Any]) -> Mapping[str, Any]:
         DataError: when it is not a JSON object in UTF-8.
     """
     if LINE not in row:
-        return row
+        return {name: _without_nulls(value) for name, value in row.items()}
     line = row[LINE]
     if not line:
         raise TooLargeError(f"The row has {row[BYTES]:,} bytes; `max_row_bytes` allows fewer.")
@@ -113,6 +113,15 @@ def decode(row: Mapping[str, Any]) -> Mapping[str, Any]:
     if not isinstance(decoded, dict):
         raise DataError(f"The row must be a JSON object, but is {type(decoded).__name__}.")
     return decoded
+
+
+def _without_nulls(value: Any) -> Any:
+    """A nested value without null keys: tables give all structs of a column the keys of any of them."""
+    if isinstance(value, Mapping):
+        return {key: _without_nulls(entry) for key, entry in value.items() if entry is not None}
+    if isinstance(value, list) and any(isinstance(entry, Mapping | list) for entry in value):
+        return [_without_nulls(entry) for entry in value]
+    return value
 
 
 def _lines(piece: Piece, max_bytes: int) -> Iterator[tuple[int, bytes, int]]:
