@@ -62,7 +62,7 @@ class DecodeCache(Cache):
 
     def __init__(self, receiver: FrozenLM, sharers: Sequence[FrozenLM], fuser: Fuser, fused: FusedPrompt) -> None:
         """Begin with all prompt tokens but the last; sharer caches cover their whole prompts."""
-        self.receiver, self.sharers, self.fuser = receiver, tuple(sharers), fuser
+        self.receiver, self.sharers, self.fuser = receiver, tuple(sharers), fuser.split()
         self.unfused_kv, self.sharer_kv = fused.unfused_kv, list(fused.sharer_kv)
         self.masks = [tokens.mask for tokens in fused.prompt.sharers]
         self.positions = [tokens.positions[:, -1:] for tokens in fused.prompt.sharers]

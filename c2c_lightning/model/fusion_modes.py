@@ -136,7 +136,7 @@ class PromptFusion(PrefillFusion):
 
     def generation_cache(self, core: FusedModel, fused: FusedPrompt) -> Cache:
         """A growing cache that fuses the first token that it is given."""
-        return LastTokenCache(core.fuser, fused.fused_kv, last_tokens(fused.sharer_kv))
+        return LastTokenCache(core.fuser.split(), fused.fused_kv, last_tokens(fused.sharer_kv))
 
     def response_prefix(
         self,
@@ -148,13 +148,13 @@ class PromptFusion(PrefillFusion):
     ) -> ResponsePrefix:
         """The fused cache; the pass itself fuses the column of the last prompt token."""
         fused_kv, last = core.fuse_prompt(prompt, sharer_kv).fused_kv, last_tokens(sharer_kv)
-        column = prompt.num_receiver_tokens - 1 - fused_kv[0].num_tokens
+        column, fuser = prompt.num_receiver_tokens - 1 - fused_kv[0].num_tokens, core.fuser.split()
 
         def edit_rows(rows: Tensor) -> NewEntries:
             of_rows = [None if kv is None else [layer.rows(rows) for layer in kv] for kv in last]
 
             def edit(layer: int, new: LayerKV) -> LayerKV:
-                fused = core.fuser.fuse_new(layer, new.tokens(column, column + 1), of_rows)
+                fused = fuser.fuse_new(layer, new.tokens(column, column + 1), of_rows)
                 return new.tokens(0, column).append(fused).append(new.tokens(column + 1))
 
             return edit

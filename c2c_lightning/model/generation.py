@@ -55,7 +55,8 @@ def generate(receiver: FrozenLM, prompt: PromptBatch, cache: Cache, **kwargs: An
         # transformers repeats the ids for beams and several sequences, but not a cache that it is given.
         cache.batch_repeat_interleave(expansion)
     kwargs |= {"attention_mask": tokens.mask, "position_ids": tokens.positions, "past_key_values": cache}
-    with receiver.lock, _cache_inputs(receiver, cache, prompt.num_receiver_tokens):
+    inputs = _cache_inputs(receiver, cache, prompt.num_receiver_tokens)
+    with receiver.lock, inputs, _growing_cache(receiver.model.generation_config):
         return receiver.model.generate(tokens.input_ids, **kwargs)
 
 
@@ -68,15 +69,8 @@ def _refuse(kwargs: dict[str, Any]) -> None:
 
 
 def _with_defaults(receiver: FrozenLM, prompt: PromptBatch, kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The arguments, with the settings that a pass over a filled cache needs.
-
-    The model's own generation config may ask for another kind of cache or for none; that is for plain generation.
-    """
+    """The arguments, with a padding token, and with an answer that fits into the model's context."""
     settings: dict[str, Any] = {}
-    own = receiver.model.generation_config
-    if kwargs.get("generation_config") is None and (own.cache_implementation or own.use_cache is False):
-        kwargs = kwargs | {"generation_config": deepcopy(own)}
-        settings |= {"cache_implementation": None, "use_cache": True}
     if setting(receiver, kwargs, "pad_token_id") is None:
         settings["pad_token_id"] = pad_id(receiver)
     wanted, limit = new_tokens(receiver, prompt, kwargs), receiver.max_tokens
@@ -133,6 +127,21 @@ def _expansion(receiver: FrozenLM, kwargs: dict[str, Any]) -> int:
     """How often each prompt is repeated, 0 for once."""
     counts = [int(setting(receiver, kwargs, name) or 1) for name in ("num_beams", "num_return_sequences")]
     return max(counts) if max(counts) > 1 else 0
+
+
+@contextmanager
+def _growing_cache(config: Any) -> Iterator[None]:
+    """Within it, a model's generation config asks for the use of the cache that is given.
+
+    Its own choice of another kind of cache, or of none, is for plain generation. transformers falls back to it wherever
+    a call leaves a setting out, so that it cannot be overridden by an argument.
+    """
+    own = config.cache_implementation, config.use_cache
+    config.cache_implementation, config.use_cache = None, True
+    try:
+        yield
+    finally:
+        config.cache_implementation, config.use_cache = own
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from transformers.cache_utils import Cache
 
-from c2c_lightning.fuser.fuser import Fuser
+from c2c_lightning.fuser.fuser import SplitFuser
 from c2c_lightning.kv.cache import EditedLayer
 from c2c_lightning.kv.layer import LayerKV, LayerStack
 
@@ -14,7 +14,7 @@ class LastTokenCache(Cache):
         last: each sharer's entries of its last prompt token.
     """
 
-    def __init__(self, fuser: Fuser, entries: LayerStack, last: list[LayerStack | None]) -> None:
+    def __init__(self, fuser: SplitFuser, entries: LayerStack, last: list[LayerStack | None]) -> None:
         """Begin with the entries of all prompt tokens but the last."""
         self.fuser, self.last = fuser, last
         self.unfused_layers = set(range(len(entries)))
