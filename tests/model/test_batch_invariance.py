@@ -11,7 +11,8 @@ from c2c_lightning.data.batch import PromptBatch
 from c2c_lightning.data.token_batch import SharerTokens, TokenBatch
 from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.model.c2c import C2CModel
-from c2c_lightning.model.frozen_lm import FrozenLM, load_frozen
+from c2c_lightning.model.frozen_lm import FrozenLM
+from c2c_lightning.model.load_lm import load_frozen
 from tests.model.test_spans import together
 from tests.tiny import tiny_pair
 
