@@ -34,7 +34,7 @@ TemplateKwargs = Mapping[str, Any]
 DEFAULT_KWARGS: TemplateKwargs = {"enable_thinking": False}
 """As in the released code: Qwen3 answers without a reasoning block. Other templates do not use the variable."""
 
-RENDER_SECONDS = 10.0
+RENDER_SECONDS = 5.0
 """Time limit for one rendering; templates come with models, and their loops may not end."""
 
 
@@ -103,7 +103,7 @@ class ChatRenderer:
             PromptError: at the end of the time.
         """
         seconds = RENDER_SECONDS + 0.05 * num_conversations
-        message = f"The chat template of {self._name} did not end within {seconds:.0f} s. Its loops are too deep."
+        message = f"The chat template of {self._name} did not end within {seconds:.0f} s. Check its loops."
         return time_limit(seconds, PromptError(message))
 
     def render(

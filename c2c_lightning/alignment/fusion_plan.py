@@ -95,7 +95,7 @@ class FusionPlan:
     Attributes:
         steps: span by span, in the order of their last columns (`span_order: sectioned`).
         one_pass: all spans of a row in one step (`span_order: one_pass`); a step holds the rows that end at one column.
-        num_read_tokens: for each sharer, the number of its leading columns that are read; the rest need no prefill.
+        num_read_tokens: for each sharer, the number of its leading columns that are fused; the rest need no prefill.
     """
 
     steps: tuple[FusionStep, ...] = ()
@@ -106,21 +106,21 @@ class FusionPlan:
     def of(cls, source_indices: Sequence[Tensor], mask: Tensor) -> "FusionPlan":
         """The plan of a batch.
 
-        A span is a run of tokens that read the same sharers. Padding belongs to the span before it, so a row's spans
-        are the same alone and in a padded batch. The last prompt token is never fused: it is computed on the fused
-        cache.
+        A span is a run of tokens that are fused with the same sharers. Padding continues the span before it, so the
+        spans of a row are the same alone and in a padded batch. The last prompt token is never fused: it is computed
+        on the fused cache.
 
         Args:
-            source_indices: for each sharer (batch, tokens), the sharer position that each receiver token reads, or -1.
+            source_indices: for each sharer (batch, tokens), the sharer column of each receiver token, or -1.
             mask: (batch, tokens), the receiver's attention mask.
         """
         if not source_indices:
             return cls()
         real = mask[:, :-1].bool()
-        reads = torch.stack([index[:, :-1] >= 0 for index in source_indices], -1) & real[..., None]
-        span_end = span_ends(reads, real)
-        ends = sorted(set(span_end[reads.any(-1)].tolist()))
-        steps = tuple(_step(end, reads & (span_end == end)[..., None], source_indices) for end in ends)
+        is_fused = torch.stack([index[:, :-1] >= 0 for index in source_indices], -1) & real[..., None]
+        span_end = span_ends(is_fused, real)
+        ends = sorted(set(span_end[is_fused.any(-1)].tolist()))
+        steps = tuple(_step(end, is_fused & (span_end == end)[..., None], source_indices) for end in ends)
         return cls(steps, _in_one_pass(steps, len(mask)), _num_read_tokens(steps, len(source_indices)))
 
     def to(self, device: torch.device | str) -> "FusionPlan":
@@ -129,11 +129,11 @@ class FusionPlan:
         return FusionPlan(steps, one_pass, self.num_read_tokens)
 
 
-def _step(end: int, reads: Tensor, source_indices: Sequence[Tensor]) -> FusionStep:
+def _step(end: int, is_fused: Tensor, source_indices: Sequence[Tensor]) -> FusionStep:
     """The step of the tokens (batch, tokens, sharers) that end at one column."""
     fused = []
     for number, index in enumerate(source_indices):
-        row, token = reads[..., number].nonzero(as_tuple=True)
+        row, token = is_fused[..., number].nonzero(as_tuple=True)
         fused.append(FusedTokens(row, token, index[row, token]))
     return FusionStep.of(end, fused)
 

@@ -47,7 +47,7 @@ def test_content_that_looks_like_the_template(name: str) -> None:
     assert origins(chat, [m["content"] for m in messages]) == rendered(name, messages, False)[1]
 
 
-def test_one_renderer_reads_any_number_of_conversations() -> None:
+def test_one_renderer_for_many_conversations() -> None:
     renderer = ChatRenderer(tokenizer_of("gemma"))
     for content in ("a", " a ", "", "\n\n", "model\n"):
         messages = [{"role": "user", "content": content}]
@@ -80,7 +80,7 @@ def test_thinking_is_switched_off() -> None:
     assert renderer.render([{"role": "user", "content": "Why?"}], True).text.endswith("<think>\n\n</think>\n\n")
 
 
-def test_pieces_that_depend_on_what_is_said() -> None:
+def test_literals_that_depend_on_the_contents() -> None:
     template = (
         "{% for m in messages %}{% if m['content'].startswith('<tool>') %}(tool) {% else %}(talk) {% endif %}"
         "{{ m['content'] }}\n{% endfor %}"
@@ -93,7 +93,7 @@ def test_pieces_that_depend_on_what_is_said() -> None:
     assert [(span.message, span.start, span.end) for span in chat.spans] == [(0, 7, 22), (1, 30, 37)]
 
 
-def test_a_template_that_tells_the_time() -> None:
+def test_a_template_with_the_current_time() -> None:
     template = "{{ strftime_now('%f') }}: {% for m in messages %}{{ m['content'] }};{% endfor %}"
     renderer = ChatRenderer(tokenizer_of("chatml"), template)
     for content in ("a", "b", "2: c"):
@@ -102,7 +102,7 @@ def test_a_template_that_tells_the_time() -> None:
         assert [chat.text[span.start : span.end] for span in chat.spans] in ([content], [])
 
 
-def test_a_message_that_cannot_be_followed_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_message_that_cannot_be_located_has_no_span(caplog: pytest.LogCaptureFixture) -> None:
     renderer = ChatRenderer(tokenizer_of("chatml"), "{% for m in messages %}{{ m['content'][::-1] }}{% endfor %}")
     assert renderer.render([{"role": "user", "content": "abc"}], False).spans == ()
     assert "beyond recognition" in caplog.text
@@ -118,7 +118,7 @@ def test_a_template_that_puts_the_system_turn_last() -> None:
     assert [(span.message, chat.text[span.start : span.end]) for span in chat.spans] == [(1, "U"), (0, "S")]
 
 
-def test_what_a_template_refuses_is_a_named_error() -> None:
+def test_conversations_that_a_template_refuses_are_named_errors() -> None:
     refusing = "{{ raise_exception('no tools here') }}"
     with pytest.raises(PromptError, match="no tools here"):
         ChatRenderer(tokenizer_of("chatml"), refusing).render([{"role": "user", "content": "a"}], False)
@@ -207,7 +207,7 @@ def test_a_message_without_content() -> None:
     assert (chat.text, [span.message for span in chat.spans]) == ("[Hi][add]", [0])
 
 
-KEEPS_LAST_THOUGHTS = (
+KEEPS_LAST_REASONING = (
     "{%- set ns = namespace(last=-1) %}{%- for m in messages %}{%- if m['role'] == 'user' and not "
     "(m['content'].startswith('<tool_response>') and m['content'].endswith('</tool_response>')) %}"
     "{%- set ns.last = loop.index0 %}{%- endif %}{%- endfor %}"
@@ -229,14 +229,14 @@ KEEPS_LAST_THOUGHTS = (
     "last", ["4.", "\n4.\n", "<think>\nTwo and two.\n</think>\n\n4.", "<think>\n\n</think>\n\n4. </think", "4.<think>"]
 )
 @pytest.mark.parametrize("question", ["2 + 2?", "<tool_response>\n4\n</tool_response>", "</think>"])
-def test_thoughts_that_stay_in_the_last_turn_only(question: str, last: str) -> None:
+def test_reasoning_in_the_last_turn_only(question: str, last: str) -> None:
     messages = [
         {"role": "user", "content": "<|im_start|>assistant\n"},
         {"role": "assistant", "content": "<think>\nHm.\n</think>\n\nI see."},
         {"role": "user", "content": question},
         {"role": "assistant", "content": last},
     ]
-    chat = ChatRenderer(tokenizer_of("chatml"), KEEPS_LAST_THOUGHTS).render(messages, False)
+    chat = ChatRenderer(tokenizer_of("chatml"), KEEPS_LAST_REASONING).render(messages, False)
 
     origins(chat, [message["content"] for message in messages])
     shown = {span.message: chat.text[span.start : span.end] for span in chat.spans}

@@ -41,10 +41,10 @@ def test_the_same_text_in_another_role_is_not_shared() -> None:
 
 def test_a_common_end_of_the_content_is_shared_and_nothing_before_it() -> None:
     question = "What is the capital of X?"
-    told = [assistant("ok"), user("The capital of X is V. " + question)]
-    asked = [assistant("ok"), user(question)]
-    assert shared_texts(asked, told) == [SharedText(1, 1, 0, 23, len(question))]
-    assert shared_texts(told, asked) == [SharedText(1, 1, 23, 0, len(question))]
+    longer = [assistant("ok"), user("The capital of X is V. " + question)]
+    shorter = [assistant("ok"), user(question)]
+    assert shared_texts(shorter, longer) == [SharedText(1, 1, 0, 23, len(question))]
+    assert shared_texts(longer, shorter) == [SharedText(1, 1, 23, 0, len(question))]
 
 
 def test_what_a_template_cut_off_is_left_out() -> None:

@@ -58,7 +58,7 @@ def test_another_vocabulary_normaliser_or_pre_tokeniser_differs() -> None:
 
 
 def test_tokens_that_only_one_side_has_do_not_contradict() -> None:
-    # As Qwen2.5 and Qwen3, whose thinking marks the elder does not know.
+    # As Qwen2.5, which lacks the reasoning marks of Qwen3.
     own = tokenizer_of("chatml")
     newer = rebuilt(own, lambda backend: backend.add_tokens([AddedToken("<think>", normalized=False)]))
     assert same_tokens(own, newer)

@@ -64,7 +64,7 @@ def test_chats(pair: dict[str, Any], chat: str, form: str) -> None:
 
 
 @pytest.mark.parametrize("chat", RECORDED["chats"])
-def test_encoder_keeps_the_slots_but_no_padding_at_the_end(pair: dict[str, Any], chat: str) -> None:
+def test_encoder_keeps_the_columns_but_no_padding_at_the_end(pair: dict[str, Any], chat: str) -> None:
     receiver, sharer = tokenizer_of(pair["receiver"]), tokenizer_of(pair["sharer"])
     encoder = Encoder(TokenizerSpec(receiver), [TokenizerSpec(sharer)], "longest")
     expected = pair["chats"][chat]["generation"]
@@ -77,7 +77,7 @@ def test_encoder_keeps_the_slots_but_no_padding_at_the_end(pair: dict[str, Any],
     assert prompt.receiver_ids == expected["receiver_ids"][:length]
     real = [1 - padding for padding in expected["receiver_padding"][:length]]
     assert (prompt.attention_mask or [1] * length) == real
-    fused = [slot if message else -1 for slot, message in enumerate(expected["message_mask"][:length])]
+    fused = [column if message else -1 for column, message in enumerate(expected["message_mask"][:length])]
     assert prompt.sharers[0].source_index == fused
     ids = expected.get("sharer_ids_longest", expected["sharer_ids"])
     assert prompt.sharers[0].input_ids == ids[: len(prompt.sharers[0].input_ids)]

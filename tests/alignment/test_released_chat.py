@@ -1,4 +1,4 @@
-"""The row of slots of the released alignment, where the released code would stop with an assertion too."""
+"""Columns of the released alignment, for conversations on which the released code fails an assertion too."""
 
 import pytest
 from hypothesis import given, settings
@@ -27,22 +27,22 @@ def own_tokens(name: str, messages: list[dict[str, str]]) -> tuple[list[int], li
 
 @settings(deadline=None, max_examples=200)
 @given(receiver=names, sharer=names, messages=conversations(), strategy=st.sampled_from(["first", "longest"]))
-def test_slots(receiver: str, sharer: str, messages: list[dict[str, str]], strategy: str) -> None:
+def test_columns(receiver: str, sharer: str, messages: list[dict[str, str]], strategy: str) -> None:
     aligned = align_chat(
         ChatTokenizer(tokenizer_of(receiver)), ChatTokenizer(tokenizer_of(sharer)), messages, strategy, "training"
     )
 
     ids, touched = own_tokens(receiver, messages)
-    real = [slot for slot, padding in enumerate(aligned.receiver_padding) if not padding]
-    # Nothing of the receiver's is lost or moved, and each slot is padding on one side at most.
-    assert [aligned.receiver_ids[slot] for slot in real] == ids
+    real = [column for column, padding in enumerate(aligned.receiver_padding) if not padding]
+    # Nothing of the receiver's is lost or moved, and each column is padding on one side at most.
+    assert [aligned.receiver_ids[column] for column in real] == ids
     assert not any(
         mine and theirs for mine, theirs in zip(aligned.receiver_padding, aligned.sharer_padding, strict=True)
     )
     assert {len(ids) for ids in (aligned.receiver_ids, aligned.sharer_ids, aligned.message_mask)} == {
         len(real) + sum(aligned.receiver_padding)
     }
-    # Message slots are the receiver's message tokens, re-tokenised.
+    # Message columns are the receiver's message tokens, re-tokenised.
     for kind, start, end in aligned.sections:
         assert set(aligned.message_mask[start:end]) == {kind == "message"}
         if kind == "message":
@@ -50,7 +50,7 @@ def test_slots(receiver: str, sharer: str, messages: list[dict[str, str]], strat
             expected = retokenize(tokenizer_of(receiver), tokenizer_of(sharer), mine, strategy)
             assert aligned.sharer_ids[start:end] == expected
             assert not any(aligned.receiver_padding[start:end] + aligned.sharer_padding[start:end])
-    in_messages = [aligned.message_mask[slot] for slot in real]
+    in_messages = [aligned.message_mask[column] for column in real]
     assert not any(inside and not messages for inside, messages in zip(in_messages, touched, strict=True))
     # Every message that both show is there; a token that two messages share may take the second one's place.
     shown = set().union(*touched) & set().union(*own_tokens(sharer, messages)[1])

@@ -1,4 +1,4 @@
-"""Span alignment against an oracle that looks at every pair of tokens."""
+"""Span alignment against an oracle that compares every pair of tokens."""
 
 import pytest
 from hypothesis import given, settings
@@ -15,7 +15,7 @@ Place = tuple[int, int]
 
 
 def characters(name: str, messages: list[dict[str, str]]) -> tuple[list[set[Place]], list[int], set[Place]]:
-    """For each token the `(message, character)`s that it stands for, and the token ids."""
+    """The `(message, character)` pairs of each token, and the token ids."""
     text, origin = rendered(name, messages, True)
     encoded = tokenizer_of(name)(text, add_special_tokens=False, return_offsets_mapping=True)
     tokens, reached = [], 0
@@ -35,7 +35,7 @@ def check_alignment(receiver: str, sharer: str, messages: list[dict[str, str]]) 
     assert list(theirs.ids) == their_ids
     for token, source in zip(my_tokens, index, strict=True):
         overlapping = [place for place, other in enumerate(their_tokens) if token & other]
-        # A token that stands for no character of a message is not mapped; every other is, if the sharer sees it.
+        # A token is mapped if it has characters of a message that the sharer renders too.
         assert source == max(overlapping, default=-1)
         assert (source >= 0) == bool(token & shown)
     mapped = [source for source in index if source >= 0]

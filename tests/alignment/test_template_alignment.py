@@ -1,4 +1,4 @@
-"""Template tokens that read template tokens, against an oracle that counts messages before each token."""
+"""`span_template` against an oracle that counts the messages before each token."""
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,11 +13,13 @@ Conversation = list[dict[str, str]]
 names = st.sampled_from(sorted(STYLES))
 
 
-def aligned(receiver: str, sharer: str, messages: Conversation, told: Conversation) -> tuple[list[int], list[int]]:
+def aligned(
+    receiver: str, sharer: str, messages: Conversation, sharer_messages: Conversation
+) -> tuple[list[int], list[int]]:
     """With template tokens, and without."""
     mine = ChatTokenizer(tokenizer_of(receiver)).encode([messages], True)[0]
-    theirs = ChatTokenizer(tokenizer_of(sharer)).encode([told], True)[0]
-    shared = shared_texts(messages, told)
+    theirs = ChatTokenizer(tokenizer_of(sharer)).encode([sharer_messages], True)[0]
+    shared = shared_texts(messages, sharer_messages)
     return align_messages_and_template(mine, theirs, shared), align_messages(mine, theirs, shared)
 
 
@@ -41,7 +43,7 @@ def shown(name: str, messages: Conversation) -> dict[int, int]:
     return begins
 
 
-def stretches(name: str, messages: Conversation, common: set[int]) -> dict[int, list[int]]:
+def template_sections(name: str, messages: Conversation, common: set[int]) -> dict[int, list[int]]:
     """Template tokens by the number of common messages that begin before they end."""
     begins = shown(name, messages)
     found: dict[int, list[int]] = {}
@@ -53,23 +55,23 @@ def stretches(name: str, messages: Conversation, common: set[int]) -> dict[int, 
 
 @settings(deadline=None, max_examples=150)
 @given(receiver=names, sharer=names, messages=conversations())
-def test_template_tokens_read_their_like(receiver: str, sharer: str, messages: Conversation) -> None:
+def test_template_tokens_are_fused_with_template_tokens(receiver: str, sharer: str, messages: Conversation) -> None:
     index, in_messages = aligned(receiver, sharer, messages, messages)
     common = shown(receiver, messages).keys() & shown(sharer, messages).keys()
-    theirs = stretches(sharer, messages, common)
+    theirs = template_sections(sharer, messages, common)
 
     expected = list(in_messages)
-    for number, tokens in stretches(receiver, messages, common).items():
+    for number, tokens in template_sections(receiver, messages, common).items():
         for place, token in enumerate(tokens[::-1]):
             sources = theirs.get(number, [])[::-1]
             expected[token] = sources[min(place, len(sources) - 1)] if sources else -1
     assert index == expected
 
-    # What that amounts to: messages as before, all else mapped where the sharer has a template, nothing goes back.
+    # Contents as under `span`, all template tokens mapped where the sharer has any, positions never decrease.
     mine = tokens_of(receiver, messages)
     assert all(new == old for new, old, (inside, _) in zip(index, in_messages, mine, strict=True) if inside)
     assert all(source >= 0 for source, (inside, _) in zip(index, mine, strict=True) if not inside) or any(
-        number not in theirs for number in stretches(receiver, messages, common)
+        number not in theirs for number in template_sections(receiver, messages, common)
     )
     mapped = [source for source in index if source >= 0]
     assert mapped == sorted(mapped)
@@ -83,15 +85,15 @@ def test_template_tokens_read_their_like(receiver: str, sharer: str, messages: C
     private=st.lists(contents, min_size=2, max_size=2),
     document=contents,
 )
-def test_private_context_is_never_read_by_the_template(
+def test_template_tokens_are_never_fused_with_private_context(
     receiver: str, sharer: str, messages: Conversation, private: list[str], document: str
 ) -> None:
     first = {"role": "user", "content": document + messages[0]["content"]}
     turns = [{"role": role, "content": text} for role, text in zip(("user", "assistant"), private, strict=True)]
-    told = [*turns, first, *messages[1:]]
-    index, in_messages = aligned(receiver, sharer, messages, told)
-    theirs = tokens_of(sharer, told)
-    # Nothing before the last turn that only the sharer was told.
+    sharer_messages = [*turns, first, *messages[1:]]
+    index, in_messages = aligned(receiver, sharer, messages, sharer_messages)
+    theirs = tokens_of(sharer, sharer_messages)
+    # No token before the end of the private turns.
     last_private = max((place for place, (inside, _) in enumerate(theirs) if inside & {0, 1}), default=-1)
     for source, before in zip(index, in_messages, strict=True):
         if source != before:
@@ -103,7 +105,7 @@ def test_private_context_is_never_read_by_the_template(
 
 
 def test_an_example() -> None:
-    """Each stretch from its end: the header of a message, what lies between two, the opening of the answer."""
+    """Sections are aligned from their ends: header of a message, between two messages, opening of the answer."""
     messages = [
         {"role": "user", "content": "What?"},
         {"role": "assistant", "content": "It."},
@@ -111,12 +113,12 @@ def test_an_example() -> None:
     ]
     index, in_messages = aligned("phi", "mistral", messages, messages)
     mine, theirs = (ChatTokenizer(tokenizer_of(name)).encode([messages], True)[0] for name in ("phi", "mistral"))
-    read = [
+    pairs = [
         (tokenizer_of("phi").decode([mine.ids[place]]), tokenizer_of("mistral").decode([theirs.ids[source]]))
         for place, source in enumerate(index)
         if in_messages[place] < 0
     ]
-    assert read == [
+    assert pairs == [
         *(("<|user|>", "[INST]"), ("\n", " ")),
         *(("<|end|>", " "), ("\n", " "), ("<|assistant|>", "[/INST]"), ("\n", " ")),
         *(("<|end|>", "</s>"), ("\n", "</s>"), ("<|user|>", "[INST]"), ("\n", " ")),
@@ -125,6 +127,6 @@ def test_an_example() -> None:
 
 
 def test_nothing_shared_maps_nothing() -> None:
-    messages, told = ([{"role": "user", "content": text}] for text in ("Name a river!", "Name a city."))
-    index, _ = aligned("chatml", "gemma", messages, told)
+    messages, sharer_messages = ([{"role": "user", "content": text}] for text in ("Name a river!", "Name a city."))
+    index, _ = aligned("chatml", "gemma", messages, sharer_messages)
     assert set(index) == {-1}

@@ -28,7 +28,7 @@ def text_of(name: str, ids: list[int], places: list[int] | None = None) -> str:
 
 
 def mapped(prompt: EncodedPrompt, sharer: int = 0) -> tuple[list[int], list[int]]:
-    """Receiver ids that are fused, and the sharer ids that they read."""
+    """Fused receiver ids, and the sharer ids that they are fused with."""
     index = prompt.sharers[sharer].source_index
     fused = [place for place, source in enumerate(index) if source >= 0]
     return [prompt.receiver_ids[p] for p in fused], [prompt.sharers[sharer].input_ids[index[p]] for p in fused]
@@ -56,7 +56,7 @@ def test_auto_is_identity_for_equal_tokenizers_and_longest_for_others() -> None:
 
 
 @pytest.mark.parametrize("alignment", ["first", "longest"])
-def test_retokenising_between_equal_tokenizers_is_warned_of(
+def test_retokenizing_between_equal_tokenizers_warns(
     alignment: TokenAlignment, caplog: pytest.LogCaptureFixture
 ) -> None:
     encoder("chatml", "chatml", alignment=alignment)
@@ -75,7 +75,7 @@ def test_identity_between_different_tokenizers_is_refused() -> None:
         encoder("chatml", "gemma", alignment="identity")
 
 
-def test_span_reads_each_models_own_tokens() -> None:
+def test_span_keeps_the_own_tokens_of_each_model() -> None:
     prompt = encoder("chatml", "gemma", alignment="span").encode(QUESTION)
 
     own_text = rendered("gemma", QUESTION, True)[0]
@@ -107,7 +107,7 @@ def test_the_last_prompt_token_is_never_fused() -> None:
         assert prompt.sharers[0].source_index == [*range(len(prompt.receiver_ids) - 1), -1]
 
 
-def test_retokenised_slots_end_in_a_real_token() -> None:
+def test_retokenized_prompts_end_in_a_real_token() -> None:
     for receiver, sharer in (("phi", "chatml"), ("chatml", "phi")):
         prompt = encoder(receiver, sharer, alignment="first").encode([*EXAMPLE, *QUESTION])
         own, other = prompt, prompt.sharers[0]
@@ -130,7 +130,7 @@ def test_several_sharers_each_by_its_own_strategy() -> None:
     identical, *others = prompt.sharers
     real = [place for place, bit in enumerate(prompt.attention_mask or []) if bit]
     assert 0 in (prompt.attention_mask or [])
-    # The first one reads the receiver's real tokens, the others read slots.
+    # The first has the receiver's real tokens, the others have padded columns.
     assert identical.input_ids == [prompt.receiver_ids[place] for place in real]
     assert [identical.source_index[place] for place in real] == [*range(len(real) - 1), -1]
     for other in others:
@@ -185,8 +185,8 @@ def test_a_template_that_hides_the_response_is_a_named_error() -> None:
         Encoder(spec, [spec]).encode_example(EXAMPLE)
 
 
-def told(fact: str, question: str = QUESTION[0]["content"]) -> list[Conversation]:
-    """Ways to tell a sharer more than the receiver."""
+def private_contexts(fact: str, question: str = QUESTION[0]["content"]) -> list[Conversation]:
+    """Sharer conversations with a fact that the receiver does not have."""
     return [
         [{"role": "system", "content": fact}, {"role": "user", "content": question}],
         [{"role": "user", "content": f"{fact} {question}"}],
@@ -198,10 +198,10 @@ def told(fact: str, question: str = QUESTION[0]["content"]) -> list[Conversation
     ]
 
 
-@pytest.mark.parametrize("private", told("The capital of Arlen is Velmora."))
+@pytest.mark.parametrize("private", private_contexts("The capital of Arlen is Velmora."))
 @pytest.mark.parametrize("sharer", STYLES)
 @pytest.mark.parametrize("receiver", ["chatml", "gemma"])
-def test_private_context_maps_what_both_read(receiver: str, sharer: str, private: Conversation) -> None:
+def test_private_context_maps_the_text_in_common(receiver: str, sharer: str, private: Conversation) -> None:
     prompt = encoder(receiver, sharer, alignment="span").encode(QUESTION, private)
 
     assert prompt.receiver_ids == encoder(receiver, sharer, alignment="span").encode(QUESTION).receiver_ids
@@ -210,12 +210,12 @@ def test_private_context_maps_what_both_read(receiver: str, sharer: str, private
     mine, theirs = mapped(prompt)
     assert text_of(receiver, mine).strip() == QUESTION[0]["content"]
     assert "Velmora" not in text_of(sharer, theirs)
-    # The sharer's tokens lie at the end of what it reads, after the fact.
+    # The sharer's tokens are at the end of its prompt, after the fact.
     assert min(s for s in prompt.sharers[0].source_index if s >= 0) > len(prompt.sharers[0].input_ids) // 4
 
 
 @pytest.mark.parametrize("alignment", ["identity", "first", "longest", "span"])
-@pytest.mark.parametrize("private", told("The capital of Arlen is Velmora."))
+@pytest.mark.parametrize("private", private_contexts("The capital of Arlen is Velmora."))
 def test_private_context_with_every_strategy(alignment: TokenAlignment, private: Conversation) -> None:
     sharer = "chatml" if alignment == "identity" else "phi"
     one = encoder("chatml", sharer, alignment=alignment)
@@ -231,9 +231,9 @@ def test_private_context_with_every_strategy(alignment: TokenAlignment, private:
     assert example == one.encode_example(EXAMPLE, private)
 
 
-def test_each_sharer_may_be_told_something_else() -> None:
+def test_each_sharer_may_have_a_conversation_of_its_own() -> None:
     pair = encoder("chatml", "chatml", "gemma", alignment="span")
-    first, second = told("The capital of Arlen is Velmora.")[:2]
+    first, second = private_contexts("The capital of Arlen is Velmora.")[:2]
     prompt = pair.encode(QUESTION, [first, second])
     assert prompt.sharers[0] == pair.encode(QUESTION, first).sharers[0]
     assert prompt.sharers[1] == pair.encode(QUESTION, second).sharers[1]
@@ -243,7 +243,7 @@ def test_each_sharer_may_be_told_something_else() -> None:
         pair.encode(QUESTION, [first])
 
 
-def test_a_sharer_that_is_told_something_else_altogether_shares_nothing() -> None:
+def test_a_sharer_with_nothing_in_common_is_not_fused() -> None:
     prompt = encoder("chatml", "chatml").encode(QUESTION, [{"role": "user", "content": "Name a river!"}])
     assert set(prompt.sharers[0].source_index) == {-1}
 
@@ -254,7 +254,9 @@ def test_a_sharer_that_is_told_something_else_altogether_shares_nothing() -> Non
     names=st.tuples(*[st.sampled_from(sorted(STYLES))] * 2),
     alignment=st.sampled_from(["auto", "first", "longest", "span", "span_template"]),
 )
-def test_many_are_encoded_as_one(chats: list[Conversation], names: tuple[str, str], alignment: TokenAlignment) -> None:
+def test_a_batch_is_encoded_as_its_conversations_alone(
+    chats: list[Conversation], names: tuple[str, str], alignment: TokenAlignment
+) -> None:
     one = encoder(*names, alignment=alignment)
     together = one.encode_many(chats)
     assert together == [one.encode(chat) for chat in chats]
@@ -270,7 +272,7 @@ def test_many_are_encoded_as_one(chats: list[Conversation], names: tuple[str, st
 
 
 @pytest.mark.parametrize("name", ["question_answer", "dialogue", "plain"])
-def test_base_models_read_plain_text(name: str) -> None:
+def test_base_models_use_plain_text(name: str) -> None:
     base = tiny_tokenizer("plain")
     spec = TokenizerSpec(base, PromptTemplate.from_name_or_file(name))
     messages = [{"role": "system", "content": "Be terse."}, *EXAMPLE, {"role": "user", "content": "And of Ys?"}]
@@ -288,7 +290,7 @@ def test_base_models_read_plain_text(name: str) -> None:
     assert base.chat_template is None
 
 
-def test_what_is_no_conversation_is_a_named_error() -> None:
+def test_malformed_conversations_are_named_errors() -> None:
     with pytest.raises(PromptError, match="at least one"):
         encoder("chatml", "chatml").encode([])
     with pytest.raises(PromptError, match="'bot'"):
@@ -310,7 +312,7 @@ def test_tokenizers_are_never_changed() -> None:
     assert [state_of(tokenizer_of(name)) for name in ("chatml", "gemma")] == before
 
 
-def test_an_encoder_travels_to_workers() -> None:
+def test_an_encoder_can_be_pickled() -> None:
     for alignment in ("auto", "longest", "span"):
         one = encoder("chatml", "gemma", alignment=alignment)
         expected = one.encode_example(EXAMPLE)
@@ -319,7 +321,7 @@ def test_an_encoder_travels_to_workers() -> None:
         assert again.fingerprint == one.fingerprint
 
 
-def test_the_fingerprint_tells_what_would_give_other_tokens() -> None:
+def test_the_fingerprint_differs_where_tokens_differ() -> None:
     variants = [
         encoder("chatml", "gemma", alignment="span"),
         encoder("chatml", "gemma", alignment="span_template"),

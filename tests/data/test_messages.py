@@ -45,7 +45,7 @@ def test_messages_come_back_as_they_are() -> None:
     ],
 )
 @pytest.mark.parametrize("error", [PromptError, DataError])
-def test_what_is_no_conversation_is_named(
+def test_malformed_conversations_are_named(
     wrong: object, match: str, error: type[PromptError] | type[DataError]
 ) -> None:
     with pytest.raises(error, match=match):
@@ -62,7 +62,7 @@ def test_what_is_no_conversation_is_named(
         ([user("a"), {**assistant("b"), "weight": 0.5}], "must be 0 or 1"),
     ],
 )
-def test_what_cannot_be_trained_on_is_named(wrong: object, match: str) -> None:
+def test_conversations_without_a_target_are_named(wrong: object, match: str) -> None:
     with pytest.raises(DataError, match=match):
         check_example(wrong)
 

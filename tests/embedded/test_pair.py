@@ -1,4 +1,4 @@
-"""The shipped models do what the README beside them says."""
+"""The embedded models have the metrics of their README."""
 
 from pathlib import Path
 

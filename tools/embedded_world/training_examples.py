@@ -60,7 +60,7 @@ def receiver_mixture(forbidden: frozenset[str]) -> ExampleMixture:
 
 
 def sharer_mixture(facts: Sequence[Fact], unknown: Sequence[Fact], forbidden: frozenset[str]) -> ExampleMixture:
-    """Lessons of the sharer: the world's facts, and reading answers off a note about anything else.
+    """Examples for a sharer: the world's facts, and answers in a note about other names.
 
     Args:
         facts: what it learns by heart.
