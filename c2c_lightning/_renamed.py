@@ -60,7 +60,7 @@ MODULES = {
     "data.blocks": "data.loading.block_reader",
     "data.buckets": "data.loading.length_buckets",
     "data.conversation": "data.messages",
-    "data.endless": "data.loading.example_stream",
+    "data.endless": "data.loading.stream_loader",
     "data.feed": "data.loading.table_loaders",
     "data.files": "data.readers.files",
     "data.jsonlines": "data.readers.json_lines",
@@ -144,6 +144,11 @@ MODULES = {
 
 #: Old name to new name.
 NAMES = {
+    "TableFeed": "TableLoaders",
+    "StreamFeed": "StreamLoaders",
+    "Part": "StreamPart",
+    "ExampleStream": "BatchStream",
+    "Delivery": "StreamItem",
     "Asked": "PredictionRequest",
     "Block": "ResidualMLP",
     "C2CGroup": "C2CKind",

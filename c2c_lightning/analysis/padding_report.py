@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from c2c_lightning.data.loading.batch_sampler import BatchSampler, EpochProgress
+from c2c_lightning.data.loading.batch_sampler import BatchSampler
 from c2c_lightning.data.row_lengths import BatchLimits, Lengths, Rows
 
 
@@ -80,7 +80,7 @@ def padding_report(
     if max_tokens_per_batch is not None:
         limits.append((f"by length, at most {max_tokens_per_batch:,} tokens", BatchLimits(None, max_tokens_per_batch)))
     for name, limit in limits:
-        batches = BatchSampler(lengths, limit, seed).remaining(EpochProgress())
+        batches = BatchSampler(lengths, limit, seed).batches()
         ways.append(_counted(name, lengths, batches, lambda batch: batch.padded_tokens))
     return PaddingReport(len(lengths), tuple(ways))
 

@@ -10,17 +10,19 @@ from c2c_lightning.data.batch import PromptBatch, SharerTokens, TokenBatch, Trai
 from c2c_lightning.data.encode import EncodedExample, EncodedPrompt, SharerEncoding
 
 
+class UnsupervisedExample(EncodedExample):
+    """An example without supervised tokens: it keeps a process in step with others that have one more example."""
+
+
 def collate_prompts(
     prompts: Sequence[EncodedPrompt], receiver_pad_id: int, sharer_pad_ids: Sequence[int]
 ) -> PromptBatch:
-    """Prompts of any lengths as one batch, each model's tokens padded on the left.
-
-    The fusion plan is made here, so that it comes out of a data loader's worker ready.
+    """Pad prompts on the left and compute their fusion plan, in a data loader's worker if there is one.
 
     Args:
         prompts: the encoded prompts, all with the same sharers.
-        receiver_pad_id: the token that fills the receiver's rows.
-        sharer_pad_ids: the token that fills each sharer's rows.
+        receiver_pad_id: padding token of the receiver.
+        sharer_pad_ids: padding token of each sharer.
 
     Returns:
         The batch; `source_index` counts each sharer's own padding.
@@ -37,21 +39,19 @@ def collate_prompts(
 def collate_examples(
     examples: Sequence[EncodedExample], receiver_pad_id: int, sharer_pad_ids: Sequence[int]
 ) -> TrainingBatch:
-    """Prompts with responses as one batch; responses are padded on the right and padding is not supervised.
+    """Pad prompts on the left and responses on the right; padding is not supervised.
 
     Args:
         examples: the encoded examples, all with the same sharers.
-        receiver_pad_id: the token that fills the receiver's rows and the responses.
-        sharer_pad_ids: the token that fills each sharer's rows.
-
-    Returns:
-        The batch.
+        receiver_pad_id: padding token of the receiver, in prompts and responses.
+        sharer_pad_ids: padding token of each sharer.
     """
     prompt = collate_prompts([example.prompt for example in examples], receiver_pad_id, sharer_pad_ids)
     responses = [example.response_ids for example in examples]
     width = max(map(len, responses))
     ids = torch.tensor([ids + [receiver_pad_id] * (width - len(ids)) for ids in responses])  # (batch, response)
-    lengths = torch.tensor([len(ids) for ids in responses])  # (batch,)
+    supervised = [0 if isinstance(e, UnsupervisedExample) else len(e.response_ids) for e in examples]
+    lengths = torch.tensor(supervised)  # (batch,)
     return TrainingBatch(prompt, ids, torch.arange(width) < lengths[:, None])
 
 
@@ -78,7 +78,7 @@ def _left_padded(rows: Sequence[list[int]], fill: int, width: int | None = None)
 
 
 def _mask(masks: Sequence[list[int] | None], lengths: Sequence[int]) -> Tensor:
-    """Attention masks, plain where a row has none of its own, (batch, tokens)."""
+    """Attention masks; all 1 where a row has none of its own, (batch, tokens)."""
     rows = [[1] * length if mask is None else mask for mask, length in zip(masks, lengths, strict=True)]
     return _left_padded(rows, 0)
 

@@ -8,13 +8,12 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
-from torch import distributed
 
 from c2c_lightning.data.batch import TrainingBatch
 from c2c_lightning.data.encode import Encoder
 from c2c_lightning.data.loading.epoch_loader import EpochLoader
-from c2c_lightning.data.loading.stream_loaders import StreamFeed, is_stream
-from c2c_lightning.data.loading.table_loaders import ResumableLoader, TableFeed
+from c2c_lightning.data.loading.stream_loaders import StreamLoaders, is_stream
+from c2c_lightning.data.loading.table_loaders import Processes, ResumableLoader, TableLoaders
 from c2c_lightning.data.preprocessing.data_report import DataReport
 from c2c_lightning.data.preprocessing.prepare import Settings, sources_of
 from c2c_lightning.data.preprocessing.tokenized_dataset import cache_folder, usable_processes
@@ -26,28 +25,34 @@ logger = logging.getLogger(__name__)
 
 # Rows per device as in the paper (A.3.5: 4 x 8 GPUs x 8 accumulation), if neither limit is given.
 _BATCH_SIZE = 4
+# Part of the key of checkpoints: raise it when the same settings give other batches.
+_ORDER_VERSION = 2
 
 
 class InstructionDataModule(L.LightningDataModule):
-    """Conversations as training batches: encoded once, batched by length, resumable at every step.
+    """Conversations as training batches: encoded once, batched by length, resumable at every optimizer step.
 
-    Rows are shared out to processes here, so `use_distributed_sampler` makes no difference.
+    The rows of an optimizer step depend on the global batch alone: `batch_size` times the number of processes times
+    `accumulate_grad_batches`. One process with 8 rows, two with 4, or one with 4 and two accumulated batches train on
+    equal rows in every step, and a checkpoint of one of them is continued exactly by the others. Under a token budget
+    the same holds for equal products of processes and accumulated batches. `use_distributed_sampler` has no effect.
 
     Args:
-        train: where training conversations come from: a source, several (each row once per epoch), or a mixture.
-        validation: sources of the validation data; training rows with one of its questions are dropped.
-        validation_share: without `validation`, the share of training rows that is held out, chosen by what they ask.
+        train: the training data: a source, several (each row once per epoch), or a mixture.
+        validation: the validation data; training rows with one of its prompts are dropped.
+        validation_share: without `validation`, the share of training rows that is held out, chosen by their prompts.
         batch_size: rows per batch and process; 4 if `max_tokens_per_batch` is not given either (paper A.3.5).
         max_tokens_per_batch: tokens per batch and process, over all models, padding included.
-        max_length: tokens of the longer model; longer rows are dropped and counted (paper A.3.5: 2,048).
-        num_workers: processes that read and pad batches.
+        max_length: tokens of the longer model; longer rows are dropped and counted (paper A.3.5: 2,048), and so are
+            rows that are longer than a model's context.
+        num_workers: processes that read and pad batches; a stream uses one at most.
         seed: of the order of rows (paper A.3.5: 42).
         max_rows: read only the first rows of each training source (the paper takes 500,000 of OpenHermes-2.5).
         max_validation_rows: use no more rows for validation.
         max_bad_share: the share of rows of a source that may be unreadable; more fail the run.
         stream_rows: rows of a stream that are read ahead and shuffled together.
-        cache_dir: where encoded rows are kept; default a folder in the cache of `datasets`.
-        encoder: makes tokens of conversations; default that of the Lightning module.
+        cache_dir: folder of encoded rows; default one in the cache of `datasets`.
+        encoder: encodes conversations; default that of the Lightning module.
     """
 
     def __init__(
@@ -88,13 +93,15 @@ class InstructionDataModule(L.LightningDataModule):
         self.cache_dir = cache_dir
         self.report = DataReport()
         self._encoder = encoder
-        self._feed: TableFeed | StreamFeed | None = None
+        self._loaders: TableLoaders | StreamLoaders | None = None
         self._loader: ResumableLoader | None = None
         self._resume: dict[str, Any] | None = None
+        # Batches of a resumed epoch that the trainer has to count as done.
+        self._done: int | None = None
 
     @property
     def encoder(self) -> Encoder:
-        """What makes tokens: the encoder that was given, or the Lightning module's.
+        """The encoder that was given, or that of the Lightning module.
 
         Raises:
             DataError: when there is neither.
@@ -105,45 +112,55 @@ class InstructionDataModule(L.LightningDataModule):
             raise DataError("The data module needs an encoder: give `encoder`, or a Lightning module that has one.")
         return encoder
 
+    def setup(self, stage: str) -> None:
+        """Check that the data is there, before Lightning makes the models.
+
+        Raises:
+            DataError: naming the data that is missing.
+        """
+        validation = [] if self.validation is None else sources_of(self.validation)
+        for source in [*sources_of(self.train), *validation]:
+            source.check()
+
     def prepare(self) -> None:
         """Read and encode all data; a second start reads the cache.
 
-        Not `setup`, because the encoder may need the models, which Lightning makes after that.
+        Not in `setup`: the encoder of a Lightning module may need its models, which are made later.
 
         Raises:
             DataError: when data is missing, too much of it is unreadable, or nothing is left.
         """
-        if self._feed is not None:
+        if self._loaders is not None:
             return
         if any(is_stream(source) for source in sources_of(self.train)):
-            self._feed = StreamFeed(self.train, self.validation, self._settings(), self.stream_rows)
+            self._loaders = StreamLoaders(self.train, self.validation, self._settings(), self.stream_rows)
         else:
-            self._feed = TableFeed(self.train, self.validation, self._settings())
-        self.report = self._feed.report()
+            self._loaders = TableLoaders(self.train, self.validation, self._settings())
+        self.report = self._loaders.report()
         rank_zero_info(f"Data:\n{self.report.to_text()}")
 
     def train_dataloader(self) -> Any:
-        """Training batches; after a restart they go on where the checkpoint stopped.
+        """Training batches; after a restart they continue after those of the checkpoint.
 
         Raises:
             ConfigurationError: when the trainer would never validate.
         """
-        feed = self._prepared()
-        loader: ResumableLoader = feed.train_loader(*self._place())
-        if isinstance(feed, StreamFeed):
+        loaders = self._prepared()
+        loader: ResumableLoader = loaders.train_loader(self._processes())
+        if isinstance(loaders, StreamLoaders):
             self._check_trainer_ends()
-        loader.on_new_length = self._tell_length
+        loader.on_epoch = self._on_epoch
         if self._resume is None:
             loader.set_epoch(0 if self.trainer is None else self.trainer.current_epoch)
         else:
-            self._go_on(loader, self._resume)
+            self._resume_loader(loader, self._resume)
         self._resume, self._loader = None, loader
         self._check_validation_comes(len(loader) if isinstance(loader, EpochLoader) else math.inf)
         return loader
 
     def val_dataloader(self) -> Any:
         """Validation batches, the same in every epoch; none without validation rows."""
-        loader = self._prepared().validation_loader(*self._place())
+        loader = self._prepared().validation_loader(self._processes())
         return [] if loader is None else loader
 
     def transfer_batch_to_device(
@@ -153,37 +170,37 @@ class InstructionDataModule(L.LightningDataModule):
         return batch.to(device)
 
     def teardown(self, stage: str) -> None:
-        """Say at the end of training what was dropped."""
-        if stage == "fit" and self._feed is not None:
+        """Log the counts of dropped rows at the end of training."""
+        if stage == "fit" and self._loaders is not None:
             self._update_report()
             rank_zero_info(f"Data:\n{self.report.to_text()}")
 
     def state_dict(self) -> dict[str, Any]:
-        """How far the epoch has got, and what was read and dropped."""
+        """The position in the data, and the counts of rows."""
         self._update_report()
         state: dict[str, Any] = {"report": self.report.to_dict()}
         if self._loader is not None and self.trainer is not None:
-            # What was trained on, also while the callbacks of the last batch still run.
+            # Batches that were trained on, also while the callbacks of the last one still run.
             done = self.trainer.fit_loop.epoch_loop.batch_progress.state_dict()["current"]["processed"]
-            state["places"] = _gathered(self._loader.state(done, self.trainer.num_training_batches))
+            state["places"] = [self._loader.state(done, self.trainer.num_training_batches)]
             state["data"] = self._data_key()
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keep the place; the loader that goes there is made later."""
+        """Keep the position until the loader is made."""
         self._resume = state_dict if "places" in state_dict else None
 
-    def _go_on(self, loader: ResumableLoader, state: dict[str, Any]) -> None:
+    def _resume_loader(self, loader: ResumableLoader, state: dict[str, Any]) -> None:
         if state["data"] != self._data_key():
             rank_zero_warn(
-                "The data, its order or the size of batches differ from those of the checkpoint. Training goes on at "
-                "the same step, but some rows of this epoch will come twice and others not at all."
+                "The data or its order differ from those of the checkpoint. Training continues at the same step, but "
+                "some rows of this epoch will come twice and others not at all."
             )
-        loader.resume(state["places"])
+        self._done = loader.resume(state["places"])
 
     def _update_report(self) -> None:
-        if self._feed is not None and self._loader is not None and (seen := self._loader.reports()):
-            self.report = self._feed.report(seen)
+        if self._loaders is not None and self._loader is not None and (seen := self._loader.reports()):
+            self.report = self._loaders.report(seen)
 
     def _check_trainer_ends(self) -> None:
         trainer = self.trainer
@@ -211,36 +228,48 @@ class InstructionDataModule(L.LightningDataModule):
             )
 
     def _data_key(self) -> list[Any]:
-        """What the order of batches depends on, but for the number of processes."""
-        assert self._feed is not None
-        limits = [self.batch_size, self.max_tokens_per_batch, self.max_length]
-        return [self._feed.fingerprint, *limits, self.max_rows, self.seed, self.validation_share]
+        """The settings that the order of rows depends on, except the size of optimizer steps."""
+        assert self._loaders is not None
+        settings = [self.max_length, self.max_rows, self.seed, self.validation_share]
+        return [_ORDER_VERSION, self._loaders.fingerprint, *settings]
 
-    def _tell_length(self) -> None:
-        """Let the trainer know that epochs have another length; it asks only once by itself."""
+    def _on_epoch(self, has_new_length: bool) -> None:
+        """Set the trainer's counts of batches of an epoch, which it reads from a checkpoint or determines only once."""
         if self.trainer is None or self.trainer.fit_loop._data_fetcher is None:
             return
         loop = self.trainer.fit_loop
+        if self._done is not None:
+            progress: Any = loop.epoch_loop.batch_progress.current
+            change = self._done - progress.processed
+            for counter in ("ready", "started", "processed", "completed"):
+                setattr(progress, counter, getattr(progress, counter) + change)
+            self._done = None
+        if not has_new_length:
+            return
         assert loop._data_fetcher is not None
         loop._data_fetcher.length = loop.max_batches = len(loop._data_fetcher.combined_loader)
         if isinstance(self.trainer.val_check_interval, float) and self.trainer.val_check_batch is not None:
             self.trainer.val_check_batch = max(1, int(loop.max_batches * self.trainer.val_check_interval))
 
-    def _prepared(self) -> TableFeed | StreamFeed:
+    def _prepared(self) -> TableLoaders | StreamLoaders:
         self.prepare()
-        assert self._feed is not None
-        return self._feed
+        assert self._loaders is not None
+        return self._loaders
 
-    def _place(self) -> tuple[int, int]:
-        """Rank of this process and number of processes."""
-        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+    def _processes(self) -> Processes:
+        trainer = self.trainer
+        if trainer is None:
+            return Processes()
+        return Processes(trainer.global_rank, trainer.world_size, trainer.accumulate_grad_batches)
 
     def _settings(self) -> Settings:
+        module = getattr(self.trainer, "lightning_module", None)
         return Settings(
             encoder=self.encoder,
             cache_dir=cache_folder(self.cache_dir),
             limits=BatchLimits(self.batch_size, self.max_tokens_per_batch),
             max_length=self.max_length,
+            context_lengths=tuple(getattr(module, "context_lengths", ())),
             max_rows=self.max_rows,
             max_validation_rows=self.max_validation_rows,
             validation_share=self.validation_share,
@@ -250,12 +279,3 @@ class InstructionDataModule(L.LightningDataModule):
             pin_memory=torch.cuda.is_available(),
             seed=self.seed,
         )
-
-
-def _gathered(state: dict[str, Any]) -> list[dict[str, Any]]:
-    """The state of every process; all processes call this together."""
-    if not distributed.is_available() or not distributed.is_initialized():
-        return [state]
-    states: list[Any] = [None] * distributed.get_world_size()
-    distributed.all_gather_object(states, state)
-    return states

@@ -191,6 +191,11 @@ class C2CModule(LightningModule):
             self._encoder = Encoder(receiver, sharers, self.fuser_config.token_alignment)
         return self._encoder
 
+    @property
+    def context_lengths(self) -> tuple[int | None, ...]:
+        """Positions of the receiver and of each sharer, None where there is no limit."""
+        return tuple(lm.max_tokens for lm in (self.model.receiver, *self.model.sharers))
+
     def describe(self) -> FuserDescription:
         """What a fuser directory says of this fuser."""
         sharers = tuple(reference(sharer) for sharer in self.model.sharers)
@@ -205,9 +210,11 @@ class C2CModule(LightningModule):
     def training_step(self, batch: TrainingBatch, batch_idx: int) -> Tensor:
         """Summed loss; `on_before_optimizer_step` makes it the mean over all tokens of the step."""
         loss, tokens = self.model.batch_loss(batch), batch.response_mask.sum()
-        self.log("train/loss", loss.detach() / tokens, prog_bar=True, batch_size=len(batch))
+        # A batch may have none: it keeps this process in step with others in an epoch's last step.
+        at_least_one = tokens.clamp(min=1)
+        self.log("train/loss", loss.detach() / at_least_one, prog_bar=True, batch_size=len(batch))
         if self.loss_average == "batches":
-            return loss / tokens
+            return loss / at_least_one
         self._step_tokens.add(tokens, self.trainer.world_size)
         return loss
 

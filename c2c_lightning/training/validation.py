@@ -32,8 +32,9 @@ class ValidationLosses(nn.Module):
 
     def update(self, model: TrainModel, batch: TrainingBatch) -> None:
         """Measure a batch, the same tokens three times."""
-        tokens = batch.response_mask.sum()
-        weight = tokens if self.per_token else torch.ones_like(tokens)
+        num_tokens = batch.response_mask.sum()
+        weight = num_tokens if self.per_token else num_tokens.clamp(max=1)
+        tokens = num_tokens.clamp(min=1)
         self.fused.update(model.batch_loss(batch) / tokens, weight)
         # Run for a single row too: where the fuser is sharded, processes must make as many passes.
         self.mismatched.update(model.batch_loss(mismatched(batch)) / tokens, weight * (len(batch) > 1))

@@ -1,6 +1,7 @@
 """The data module: what it refuses, its cache, its split, and what it says of a run that goes on otherwise."""
 
 import json
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,8 @@ import lightning as L
 import pytest
 
 from c2c_lightning.data.datamodule import InstructionDataModule
+from c2c_lightning.data.loading.step_plan import StepSize
+from c2c_lightning.data.loading.table_loaders import Processes
 from c2c_lightning.data.preprocessing.row_encoder import RowEncoder
 from c2c_lightning.data.sources import Messages
 from c2c_lightning.errors import ConfigurationError, DataError
@@ -122,17 +125,68 @@ def test_intervals_that_are_fine(settings: dict[str, Any], tmp_path: Path) -> No
     fit(tmp_path, data_module(tmp_path, path), **{"max_epochs": 1, "val_check_interval": 100, **settings})
 
 
-def test_another_number_of_processes_is_told_what_it_cannot_keep(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_steps_of_another_size_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     data = data_module(tmp_path, write_chat(tmp_path / "a.jsonl", 30), validation_share=0.0)
     data.prepare()
-    feed = data._feed
-    assert feed is not None
+    made = data._loaders
+    assert made is not None
     caplog.clear()
-    state = feed.train_loader(0, 1).state(0, 100)
-    feed.train_loader(0, 1).resume([state])
+    state = {**made.train_loader(Processes()).state(0, 100), "steps": [[list(StepSize(4)), 3]], "batches": 3}
+    assert made.train_loader(Processes()).resume([state]) == 3
     assert not caplog.text
-    feed.train_loader(0, 2).resume([{**state, "runs": [[1, 3]], "batches": 3}])
-    assert "written by 1 processes, this run has 2. Each row still comes once" in caplog.text
-    assert "random numbers differ" in caplog.text
+    assert made.train_loader(Processes(world_size=2)).resume([state]) == 3
+    assert "another size than those of the checkpoint" in caplog.text
+    assert "Each row still comes once" in caplog.text
+
+
+class Pair(Fit):
+    """Models with contexts of 40 and 60 tokens."""
+
+    context_lengths = (40, 60)
+
+    def configure_model(self) -> None:
+        raise AssertionError("models are made before the data is known to be there")
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize(("limits", "model"), [((40, None), "the receiver"), ((None, 40), "sharer 1")])
+def test_rows_longer_than_a_context_are_dropped_and_counted(
+    limits: tuple[int | None, int | None], model: str, streaming: bool, tmp_path: Path
+) -> None:
+    source = Messages(write_chat(tmp_path / "a.jsonl", 60), streaming=streaming)
+    data = InstructionDataModule(
+        source, encoder=shared_encoder(), cache_dir=str(tmp_path / "c"), validation_share=0.2, stream_rows=60
+    )
+    trainer = L.Trainer(logger=False, accelerator="cpu", max_steps=9)
+    trainer.strategy._lightning_module = type("Limited", (Fit,), {"context_lengths": limits})()
+    data.trainer = trainer
+    batches = [*islice(data.train_dataloader(), 20), *data.val_dataloader()]
+    number = 0 if limits[0] else 1
+    for batch in batches:
+        models = (batch.prompt.receiver, *batch.prompt.sharers)
+        assert int((models[number].mask.sum(1) + batch.response_mask.sum(1)).max()) <= 40
+    data.state_dict()
+    dropped = data.report.sources[0].dropped[f"longer than the 40 positions of {model}"]
+    assert dropped > 5
+    assert streaming or sum(len(batch) for batch in batches) + dropped == 60
+
+
+def test_missing_data_is_named_before_models_are_made(tmp_path: Path) -> None:
+    data = data_module(tmp_path, str(tmp_path / "nothing.jsonl"))
+    trainer = L.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu", max_steps=1)
+    with pytest.raises(DataError, match=r"There is no data at .*nothing\.jsonl"):
+        trainer.fit(Pair(), datamodule=data)
+
+
+def test_an_unfinished_step_is_done_again(tmp_path: Path) -> None:
+    data = data_module(tmp_path, write_chat(tmp_path / "a.jsonl", 40), validation_share=0.0)
+    data.prepare()
+    made = data._loaders
+    assert made is not None
+    whole, resumed = (made.train_loader(Processes(accumulate=2)) for _ in range(2))
+    batches = [batch.response_ids.tolist() for batch in whole]
+    iterator = iter(whole)
+    for _ in range(5):
+        next(iterator)
+    assert resumed.resume([whole.state(5, 10)]) == 4
+    assert [batch.response_ids.tolist() for batch in resumed] == batches[4:]

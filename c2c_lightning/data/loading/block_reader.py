@@ -1,31 +1,31 @@
-"""Blocks of examples off several streams, with a count of everything that was left out."""
+"""Blocks of examples from several streams, with a count of all rows that are left out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 
 import numpy as np
 from datasets import IterableDataset
 
 from c2c_lightning.data.encode import EncodedExample
-from c2c_lightning.data.loading.row_stream import Place, RowStream
-from c2c_lightning.data.preprocessing.data_report import IN_VALIDATION, TOO_LONG, SourceReport
+from c2c_lightning.data.loading.row_stream import Position, RowStream
+from c2c_lightning.data.preprocessing.data_report import IN_VALIDATION, SourceReport
 from c2c_lightning.data.preprocessing.prepare import Settings
 from c2c_lightning.data.preprocessing.row_encoder import Accepted, ReadRow, Rejected, RowEncoder
 from c2c_lightning.data.row_lengths import Lengths
-from c2c_lightning.data.sources import Source
 from c2c_lightning.errors import DataError
 
 _ROWS_AT_ONCE = 256
-# Before so many rows, a share of bad ones says little.
+# With fewer rows, the share of bad ones says little.
 _ROWS_TO_JUDGE = 1000
 
 
 @dataclass
-class Part:
+class StreamPart:
     """One source of a stream.
 
     Attributes:
-        rows: reads and encodes.
+        rows: reads and encodes its rows.
         table: all its rows.
         share: of the examples in a block.
     """
@@ -35,48 +35,44 @@ class Part:
     share: float
 
     @property
-    def source(self) -> Source:
-        """Where rows come from."""
-        return self.rows.source
+    def name(self) -> str:
+        """The source's name."""
+        return self.rows.source.name
 
 
 class BlockReader:
-    """Reads blocks of examples off several parts, counting what is dropped.
+    """Reads blocks of examples from several parts and counts the rows that are dropped.
 
     Args:
-        parts: where rows come from.
-        how: the settings.
+        parts: the sources.
+        settings: of the data module.
         block_rows: examples per block.
-        asked: sorted keys of questions that are validation data.
-        reader: which reader this is.
-        readers: how many there are.
-        place: where to go on.
+        validation_keys: keys of the prompts of the validation data.
+        position: where to continue.
     """
 
     def __init__(
         self,
-        parts: Sequence[Part],
-        how: Settings,
+        parts: Sequence[StreamPart],
+        settings: Settings,
         block_rows: int,
-        asked: Sequence[int],
-        reader: int,
-        readers: int,
-        place: Place,
+        validation_keys: Sequence[int],
+        position: Position,
     ) -> None:
-        self._parts, self._how, self._block_rows = parts, how, block_rows
-        self._asked = frozenset(asked)
-        places = place.get("parts") or [None] * len(parts)
+        self._parts, self._settings, self._block_rows = parts, settings, block_rows
+        self._validation_keys = frozenset(validation_keys)
+        positions = position.get("parts") or [None] * len(parts)
         self._streams = [
-            RowStream(part.source.name, part.table, reader, readers, how.max_rows, where)
-            for part, where in zip(parts, places, strict=True)
+            RowStream(part.name, part.table, settings.max_rows, where)
+            for part, where in zip(parts, positions, strict=True)
         ]
-        reports = place.get("reports") or [{"name": part.source.name, "use": "train"} for part in parts]
+        reports = position.get("reports") or [{"name": part.name, "use": "train"} for part in parts]
         self.reports = [SourceReport.from_dict(report) for report in reports]
 
-    def place(self) -> Place:
-        """Where the next block begins."""
+    def position(self) -> Position:
+        """The beginning of the next block."""
         return {
-            "parts": [stream.place() for stream in self._streams],
+            "parts": [stream.position() for stream in self._streams],
             "reports": [report.to_dict() for report in self.reports],
         }
 
@@ -84,56 +80,63 @@ class BlockReader:
         """The examples of a block.
 
         Args:
-            number: which block, from 0; shares are exact over many blocks.
+            number: of the block, from 0; shares are exact over many blocks.
         """
         examples: list[EncodedExample] = []
-        for part, stream, report in zip(self._parts, self._streams, self.reports, strict=True):
-            count = int(part.share * (number + 1) * self._block_rows) - int(part.share * number * self._block_rows)
-            examples += self._read_part(part, stream, report, count)
+        counts = zip(self._counts(number), self._counts(number + 1), strict=True)
+        for place, (before, after) in enumerate(counts):
+            examples += self._read_part(self._parts[place], self._streams[place], self.reports[place], after - before)
         return examples
 
-    def _read_part(self, part: Part, stream: RowStream, report: SourceReport, count: int) -> list[EncodedExample]:
+    def _counts(self, blocks: int) -> list[int]:
+        """Examples of each part in so many blocks; together exactly as many as the blocks have."""
+        edges = [0.0, *accumulate(part.share for part in self._parts)]
+        return [
+            round(end * blocks * self._block_rows) - round(start * blocks * self._block_rows)
+            for start, end in pairwise(edges)
+        ]
+
+    def _read_part(self, part: StreamPart, stream: RowStream, report: SourceReport, count: int) -> list[EncodedExample]:
         examples: list[EncodedExample] = []
-        began, kept = stream.round, report.kept
+        first_round, kept = stream.round, report.kept
         while len(examples) < count:
             taken = stream.take(min(_ROWS_AT_ONCE, count - len(examples)))
             read = [part.rows.read(row, number) for number, row in taken]
             report.rows += len(read)
-            wanted = [row for row in read if not self._is_refused(row, report) and isinstance(row, ReadRow)]
-            results = [row for row in part.rows.encode(wanted) if not self._is_refused(row, report)]
-            examples += [row.example for row in results if isinstance(row, Accepted)]
+            wanted = [row for row in read if isinstance(row, ReadRow) and not self._is_left_out(row, report)]
+            results = [*(row for row in read if isinstance(row, Rejected)), *part.rows.encode(wanted)]
+            examples += [row.example for row in results if self._is_accepted(row, report) and isinstance(row, Accepted)]
             if report.rows >= _ROWS_TO_JUDGE:
-                report.check(self._how.max_bad_share)
-            if stream.round > began + 1 and report.kept == kept:
-                report.check(self._how.max_bad_share)
-                raise DataError(f"No row of {part.source.name} can be used: {dict(report.dropped)}.")
+                report.check(self._settings.max_bad_share)
+            if stream.round > first_round + 1 and report.kept == kept:
+                report.check(self._settings.max_bad_share)
+                raise DataError(f"No row of {part.name} can be used: {dict(report.dropped)}.")
         return examples
 
-    def _is_refused(self, row: ReadRow | Rejected | Accepted, report: SourceReport) -> bool:
-        """Whether a row is no training example; if so, it is counted."""
+    def _is_left_out(self, row: ReadRow, report: SourceReport) -> bool:
+        """Whether a row is validation data; if so, it is counted."""
+        if self._settings.is_held_out(row.key):
+            report.held_out += 1
+            return True
+        is_known = row.key in self._validation_keys
+        report.drop(IN_VALIDATION, int(is_known))
+        return is_known
+
+    def _is_accepted(self, row: Accepted | Rejected, report: SourceReport) -> bool:
+        """Whether a row is a training example; if not, it is counted."""
         if isinstance(row, Rejected):
             report.drop(row.kind, 1)
             report.note(row.origin, row.why)
-            return True
-        if isinstance(row, Accepted):
-            is_long = longest_of(row.example) > self._how.max_length
-            report.drop(TOO_LONG, int(is_long))
-            return is_long
-        if self._how.is_held_out(row.key):
-            report.held_out += 1
-            return True
-        is_asked = row.key in self._asked
-        report.drop(IN_VALIDATION, int(is_asked))
-        return is_asked
+            return False
+        reason = next(
+            (name for name, rows in self._settings.too_long(lengths_of([row.example])).items() if rows[0]), ""
+        )
+        if reason:
+            report.drop(reason, 1)
+        return not reason
 
 
 def lengths_of(examples: Sequence[EncodedExample]) -> Lengths:
-    """How long examples are."""
+    """Numbers of tokens of some examples."""
     prompts = [[len(e.prompt.receiver_ids), *(len(s.input_ids) for s in e.prompt.sharers)] for e in examples]
     return Lengths(np.array(prompts, np.int64), np.array([len(e.response_ids) for e in examples], np.int64))
-
-
-def longest_of(example: EncodedExample) -> int:
-    """Tokens of the model that reads most of an example."""
-    receiver = len(example.prompt.receiver_ids) + len(example.response_ids)
-    return max(receiver, *(len(sharer.input_ids) for sharer in example.prompt.sharers), 0)

@@ -1,4 +1,4 @@
-"""Batches of an encoded table, epoch after epoch, that go on exactly where a checkpoint stopped."""
+"""Batches of an encoded table, epoch after epoch, resumed exactly at the optimizer step of a checkpoint."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -12,6 +12,7 @@ from c2c_lightning.data.batch import TrainingBatch
 from c2c_lightning.data.collate import collate_examples
 from c2c_lightning.data.encode import EncodedExample, Encoder
 from c2c_lightning.data.loading.batch_sampler import BatchSampler, EpochProgress
+from c2c_lightning.data.loading.step_plan import StepSize
 from c2c_lightning.data.preprocessing.data_report import SourceReport
 from c2c_lightning.data.preprocessing.tokenized_dataset import TokenTable
 
@@ -28,15 +29,14 @@ def collate_for(encoder: Encoder) -> Collate:
 class EpochLoader:
     """The batches of one process, epoch after epoch.
 
-    Not a torch `DataLoader`, so that Lightning leaves its sampler alone: rows are already shared out to processes.
+    Not a torch `DataLoader`, so that Lightning leaves its sampler alone: it is distributed already.
 
     Args:
         table: all examples.
-        batches: which rows make up which batch.
+        batches: the rows of each batch.
         collate: pads them.
         num_workers: processes that read and pad.
         pin_memory: whether batches go to page-locked memory, for faster copies to a GPU.
-        on_new_length: is told when epochs have another length from now on.
     """
 
     def __init__(
@@ -46,15 +46,15 @@ class EpochLoader:
         collate: Collate,
         num_workers: int = 0,
         pin_memory: bool = False,
-        on_new_length: Callable[[], None] = lambda: None,
     ) -> None:
         self.batches = batches
-        self.on_new_length = on_new_length
+        self.on_epoch: Callable[[bool], None] = lambda has_new_length: None
         self._length = len(batches)
-        # Where the next iteration starts and the current one did: what was done before, and in how many batches.
+        # The position at the start of the next iteration and of the current one, and the trainer's batch count there.
         self._next = EpochProgress(), 0
         self._current = self._next
         self._is_waiting = True
+        self._is_resumed, self._offset = False, 0
         self._loader: DataLoader[TrainingBatch] = DataLoader(
             cast(Dataset[TrainingBatch], table),
             batch_sampler=batches,
@@ -62,26 +62,26 @@ class EpochLoader:
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
             pin_memory=pin_memory,
-            # A generator of its own: iterating must not move the random numbers of the training.
+            # A generator of its own: iterating must not advance the random numbers of the training.
             generator=torch.Generator(),
         )
 
-    # Lightning looks here before it looks at `sampler`.
+    # Lightning looks for `set_epoch` here before it looks at `sampler`.
     batch_sampler = None
 
     @property
     def sampler(self) -> "EpochLoader":
-        """Where Lightning looks for `set_epoch`."""
+        """The object on which Lightning calls `set_epoch`."""
         return self
 
     def __len__(self) -> int:
-        """Batches of the epoch, those included that were done before a restart."""
+        """Batches of the epoch, including those before a restart."""
         return self._length
 
     def __iter__(self) -> Iterator[TrainingBatch]:
-        """What is left of the epoch.
+        """The remaining batches of the epoch.
 
-        A generator: Lightning makes iterators that it never reads, and those must not move the place.
+        A generator: Lightning makes iterators that it never uses, and those must not change the position.
         """
         self._current, self._is_waiting = self._next, False
         progress, _ = self._current
@@ -90,65 +90,79 @@ class EpochLoader:
         yield from self._loader
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to an epoch; nothing changes for the epoch that is running or was resumed.
+        """Move to an epoch; no effect for the epoch that is running or was resumed.
 
         Args:
-            epoch: counted from 0.
+            epoch: the trainer's count, from 0. It is one too high after a run that ended in the middle of an epoch.
         """
         current, _ = self._current
+        if self._is_resumed:
+            self._offset, self._is_resumed = current.epoch - epoch, False
+        epoch += self._offset
         if epoch != current.epoch:
             self._next = self._current = EpochProgress(epoch), 0
             self._is_waiting = True
-        if not self._current[0].runs and self._length != len(self.batches):
+        has_new_length = not self._current[0].runs and self._length != len(self.batches)
+        if has_new_length:
             self._length = len(self.batches)
-            self.on_new_length()
-
-    def resume(self, states: Sequence[dict[str, Any]]) -> None:
-        """Go on after what is done, in the next epoch if nothing is left of this one.
-
-        Args:
-            states: what `state` gave, one for each process of that run; all are the same.
-        """
-        state = states[0]
-        progress = EpochProgress(state["epoch"], tuple((world, done) for world, done in state["runs"]))
-        done = int(state["batches"])
-        left = len(self.batches.remaining(progress)) // self.batches.world_size if progress.runs else 0
-        if progress.runs[-1:] and progress.runs[-1][0] != self.batches.world_size:
-            logger.warning(
-                "The checkpoint was written by %d processes, this run has %d. Each row still comes once in this epoch, "
-                "but in other batches; epochs have another number of steps, which moves schedules that count them; and "
-                "random numbers differ.",
-                progress.runs[-1][0],
-                self.batches.world_size,
-            )
-        # The trainer has counted `done` batches in this epoch, which is over when it has counted those left too.
-        self._length = done + left or len(self.batches)
-        is_over = state["is_over"] or not left
-        self._next = self._current = (EpochProgress(progress.epoch + 1), 0) if done and is_over else (progress, done)
+        self.on_epoch(has_new_length)
 
     def state(self, done: int, limit: int | float) -> dict[str, Any]:
-        """How far the epoch has got.
+        """The position in the epoch, in whole optimizer steps.
 
         Args:
-            done: batches of the epoch that were trained on, as the trainer counts them.
-            limit: how many batches the trainer takes from an epoch.
+            done: batches of the epoch that were trained on, by the trainer's count.
+            limit: batches that the trainer takes from an epoch.
 
         Returns:
-            What `resume` needs, in plain data.
+            Plain data for `resume`.
         """
         progress, before = self._current
         # The trainer's count is still the last epoch's when a new epoch is set but not begun.
         done = before if self._is_waiting else done
-        progress = progress.after(self.batches.world_size, done - before)
-        runs = [list(run) for run in progress.runs]
-        return {"epoch": progress.epoch, "runs": runs, "batches": done, "is_over": done >= limit}
+        steps = (done - before) // self.batches.accumulate
+        if done == self._length:
+            steps = len(self.batches.remaining(progress))
+        progress = progress.after(self.batches.size, steps)
+        runs = [[list(size), count] for size, count in progress.runs]
+        return {"epoch": progress.epoch, "steps": runs, "batches": done, "is_over": done >= limit}
+
+    def resume(self, states: Sequence[dict[str, Any]]) -> int:
+        """Continue after the position of a checkpoint, in the next epoch if nothing is left of that one.
+
+        Args:
+            states: what `state` returned in each process; all are equal.
+
+        Returns:
+            Batches of the epoch that the trainer has to count as done: processes and accumulation may have changed, and
+            the gradients of a step that was not finished are lost, so that it is done again.
+        """
+        state = states[0]
+        own = self.batches.size, int(state["batches"]) // self.batches.accumulate  # version 0.1 counted batches
+        runs = tuple((StepSize(*size), steps) for size, steps in state["steps"]) if "steps" in state else (own,)
+        progress = EpochProgress(state["epoch"], runs if int(state["batches"]) else ())
+        if any(size != self.batches.size for size, _ in progress.runs):
+            logger.warning(
+                "Optimizer steps have another size than those of the checkpoint (rows over all processes and "
+                "accumulated batches). Each row still comes once in this epoch, but epochs have another number of "
+                "steps, which moves schedules that count them."
+            )
+        left = self.batches.count_batches(self.batches.remaining(progress)) if progress.runs else 0
+        done = int(state["batches"])
+        is_over = bool(done) and (state["is_over"] or (bool(progress.runs) and not left))
+        if not is_over:
+            done = progress.num_steps * self.batches.accumulate
+        self._length = done + left or len(self.batches)
+        self._is_resumed = True
+        self._next = self._current = (EpochProgress(progress.epoch + 1), 0) if is_over else (progress, done)
+        return done
 
     def reports(self) -> list[SourceReport]:
         """Nothing: a table's rows are counted before training."""
         return []
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing: the data module keeps the state. With this method Lightning knows that resuming is safe."""
+        """Nothing: the data module keeps the state. This method tells Lightning that the loader can be resumed."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

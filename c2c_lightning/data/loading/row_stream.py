@@ -1,4 +1,4 @@
-"""Rows of one source, again and again, for one reader of several, resumable at every row."""
+"""Rows of one source, again and again, resumable at every row."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -7,86 +7,69 @@ from datasets import IterableDataset
 
 from c2c_lightning.errors import DataError
 
-Place = dict[str, Any]
-"""Where a reader stands, in plain data for checkpoints."""
-
-# Shares of files are even enough if every reader gets this many.
-_EVEN = 8
+Position = dict[str, Any]
+"""The position of a reader, in plain data for checkpoints."""
 
 
 class RowStream:
-    """The rows of one source, again and again, for one reader of several: each row goes to one of them.
+    """The rows of one source, again and again.
 
     Args:
         name: the source's name, for errors.
         table: all rows.
-        reader: which reader this is.
-        readers: how many there are.
         max_rows: read only that many rows of the table.
-        place: where to go on, default at the beginning.
+        position: where to continue, default at the beginning.
     """
 
     def __init__(
-        self,
-        name: str,
-        table: IterableDataset,
-        reader: int = 0,
-        readers: int = 1,
-        max_rows: int | None = None,
-        place: Place | None = None,
+        self, name: str, table: IterableDataset, max_rows: int | None = None, position: Position | None = None
     ) -> None:
-        by_files = max_rows is None and (table.num_shards % readers == 0 or table.num_shards >= _EVEN * readers)
-        self._table = table.shard(readers, reader) if by_files else table.shard(1, 0)
-        self._every, self._mine = (1, 0) if by_files else (readers, reader)
-        self._name, self._max_rows = name, max_rows
-        self._place: Place = {"round": 0, "row": 0, "taken": 0, "inner": None, "skip": 0, **(place or {})}
+        self._name, self._table, self._max_rows = name, table, max_rows
+        self._position: Position = {"round": 0, "row": 0, "inner": None, **(position or {})}
         self._rows = self._open()
-        self.take(self._place.pop("skip"))
 
-    def place(self) -> Place:
-        """Where the next row stands."""
-        inner = self._table.state_dict() if self._place["row"] else None
-        return {**self._place, "inner": inner}
+    def position(self) -> Position:
+        """The position of the next row."""
+        inner = self._table.state_dict() if self._position["row"] else None
+        return {**self._position, "inner": inner}
 
     @property
     def round(self) -> int:
-        """How often all rows have been read."""
-        return int(self._place["round"])
+        """How many times all rows have been read."""
+        return int(self._position["round"])
 
     def take(self, count: int) -> list[tuple[int, Mapping[str, Any]]]:
         """The next rows, with their numbers."""
         rows: list[tuple[int, Mapping[str, Any]]] = []
         while len(rows) < count:
-            number, row = self._place["row"], self._next()
+            row = self._next()
             if row is None:
-                self._begin_again()
+                self._start_again()
                 continue
-            self._place["row"] += 1
-            if number % self._every == self._mine:
-                self._place["taken"] += 1
-                rows.append((number, row))
+            rows.append((self._position["row"], row))
+            self._position["row"] += 1
         return rows
 
     def _next(self) -> Mapping[str, Any] | None:
-        if self._max_rows is not None and self._place["row"] >= self._max_rows:
+        if self._max_rows is not None and self._position["row"] >= self._max_rows:
             return None
         try:
             batch = next(self._rows, None)
         except Exception as problem:  # of any reader below, in the middle of a file or of a download
-            raise DataError(f"{self._name} cannot be read on: {problem}") from problem
+            raise DataError(f"{self._name} cannot be read after row {self._position['row']}: {problem}") from problem
         return None if batch is None else {name: values[0] for name, values in batch.items()}
 
-    def _begin_again(self) -> None:
-        if not self._place["taken"]:
-            raise DataError(f"{self._name} has no rows, or fewer than there are processes and workers to read them.")
-        self._place = {"round": self.round + 1, "row": 0, "taken": 0, "inner": None}
+    def _start_again(self) -> None:
+        if not self._position["row"]:
+            raise DataError(f"{self._name} has no rows.")
+        self._position = {"round": self.round + 1, "row": 0, "inner": None}
         self._rows = self._open()
 
     def _open(self) -> Iterator[Mapping[str, list[Any]]]:
         table = self._table.shard(1, 0)
-        if self._place["inner"] is not None:
-            table.load_state_dict(self._place["inner"])
+        if self._position["inner"] is not None:
+            table.load_state_dict(self._position["inner"])
         self._table = table
-        # `iter(table)` would share rows out to the workers of a data loader once more, and so lose some.
+        # `iter(table)` would divide rows among the workers of a data loader.
         rows: Iterator[Mapping[str, list[Any]]] = table.iter(batch_size=1)
         return rows

@@ -1,17 +1,26 @@
-"""A loader over an endless stream that knows where its readers stood after any batch that was trained on."""
+"""Training batches from an endless stream, resumed exactly at any optimizer step.
+
+Every process reads and encodes the whole stream and takes its own batches of each step. That costs little beside
+training (an encoder makes thousands of rows a second), and the rows of a step depend on the global batch alone.
+"""
 
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 from c2c_lightning.data.batch import TrainingBatch
-from c2c_lightning.data.loading.example_stream import Delivery, ExampleStream
-from c2c_lightning.data.loading.row_stream import Place
+from c2c_lightning.data.loading.batch_sampler import BatchSampler, EpochProgress
+from c2c_lightning.data.loading.block_reader import BlockReader, StreamPart, lengths_of
+from c2c_lightning.data.loading.epoch_loader import collate_for
+from c2c_lightning.data.loading.row_stream import Position
+from c2c_lightning.data.loading.step_plan import StepSize
 from c2c_lightning.data.preprocessing.data_report import SourceReport
+from c2c_lightning.data.preprocessing.prepare import Settings
 from c2c_lightning.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -20,146 +29,200 @@ logger = logging.getLogger(__name__)
 _REMEMBERED = 8
 
 
+@dataclass
+class StreamItem:
+    """A batch of a stream.
+
+    Attributes:
+        batch: the batch; None if there is an error instead.
+        position: the position after the last step that this batch completes.
+        error: why reading cannot continue.
+    """
+
+    batch: TrainingBatch | None
+    position: Position
+    error: str = ""
+
+
+@dataclass
+class BatchStream(IterableDataset[StreamItem]):
+    """Training batches without end, for one process of several.
+
+    Blocks of examples are shuffled and cut into optimizer steps as the rows of an epoch are.
+
+    Attributes:
+        parts: the sources.
+        settings: of the data module.
+        block_rows: examples that are shuffled together; rounded up to whole optimizer steps.
+        rank: number of this process.
+        world_size: number of processes.
+        accumulate: batches per process and optimizer step.
+        validation_keys: keys of the prompts of the validation data.
+        position: where to continue.
+    """
+
+    parts: Sequence[StreamPart]
+    settings: Settings
+    block_rows: int
+    rank: int = 0
+    world_size: int = 1
+    accumulate: int = 1
+    validation_keys: Sequence[int] = ()
+    position: Position = field(default_factory=dict)
+
+    @property
+    def size(self) -> StepSize:
+        """The size of an optimizer step."""
+        return StepSize.of(self.settings.limits, self.world_size * self.accumulate)
+
+    def __iter__(self) -> Iterator[StreamItem]:
+        """The batches of this process."""
+        try:
+            yield from self._items()
+        except DataError as problem:
+            # Raised in a worker, it would have the worker's traceback in its message.
+            yield StreamItem(None, self.position, str(problem))
+
+    def _items(self) -> Iterator[StreamItem]:
+        settings = self.settings
+        collate = collate_for(settings.encoder)
+        step_rows = self.size.rows or 1
+        block_rows = -(-self.block_rows // step_rows) * step_rows
+        blocks = BlockReader(self.parts, settings, block_rows, self.validation_keys, self.position)
+        number, done = self.position.get("block", 0), self.position.get("steps", 0)
+        last = self.position
+        while True:
+            before = {**blocks.position(), "block": number}
+            examples = blocks.read(number)
+            after = {**blocks.position(), "block": number + 1, "steps": 0}
+            sampler = BatchSampler(
+                lengths_of(examples), settings.limits, settings.seed, self.rank, self.world_size, self.accumulate
+            )
+            steps = sampler.remaining(EpochProgress(number))
+            for place in range(done, len(steps)):
+                # In the middle of a block, its rows are read again; at its end they need not be.
+                here = {**before, "steps": place + 1} if place + 1 < len(steps) else after
+                here["seen"] = after["reports"]
+                *others, final = sampler.deal(steps[place])
+                for rows, position in [*((rows, last) for rows in others), (final, here)]:
+                    yield StreamItem(collate([examples[row] for row in rows]), position)
+                last = here
+            number, done = number + 1, 0
+
+
 class StreamLoader:
     """The batches of one process, without end.
 
-    The state is not what the readers have read but what was trained on: workers and trainer fetch ahead.
+    Its state is the position after the batches that were trained on: the worker and the trainer fetch ahead.
 
     Args:
         stream: makes the batches.
     """
 
-    def __init__(self, stream: ExampleStream) -> None:
-        self.on_new_length: Callable[[], None] = lambda: None
+    def __init__(self, stream: BatchStream) -> None:
+        self.on_epoch: Callable[[bool], None] = lambda has_new_length: None
         self._stream = stream
-        self._batches: Iterator[Delivery] | None = None
-        self._places: list[Place] = list(stream.places) or [{} for _ in range(stream.slots)]
-        self._next_slot, self._seen = stream.first_slot, 0
-        self._epoch, self._before_epoch = 0, 0
-        # (batches seen, whose turn it is, where each reader stands)
-        self._history: deque[tuple[int, int, list[Place]]] = deque(maxlen=_REMEMBERED)
+        self._items: Iterator[StreamItem] | None = None
+        self._seen, self._epoch, self._before_epoch = 0, 0, 0
+        self._is_resumed, self._offset = False, 0
+        # (batches seen, position after them)
+        self._history: deque[tuple[int, Position]] = deque([(0, stream.position)], maxlen=_REMEMBERED)
 
     @property
     def sampler(self) -> "StreamLoader":
-        """Where Lightning looks for `set_epoch`."""
+        """The object on which Lightning calls `set_epoch`."""
         return self
 
     def __iter__(self) -> Iterator[TrainingBatch]:
-        """What comes after the last batch; a second iteration goes on and does not begin again."""
-        if self._batches is None:
-            self._remember()
-            self._batches = iter(self._loader())
-        for delivery in self._batches:
-            if delivery.batch is None:
-                raise DataError(delivery.error)
+        """The batches after the last one; a second iteration continues the first."""
+        if self._items is None:
+            self._items = iter(self._loader())
+        for item in self._items:
+            if item.batch is None:
+                raise DataError(item.error)
             self._seen += 1
-            self._places[delivery.slot] = delivery.place
-            self._next_slot = (delivery.slot + 1) % self._stream.slots
-            self._remember()
-            yield delivery.batch
+            self._history.append((self._seen, item.position))
+            yield item.batch
 
     def set_epoch(self, epoch: int) -> None:
-        """Count batches anew for an epoch, if the trainer ends epochs by `limit_train_batches`."""
-        if epoch != self._epoch:
-            self._epoch, self._before_epoch = epoch, self._seen
-
-    def state(self, done: int, limit: int | float) -> Place:
-        """Where the readers of this process stood.
+        """Count batches from 0 in an epoch, if the trainer ends epochs by `limit_train_batches`.
 
         Args:
-            done: batches of the epoch that were trained on, as the trainer counts them.
-            limit: how many batches the trainer takes from an epoch.
+            epoch: the trainer's count, from 0. It is one too high after a run that ended in the middle of an epoch.
+        """
+        if self._is_resumed:
+            self._offset, self._is_resumed = self._epoch - epoch, False
+        epoch += self._offset
+        if epoch != self._epoch:
+            self._epoch, self._before_epoch = epoch, self._seen
+        self.on_epoch(False)
+
+    def state(self, done: int, limit: int | float) -> dict[str, Any]:
+        """The position of the stream, in whole optimizer steps.
+
+        Args:
+            done: batches of the epoch that were trained on, by the trainer's count.
+            limit: batches that the trainer takes from an epoch.
 
         Returns:
-            What `resume` needs, in plain data.
+            Plain data for `resume`.
         """
         seen = min(self._before_epoch + done, self._seen)
-        places = next((entry for entry in self._history if entry[0] == seen), (0, self._next_slot, self._places))
+        position = next((position for count, position in self._history if count == seen), self._history[-1][1])
+        steps = done // self._stream.accumulate
         return {
             "epoch": self._epoch,
             "batches": done,
+            "steps": steps,
+            "size": list(self._stream.size),
             "is_over": done >= limit,
-            "next_slot": places[1],
-            "places": list(places[2]),
+            "position": position,
         }
 
-    def resume(self, states: Sequence[Place]) -> None:
-        """Go on where a checkpoint stopped.
+    def resume(self, states: Sequence[dict[str, Any]]) -> int:
+        """Continue after the position of a checkpoint.
 
         Args:
-            states: what `state` gave, one for each process of that run.
+            states: what `state` returned in each process; all are equal.
+
+        Returns:
+            Batches of the epoch that the trainer has to count as done, see `EpochLoader.resume`.
         """
-        mine = states[self._stream.rank % len(states)]
-        if len(states) == self._stream.world_size and len(mine["places"]) == self._stream.slots:
-            self._places, self._next_slot = list(mine["places"]), mine["next_slot"]
-        else:
-            self._places = self._shared_out(states)
-        self._stream.places, self._stream.first_slot = self._places, self._next_slot
-        self._epoch = mine["epoch"] + int(mine["is_over"])
-        self._before_epoch = 0 if mine["is_over"] else -mine["batches"]
+        state = states[0]
+        position = state.get("position", {})  # version 0.1 kept positions of each reader
+        if state.get("size") != list(self._stream.size):
+            logger.warning(
+                "Optimizer steps have another size than those of the checkpoint (rows over all processes and "
+                "accumulated batches). The stream continues at about the same row: near it some rows will come twice "
+                "and others not at all."
+            )
+        self._stream = replace(self._stream, position=position)
+        self._history = deque([(0, position)], maxlen=_REMEMBERED)
+        self._epoch, self._is_resumed = state["epoch"] + int(state["is_over"]), True
+        done = int(state["batches"])
+        if not state["is_over"] and "steps" in state:
+            done = state["steps"] * self._stream.accumulate
+        self._before_epoch = 0 if state["is_over"] else -done
+        return done
 
     def reports(self) -> list[SourceReport]:
-        """What the readers of this process have read and dropped."""
-        total: list[SourceReport] = []
-        for place in self._places:
-            for number, values in enumerate(place.get("seen", [])):
-                report = SourceReport.from_dict(values)
-                if number < len(total):
-                    total[number].add(report)
-                else:
-                    total.append(report)
-        return total
+        """Rows that were read and dropped so far; equal in all processes."""
+        return [SourceReport.from_dict(values) for values in self._history[-1][1].get("seen", [])]
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing: the data module keeps the state of all processes, Lightning would keep that of the first."""
+        """Nothing: the data module keeps the state. This method tells Lightning that the loader can be resumed."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Nothing, see `state_dict`."""
 
-    def _loader(self) -> DataLoader[Delivery]:
+    def _loader(self) -> DataLoader[StreamItem]:
         return DataLoader(
             self._stream,
             batch_size=None,
-            num_workers=self._stream.how.num_workers,
+            # More workers would all read the same rows.
+            num_workers=min(1, self._stream.settings.num_workers),
             pin_memory=False,
-            # A generator of its own: iterating must not move the random numbers of the training.
+            # A generator of its own: iterating must not advance the random numbers of the training.
             generator=torch.Generator(),
         )
-
-    def _remember(self) -> None:
-        self._history.append((self._seen, self._next_slot, list(self._places)))
-
-    def _shared_out(self, states: Sequence[Place]) -> list[Place]:
-        """Places for another number of readers: each skips its share of the rows that were read."""
-        old = [place for state in states for place in state["places"] if place]
-        readers = self._stream.world_size * self._stream.slots
-        logger.warning(
-            "The checkpoint's stream was read by %d readers (processes times workers), this run has %d. Training goes "
-            "on at about the same row: near there some rows will come twice and others not at all.",
-            sum(len(state["places"]) for state in states),
-            readers,
-        )
-        if not old:
-            return [{} for _ in range(self._stream.slots)]
-        parts = []
-        for number in range(len(self._stream.parts)):
-            places = [place["parts"][number] for place in old]
-            latest = max(place["round"] for place in places)
-            taken = sum(place["taken"] for place in places if place["round"] == latest)
-            parts.append({"round": latest, "skip": taken // readers})
-        block = max(place["block"] for place in old)
-        # What was counted stays with the first reader, so that sums are right.
-        reports = [{"parts": parts, "block": block} for _ in range(self._stream.slots)]
-        if self._stream.rank == 0:
-            reports[0] = {**reports[0], **_summed(old)}
-        return reports
-
-
-def _summed(places: Sequence[Place]) -> Place:
-    """The reports of all readers in one."""
-    total = [SourceReport.from_dict(values) for values in places[0]["reports"]]
-    for place in places[1:]:
-        for report, values in zip(total, place["reports"], strict=True):
-            report.add(SourceReport.from_dict(values))
-    return {"reports": [report.to_dict() for report in total]}

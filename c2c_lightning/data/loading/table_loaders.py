@@ -1,10 +1,10 @@
-"""Loaders over tables that were encoded ahead."""
+"""Loaders over tables of encoded rows."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-from c2c_lightning.data.loading.batch_sampler import BatchSampler, EpochProgress, EpochRows
+from c2c_lightning.data.loading.batch_sampler import BatchSampler, EpochRows
 from c2c_lightning.data.loading.epoch_loader import EpochLoader, collate_for
 from c2c_lightning.data.loading.mixture_sampling import MixedRows
 from c2c_lightning.data.preprocessing.data_report import DataReport, SourceReport
@@ -22,97 +22,112 @@ Data = Source | Mixture | Sequence[Source]
 """One source, a mixture, or several sources of which every row is read."""
 
 
+class Processes(NamedTuple):
+    """How the batches of an optimizer step are divided.
+
+    Attributes:
+        rank: number of this process.
+        world_size: number of processes.
+        accumulate: batches per process and optimizer step.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+    accumulate: int = 1
+
+
 @runtime_checkable  # tests check types at run time
 class ResumableLoader(Protocol):
-    """Batches whose place can be kept and found again."""
+    """Batches whose position can be saved and resumed."""
 
-    on_new_length: Callable[[], None]
+    on_epoch: Callable[[bool], None]
 
     def state(self, done: int, limit: int | float) -> dict[str, Any]:
-        """The place after `done` batches of the trainer's epoch, which takes at most `limit`."""
+        """The position after `done` batches of the trainer's epoch, which takes at most `limit`."""
 
-    def resume(self, states: Sequence[dict[str, Any]]) -> None:
-        """Go on at the places of the processes of an earlier run."""
+    def resume(self, states: Sequence[dict[str, Any]]) -> int:
+        """Continue at the position of a checkpoint; returns the batches that the trainer counts as done."""
 
     def reports(self) -> list[SourceReport]:
-        """What was read so far, if that is not known from the beginning."""
+        """Counts of rows so far, if they are not known from the beginning."""
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to an epoch."""
+        """Move to an epoch."""
 
 
-class TableFeed:
-    """Training and validation loaders over encoded tables.
+class TableLoaders:
+    """Training and validation loaders over tables of encoded rows.
 
     Args:
-        train: where training rows come from.
-        validation: where validation rows come from; None holds out a share of the training rows.
-        how: the settings.
+        train: training data.
+        validation: validation data; None holds out a share of the training rows.
+        settings: of the data module.
 
     Raises:
         DataError: when data is missing, too much of it is bad, or nothing is left.
     """
 
-    def __init__(self, train: Data, validation: Data | None, how: Settings) -> None:
-        self._how = how
-        self._train = prepare(sources_of(train), "train", how)
-        held_out = self._validation(validation)
-        self._held_out = None if held_out is None else held_out.first(how.max_validation_rows)
-        self._epoch_rows = _epoch_rows(train, self._train, how.seed)
+    def __init__(self, train: Data, validation: Data | None, settings: Settings) -> None:
+        self._settings = settings
+        self._train = prepare(sources_of(train), "train", settings)
+        rows = self._validation_rows(validation)
+        self._validation = None if rows is None else rows.first(settings.max_validation_rows)
+        self._epoch_rows = _epoch_rows(train, self._train, settings.seed)
         self.fingerprint = str(self._train.table.table._fingerprint)
 
-    def train_loader(self, rank: int, world_size: int) -> EpochLoader:
+    def train_loader(self, processes: Processes) -> EpochLoader:
         """Training batches for one process of several."""
-        how, sampler = self._how, self._sampler(rank, world_size)
-        return EpochLoader(self._train.table, sampler, collate_for(how.encoder), how.num_workers, how.pin_memory)
+        settings = self._settings
+        sampler = BatchSampler(
+            self._train.table.lengths, settings.limits, settings.seed, *processes, epoch_rows=self._epoch_rows
+        )
+        collate = collate_for(settings.encoder)
+        return EpochLoader(self._train.table, sampler, collate, settings.num_workers, settings.pin_memory)
 
-    def validation_loader(self, rank: int, world_size: int) -> EpochLoader | None:
+    def validation_loader(self, processes: Processes) -> EpochLoader | None:
         """Validation batches for one process of several, the same each time; None without validation data."""
-        return None if self._held_out is None else evaluation_loader(self._held_out, self._how, rank, world_size)
+        return None if self._validation is None else evaluation_loader(self._validation, self._settings, processes)
 
     def report(self, seen: Sequence[SourceReport] = ()) -> DataReport:
-        """What was read, kept and dropped, and how much of an epoch is padding.
+        """Rows that were read, kept and dropped, and the share of padding in an epoch.
 
         Args:
-            seen: nothing; a stream's feed needs it.
+            seen: for streams; nothing here.
         """
-        sampler = self._sampler(0, 1)
         lengths = self._train.table.lengths
-        batches = [lengths.take(batch) for batch in sampler.remaining(EpochProgress())]
+        batches = [lengths.take(batch) for batch in self.train_loader(Processes()).batches.batches()]
         tokens = sum(batch.real_tokens for batch in batches)
-        padded = sum(batch.padded_tokens for batch in batches)
         return DataReport(
-            sources=self._train.reports + ([] if self._held_out is None else self._held_out.reports),
+            sources=self._train.reports + ([] if self._validation is None else self._validation.reports),
             train_rows=len(self._epoch_rows(0)),
-            validation_rows=0 if self._held_out is None else len(self._held_out.rows),
+            validation_rows=0 if self._validation is None else len(self._validation.rows),
             batches=len(batches),
             tokens=tokens,
-            padding=1 - tokens / padded,
+            padding=1 - tokens / sum(batch.padded_tokens for batch in batches),
         )
 
-    def _validation(self, validation: Data | None) -> PreparedRows | None:
+    def _validation_rows(self, validation: Data | None) -> PreparedRows | None:
         if validation is None:
-            return hold_out(self._train, self._how.validation_share)
-        held_out = prepare(sources_of(validation), "validation", replace(self._how, max_rows=None))
-        leave_out_questions(self._train, held_out)
-        return held_out
-
-    def _sampler(self, rank: int, world_size: int) -> BatchSampler:
-        how = self._how
-        return BatchSampler(
-            self._train.table.lengths, how.limits, how.seed, rank, world_size, epoch_rows=self._epoch_rows
-        )
+            return hold_out(self._train, self._settings.validation_share)
+        rows = prepare(sources_of(validation), "validation", replace(self._settings, max_rows=None))
+        leave_out_questions(self._train, rows)
+        return rows
 
 
-def evaluation_loader(prepared: PreparedRows, how: Settings, rank: int, world_size: int) -> EpochLoader:
+def evaluation_loader(prepared: PreparedRows, settings: Settings, processes: Processes) -> EpochLoader:
     """Batches in order of length, the same each time, for one process of several."""
     rows = prepared.rows
     sampler = BatchSampler(
-        prepared.table.lengths, how.limits, 0, rank, world_size, shuffle=False, epoch_rows=lambda _: rows
+        prepared.table.lengths,
+        settings.limits,
+        rank=processes.rank,
+        world_size=processes.world_size,
+        shuffle=False,
+        epoch_rows=lambda _: rows,
     )
     # One worker is enough: the rows are few and nothing shuffles them.
-    num_workers = min(how.num_workers, 1)
-    return EpochLoader(prepared.table, sampler, collate_for(how.encoder), num_workers, how.pin_memory)
+    num_workers = min(settings.num_workers, 1)
+    return EpochLoader(prepared.table, sampler, collate_for(settings.encoder), num_workers, settings.pin_memory)
 
 
 def _epoch_rows(data: Data, prepared: PreparedRows, seed: int) -> EpochRows:

@@ -44,6 +44,11 @@ class SourceReport:
         """Rows that could not be read."""
         return sum(self.dropped[kind] for kind in BAD_KINDS)
 
+    @property
+    def reasons(self) -> str:
+        """The dropped rows by reason, in words."""
+        return ", ".join(f"{reason}: {count:,}" for reason, count in self.dropped.most_common())
+
     def drop(self, reason: str, count: int) -> None:
         """Count rows that are not used."""
         if count:
@@ -85,7 +90,7 @@ class SourceReport:
             return
         lines = "\n  ".join(self.examples)
         raise DataError(
-            f"{self.bad:,} of {self.rows:,} rows of {self.name} cannot be used ({_listed(self.dropped)}), and "
+            f"{self.bad:,} of {self.rows:,} rows of {self.name} cannot be used ({self.reasons}), and "
             f"`max_bad_share` allows {max_bad_share:.2%}. The first ones:\n  {lines}\n"
             "Mend them, or raise `max_bad_share`."
         )
@@ -134,7 +139,3 @@ def _source_lines(source: SourceReport) -> Iterable[str]:
         yield f"  dropped, {reason}: {count:,}"
     for example in source.examples:
         yield f"    {example}"
-
-
-def _listed(counts: Counter[str]) -> str:
-    return ", ".join(f"{reason}: {count:,}" for reason, count in counts.most_common())

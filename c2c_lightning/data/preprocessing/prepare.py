@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from c2c_lightning.data.encode import Encoder
 from c2c_lightning.data.preprocessing.data_report import IN_VALIDATION, TOO_LONG, SourceReport
 from c2c_lightning.data.preprocessing.tokenized_dataset import TokenTable, encoded_table
-from c2c_lightning.data.row_lengths import BatchLimits, Rows
+from c2c_lightning.data.row_lengths import BatchLimits, Lengths, Rows
 from c2c_lightning.data.sources.mixture import Mixture
 from c2c_lightning.data.sources.source import Source
 from c2c_lightning.errors import DataError
@@ -33,6 +33,8 @@ class Settings:
         cache_dir: where encoded tables are kept.
         limits: how large a batch may be.
         max_length: tokens of the longer model; longer rows are dropped.
+        context_lengths: positions of the receiver and of each sharer, None where there is no limit; longer rows are
+            dropped.
         max_rows: read only that many rows of each training source.
         max_validation_rows: use only that many rows for validation.
         validation_share: held out of the training data if there is no other validation data.
@@ -47,6 +49,7 @@ class Settings:
     cache_dir: Path
     limits: BatchLimits
     max_length: int = 2048
+    context_lengths: tuple[int | None, ...] = ()
     max_rows: int | None = None
     max_validation_rows: int | None = None
     validation_share: float = 0.0
@@ -59,6 +62,19 @@ class Settings:
     def is_held_out(self, key: int) -> bool:
         """Whether a question belongs to the validation data that is taken out of the training data."""
         return key < self.validation_share * KEY_RANGE
+
+    def too_long(self, lengths: Lengths) -> dict[str, NDArray[np.bool_]]:
+        """Which rows are too long, (rows,), by reason.
+
+        A sharer's prompt counts with the response, which it reads in fusion mode `decode`.
+        """
+        totals = lengths.prompts + lengths.responses[:, None]  # (rows, models)
+        reasons = {TOO_LONG: np.maximum(totals[:, 0], lengths.prompts.max(1)) > self.max_length}
+        for number, limit in enumerate(self.context_lengths[: totals.shape[1]]):
+            model = f"sharer {number}" if number else "the receiver"
+            if limit is not None:
+                reasons[f"longer than the {limit} positions of {model}"] = totals[:, number] > limit
+        return reasons
 
 
 @dataclass
@@ -109,13 +125,13 @@ def sources_of(data: Source | Mixture | Sequence[Source]) -> list[Source]:
     return list(data.sources if isinstance(data, Mixture) else data)
 
 
-def prepare(sources: Sequence[Source], use: str, how: Settings) -> PreparedRows:
+def prepare(sources: Sequence[Source], use: str, settings: Settings) -> PreparedRows:
     """Read, encode and filter sources.
 
     Args:
         sources: where rows come from.
         use: `train` or `validation`, for the report.
-        how: the settings.
+        settings: of the data module.
 
     Returns:
         Encoded rows.
@@ -123,21 +139,24 @@ def prepare(sources: Sequence[Source], use: str, how: Settings) -> PreparedRows:
     Raises:
         DataError: when a source cannot be read, has too many bad rows, or nothing is left of it.
     """
-    tables = [encoded_table(s, how.encoder, how.cache_dir, how.max_rows, how.num_proc) for s in sources]
+    tables = [
+        encoded_table(s, settings.encoder, settings.cache_dir, settings.max_rows, settings.num_proc) for s in sources
+    ]
     reports = [_rejections(source.name, use, table) for source, table in zip(sources, tables, strict=True)]
     for report in reports:
-        report.check(how.max_bad_share)
+        report.check(settings.max_bad_share)
     table = TokenTable(datasets.concatenate_datasets(tables))
     borders = np.cumsum([0, *map(len, tables)])
     parts = [np.arange(start, end) for start, end in pairwise(borders)]
     prepared = PreparedRows(table, [part[~table.is_rejected[part]] for part in parts], reports)
-    too_long = prepared.leave_out(table.longest > how.max_length)
-    for report, count in zip(reports, too_long, strict=True):
-        report.drop(TOO_LONG, count)
+    for reason, too_long in settings.too_long(table.lengths).items():
+        for report, count in zip(reports, prepared.leave_out(too_long), strict=True):
+            report.drop(reason, count)
+    for report in reports:
         if not report.kept:
             raise DataError(
-                f"No row of {report.name} is left: {report.rows:,} were read, {report.bad:,} are bad, {count:,} are "
-                f"longer than `max_length` ({how.max_length} tokens)."
+                f"No row of {report.name} is left: {report.rows:,} were read ({report.reasons}). `max_length` is "
+                f"{settings.max_length} tokens."
             )
     return prepared
 

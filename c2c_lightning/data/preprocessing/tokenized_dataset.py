@@ -14,10 +14,11 @@ import datasets
 import numpy as np
 from filelock import FileLock
 
+from c2c_lightning.data.collate import UnsupervisedExample
 from c2c_lightning.data.encode import EncodedExample, Encoder
 from c2c_lightning.data.encode_sharers import EncodedPrompt, SharerEncoding
 from c2c_lightning.data.preprocessing.row_encoder import Accepted, Rejected, RowEncoder
-from c2c_lightning.data.row_lengths import Lengths, Rows
+from c2c_lightning.data.row_lengths import Lengths
 from c2c_lightning.data.sources.source import Source
 from c2c_lightning.errors import DataError
 
@@ -222,13 +223,6 @@ class TokenTable:
         widths[~self.is_rejected] = prompts.reshape(-1, models)
         self.lengths = Lengths(widths, responses.fill_null(0).to_numpy().astype(np.int64))
 
-    @property
-    def longest(self) -> Rows:
-        """Tokens of the model that reads most of each row, (rows,)."""
-        prompts = self.lengths.prompts
-        longest: Rows = np.maximum(prompts[:, 0] + self.lengths.responses, prompts.max(1))
-        return longest
-
     def __len__(self) -> int:
         """Number of rows."""
         return len(self._tokens)
@@ -238,5 +232,9 @@ class TokenTable:
         return self.__getitems__([row])[0]
 
     def __getitems__(self, rows: list[int]) -> list[EncodedExample]:
-        """Several examples, in one read; data loaders ask for batches in this way."""
-        return [unpack(row) for row in self._tokens[rows].to_pylist()]
+        """Several examples, in one read; `-1 - row` is the row without supervision."""
+        examples = [unpack(row) for row in self._tokens[[max(row, -1 - row) for row in rows]].to_pylist()]
+        return [
+            example if row >= 0 else UnsupervisedExample(example.prompt, example.response_ids)
+            for row, example in zip(rows, examples, strict=True)
+        ]

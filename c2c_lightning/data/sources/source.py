@@ -56,6 +56,13 @@ class Source(ABC):
         """Arguments of the chat templates for a row (`tools`, `documents`, ...); none by default."""
         return {}
 
+    def check(self) -> None:  # noqa: B027  (optional)
+        """Check, without reading them, that the rows are there.
+
+        Raises:
+            DataError: when they are not.
+        """
+
     def fingerprint(self) -> str:
         """A key of rows and reading: the same key, the same conversations. Also of the code of this class."""
         parts = [_code(type(self)), json.dumps(vars(self), sort_keys=True, default=str), self._data_fingerprint()]
@@ -101,6 +108,10 @@ class TableSource(Source):
         """What reports call this source."""
         return f"{type(self).__name__}({self.path})"
 
+    def check(self) -> None:
+        """Check that local files are there; a data set on the hub is looked for when it is loaded."""
+        self._data_fingerprint_of_files()
+
     def load(self) -> Table:
         """The rows, as a table or as a stream."""
         return load_rows(
@@ -108,7 +119,10 @@ class TableSource(Source):
         )
 
     def _data_fingerprint(self) -> str:
-        return data_fingerprint(embedded.resolve(self.path), self.split, self.subset) or super()._data_fingerprint()
+        return self._data_fingerprint_of_files() or super()._data_fingerprint()
+
+    def _data_fingerprint_of_files(self) -> str | None:
+        return data_fingerprint(embedded.resolve(self.path), self.split, self.subset)
 
 
 def text(row: Row, column: str) -> str:

@@ -6,6 +6,7 @@ import pytest
 
 from c2c_lightning.data.loading.batch_sampler import BatchSampler, EpochProgress
 from c2c_lightning.data.loading.mixture_sampling import MixedRows
+from c2c_lightning.data.loading.step_plan import StepSize
 from c2c_lightning.data.row_lengths import BatchLimits
 from c2c_lightning.errors import DataError
 from tests.data.loading.test_length_buckets import long_tailed
@@ -26,8 +27,31 @@ def ranks(
     return result
 
 
+def steps(batch_size: int, world_size: int = 1, accumulate: int = 1, max_tokens: int | None = None) -> list[list[int]]:
+    """The rows of each optimizer step of an epoch, over all processes."""
+    processes = ranks(world_size, BatchLimits(batch_size, max_tokens), accumulate=accumulate)
+    return [
+        sorted(row for batches in processes for batch in batches[start : start + accumulate] for row in batch)
+        for start in range(0, len(processes[0]), accumulate)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("world_size", "batch_size", "accumulate"), [(1, 4, 2), (2, 4, 1), (2, 2, 2), (4, 2, 1), (4, 1, 2)]
+)
+def test_the_rows_of_a_step_depend_on_the_global_batch_alone(world_size: int, batch_size: int, accumulate: int) -> None:
+    assert steps(batch_size, world_size, accumulate) == steps(8)
+
+
+@pytest.mark.parametrize(("world_size", "accumulate"), [(1, 4), (2, 2), (4, 1)])
+def test_under_a_token_budget_they_depend_on_the_batches_of_a_step(world_size: int, accumulate: int) -> None:
+    assert steps(8, world_size, accumulate, 3000) == steps(8, 4, 1, 3000)
+    assert all(len(rows) >= 4 for rows in steps(8, world_size, accumulate, 3000))
+
+
 def rows_of(processes: list[list[list[int]]]) -> list[int]:
-    return sorted(row for batches in processes for batch in batches for row in batch)
+    """All supervised rows."""
+    return sorted(row for batches in processes for batch in batches for row in batch if row >= 0)
 
 
 @pytest.mark.parametrize("limits", LIMITS)
@@ -55,30 +79,40 @@ def test_epochs_have_other_batches() -> None:
 
 
 @pytest.mark.parametrize("limits", LIMITS)
-@pytest.mark.parametrize("done", [1, 17, 40])
-def test_going_on_in_the_middle(limits: BatchLimits, done: int) -> None:
+@pytest.mark.parametrize("done", [1, 17, 25])
+def test_resuming_in_the_middle_of_an_epoch(limits: BatchLimits, done: int) -> None:
+    size = StepSize.of(limits, 2)
     whole = ranks(2, limits, EpochProgress(3))
-    rest = ranks(2, limits, EpochProgress(3).after(2, done))
+    rest = ranks(2, limits, EpochProgress(3).after(size, done))
     assert [batches[done:] for batches in whole] == rest
 
 
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1), (4, 1), (1, 4)])
+def test_another_number_of_processes_with_equal_steps_continues_exactly(before: int, after: int) -> None:
+    size = StepSize(8)
+    whole = ranks(before, BatchLimits(8 // before), EpochProgress(2))
+    rest = ranks(after, BatchLimits(8 // after), EpochProgress(2).after(size, 9))
+    expected = [rows_of([[batches[step]] for batches in whole]) for step in range(9, len(whole[0]))]
+    assert [rows_of([[batches[step]] for batches in rest]) for step in range(len(rest[0]))] == expected
+
+
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1), (3, 2), (2, 5)])
-def test_another_number_of_processes_reads_the_rest_once(before: int, after: int) -> None:
-    done = ranks(before, LIMITS[1], EpochProgress(2))
-    head = rows_of([batches[:9] for batches in done])
-    progress = EpochProgress(2).after(before, 9)
-    rest = ranks(after, LIMITS[1], progress)
+@pytest.mark.parametrize("limits", LIMITS)
+def test_steps_of_another_size_read_the_rest_once(before: int, after: int, limits: BatchLimits) -> None:
+    head = rows_of([batches[:9] for batches in ranks(before, limits, EpochProgress(2))])
+    progress = EpochProgress(2).after(StepSize.of(limits, before), 9)
+    rest = ranks(after, limits, progress)
     assert len({len(batches) for batches in rest}) == 1
     assert sorted(head + rows_of(rest)) == list(range(500))
     # And once more, by the first number again.
     head += rows_of([batches[:4] for batches in rest])
-    last = ranks(before, LIMITS[1], progress.after(after, 4))
+    last = ranks(before, limits, progress.after(StepSize.of(limits, after), 4))
     assert sorted(head + rows_of(last)) == list(range(500))
 
 
 def test_batches_of_one_step_are_alike() -> None:
     sampler = BatchSampler(LENGTHS, LIMITS[1], world_size=2)
-    batches = sampler.remaining(EpochProgress())
+    batches = [batch for step in sampler.remaining(EpochProgress()) for batch in step]
     tokens = np.array([LENGTHS.take(batch).real_tokens / len(batch) for batch in batches])
     pairs = tokens.reshape(-1, 2)
     apart = np.abs(np.log(pairs[:, 0] / pairs[:, 1])).mean()
@@ -86,12 +120,13 @@ def test_batches_of_one_step_are_alike() -> None:
     assert apart < np.abs(anyhow[0] - anyhow[1]).mean() / 2
 
 
-def test_more_processes_than_rows_read_some_twice_rather_than_hang() -> None:
+def test_more_processes_than_rows_get_rows_without_supervision() -> None:
     few = LENGTHS.take(np.arange(3))
     samplers = [BatchSampler(few, BatchLimits(4), rank=rank, world_size=5) for rank in range(5)]
     batches = [list(sampler) for sampler in samplers]
     assert all(len(rank) == 1 for rank in batches)
-    assert set(rows_of(batches)) == {0, 1, 2}
+    assert rows_of(batches) == [0, 1, 2]
+    assert sum(row < 0 for rank in batches for batch in rank for row in batch) == 2
 
 
 def test_a_limit_is_needed() -> None:

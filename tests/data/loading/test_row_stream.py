@@ -1,4 +1,4 @@
-"""Endless streams: no row is lost, whoever reads, and a place is found again by other readers too."""
+"""Endless streams: no row is lost, and any number of processes and workers continue a position."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -11,7 +11,8 @@ import pytest
 
 from c2c_lightning.data.batch import TrainingBatch
 from c2c_lightning.data.loading.stream_loader import StreamLoader
-from c2c_lightning.data.loading.stream_loaders import StreamFeed
+from c2c_lightning.data.loading.stream_loaders import StreamLoaders
+from c2c_lightning.data.loading.table_loaders import Processes
 from c2c_lightning.data.preprocessing.prepare import Settings
 from c2c_lightning.data.row_lengths import BatchLimits
 from c2c_lightning.data.sources import Messages, Mixture
@@ -26,11 +27,13 @@ def source(tmp_path: Path) -> Messages:
     return Messages(write_chat(tmp_path / "a.jsonl", ROWS), streaming=True)
 
 
-def loaders(data: Messages | Mixture, world_size: int = 1, workers: int = 0) -> list[StreamLoader]:
+def loaders(
+    data: Messages | Mixture, world_size: int = 1, workers: int = 0, batch_size: int = BATCH, accumulate: int = 1
+) -> list[StreamLoader]:
     """One loader for each process."""
-    how = Settings(shared_encoder(), Path("unused"), BatchLimits(BATCH), num_workers=workers)
-    feed = StreamFeed(data, None, how, BLOCK)
-    return [feed.train_loader(rank, world_size) for rank in range(world_size)]
+    settings = Settings(shared_encoder(), Path("unused"), BatchLimits(batch_size), num_workers=workers)
+    made = StreamLoaders(data, None, settings, BLOCK)
+    return [made.train_loader(Processes(rank, world_size, accumulate)) for rank in range(world_size)]
 
 
 def rows_of(batches: Iterable[TrainingBatch]) -> list[tuple[int, ...]]:
@@ -71,18 +74,44 @@ def test_a_mixture_has_exact_shares(tmp_path: Path, source: Messages) -> None:
     assert sum(row in own for row in rows) == 0.75 * len(rows)
 
 
-def test_other_readers_go_on_at_about_the_same_row(source: Messages, caplog: pytest.LogCaptureFixture) -> None:
-    (loader,) = loaders(source)
-    done = take(loader, 6)
-    state = loader.state(6, float("inf"))
-    following = loaders(source, world_size=2)
-    for other in following:
-        other.resume([state])
-    assert "read by 1 readers (processes times workers), this run has 2" in caplog.text
-    assert "some rows will come twice and others not at all" in caplog.text
-    rest = [row for other in following for row in take(other, 3)]
-    assert len(set(rest)) == len(rest) == ROWS - len(done)
-    assert not set(rest) & set(done)
+def steps(made: list[StreamLoader], count: int, accumulate: int = 1) -> list[list[tuple[int, ...]]]:
+    """The rows of the next optimizer steps over all processes."""
+    rows = [[take(loader, accumulate) for _ in range(count)] for loader in made]
+    return [sorted(chain(*of_step)) for of_step in zip(*rows, strict=True)]
+
+
+@pytest.mark.parametrize("settings", [(2, 0, 4, 1), (1, 2, 8, 1), (2, 2, 2, 2), (4, 0, 1, 2), (1, 0, 4, 2)])
+def test_processes_and_workers_do_not_change_the_rows_of_a_step(
+    settings: tuple[int, int, int, int], source: Messages
+) -> None:
+    expected = steps(loaders(source, batch_size=8), 12)
+    assert steps(loaders(source, *settings), 12, settings[-1]) == expected
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1), (4, 2)])
+def test_another_number_of_processes_continues_exactly(before: int, after: int, source: Messages) -> None:
+    expected = steps(loaders(source, batch_size=8), 9)
+    first = loaders(source, before, batch_size=8 // before)
+    done = steps(first, 4)
+    following = loaders(source, after, batch_size=8 // after)
+    assert {loader.resume([first[0].state(4, float("inf"))]) for loader in following} == {4}
+    assert done + steps(following, 5) == expected
+
+
+def test_an_unfinished_step_is_done_again(source: Messages) -> None:
+    expected = steps(loaders(source, accumulate=2), 5, 2)
+    (first,), (second,) = loaders(source, accumulate=2), loaders(source, accumulate=2)
+    take(first, 5)
+    assert second.resume([first.state(5, float("inf"))]) == 4
+    assert steps([second], 3, 2) == expected[2:]
+
+
+def test_steps_of_another_size_are_named(source: Messages, caplog: pytest.LogCaptureFixture) -> None:
+    (first,), (second,) = loaders(source), loaders(source, batch_size=8)
+    take(first, 2)
+    second.resume([first.state(2, float("inf"))])
+    assert "another size than those of the checkpoint" in caplog.text
+    assert len(take(second, 2)) == 16
 
 
 def test_a_place_in_the_middle_of_a_block(source: Messages) -> None:
