@@ -20,9 +20,9 @@ from rich.table import Table
 
 from c2c_lightning.evaluation.distributed import batches_of
 from c2c_lightning.evaluation.load_models import load_bundles
-from c2c_lightning.evaluation.plan import Field, Participant, entrants
+from c2c_lightning.evaluation.plan import EvaluationPlan, Participant, build_participants
 from c2c_lightning.evaluation.runner import Runner
-from c2c_lightning.evaluation.tasks import Benchmark, load_questions, resolve
+from c2c_lightning.evaluation.tasks import Task, load_questions, resolve
 from c2c_lightning.responders.registry import T2T
 
 RESPONDERS = ["receiver", "sharer", T2T("In one sentence: {question}", 32), "c2c"]
@@ -39,12 +39,12 @@ def main(args: Sequence[str] | None = None) -> int:
     """
     options = _options(args)
     torch.set_num_threads(1)
-    benchmark = resolve(Benchmark("quickstart", limit=options.questions))
-    exam = Runner(benchmark, load_questions(benchmark), {"max_new_tokens": 8, "do_sample": False})
-    teams = load_bundles([options.fuser], dtype="float32")
+    benchmark = resolve(Task("quickstart", limit=options.questions))
+    runner = Runner(benchmark, load_questions(benchmark), {"max_new_tokens": 8, "do_sample": False})
+    bundles = load_bundles([options.fuser], dtype="float32")
     results = []
-    for entrant in entrants(Field(RESPONDERS), teams, benchmark, exam.questions):
-        results.append(_measure(exam, entrant, options.batch_size, options.repeats))
+    for participant in build_participants(EvaluationPlan(RESPONDERS), bundles, benchmark, runner.questions):
+        results.append(_measure(runner, participant, options.batch_size, options.repeats))
     _show(results, options.batch_size)
     if options.output:
         with open(options.output, "w", encoding="utf-8") as file:
@@ -62,7 +62,7 @@ def _options(args: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(args)
 
 
-def _measure(exam: Runner, entrant: Participant, batch_size: int, repeats: int) -> dict[str, Any]:
+def _measure(runner: Runner, participant: Participant, batch_size: int, repeats: int) -> dict[str, Any]:
     """One responder, both ways by turns; the first round warms up."""
     seconds: dict[int, list[float]] = {1: [], batch_size: []}
     wall: dict[int, list[float]] = {1: [], batch_size: []}
@@ -70,20 +70,20 @@ def _measure(exam: Runner, entrant: Participant, batch_size: int, repeats: int) 
     for _ in range(repeats + 1):
         for size in seconds:
             begin, began = time.process_time(), time.perf_counter()
-            batches = batches_of(exam.benchmark, exam.questions, size)
-            answered = [p for batch in batches for p in exam.ask(entrant, batch.questions)]
+            batches = batches_of(runner.benchmark, runner.questions, size)
+            answered = [p for batch in batches for p in runner.run(participant, batch.questions)]
             seconds[size].append(time.process_time() - begin)
             wall[size].append(time.perf_counter() - began)
             outputs[size] = {p.index: p.error or p.output for p in answered}
     alone, together = (statistics.median(seconds[size][1:]) for size in (1, batch_size))
     ratios = [a / b for a, b in zip(seconds[1][1:], seconds[batch_size][1:], strict=True)]
     return {
-        "responder": entrant.name,
+        "responder": participant.name,
         "seconds_alone": alone,
         "seconds_batched": together,
         "ratio": alone / together,
         "ratios": ratios,
-        "questions_per_second": len(exam.questions) / statistics.median(wall[batch_size][1:]),
+        "questions_per_second": len(runner.questions) / statistics.median(wall[batch_size][1:]),
         "different": sum(outputs[1][index] != output for index, output in outputs[batch_size].items()),
     }
 

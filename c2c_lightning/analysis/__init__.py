@@ -1,1 +1,1 @@
-"""Tensors in, numbers out: what a fuser does."""
+"""Analyses of token alignments and of batches: pure functions, with reports as JSON, text and HTML."""

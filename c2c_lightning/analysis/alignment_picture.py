@@ -1,4 +1,4 @@
-"""One conversation's alignment, token by token, as text and as a page."""
+"""Token alignment of one conversation, as text and as an HTML page."""
 
 import html
 from collections.abc import Sequence
@@ -12,12 +12,12 @@ _NOT_FUSED = "-"
 
 @dataclass(frozen=True)
 class AlignmentPicture:
-    """A receiver's and a sharer's tokens side by side.
+    """The tokens of receiver and sharer with their alignment.
 
     Attributes:
-        receiver: the receiver's tokens as they are shown.
-        sharer: the sharer's tokens as they are shown.
-        source_index: for each receiver token the sharer token that it reads, -1 if none.
+        receiver: printable tokens of the receiver.
+        sharer: printable tokens of the sharer.
+        source_index: for each receiver token the index of the sharer token that it is fused with, -1 if none.
     """
 
     receiver: list[str]
@@ -26,7 +26,7 @@ class AlignmentPicture:
 
 
 def visible_tokens(reader: ChatTokenizer, ids: Sequence[int], attention_mask: Sequence[int] | None) -> list[str]:
-    """Tokens as they can be shown: white space made visible, pieces of characters as bytes.
+    """Printable tokens: white space as symbols, partial characters as bytes.
 
     Args:
         reader: the model's tokenizer.
@@ -48,21 +48,21 @@ def _visible(reader: ChatTokenizer, token: int) -> str:
 
 
 def text_picture(picture: AlignmentPicture) -> str:
-    """A table: each receiver token with the sharer token that it reads.
+    """A table of each receiver token with its sharer token.
 
     Args:
         picture: the tokens.
 
     Returns:
-        One line per receiver token, and a last line that tells which sharer tokens nobody reads.
+        One line per receiver token, and a last line with the unused sharer tokens.
     """
     width = max((len(token) for token in picture.receiver), default=0)
     lines = [f"{'receiver':>{width + 5}}    sharer"]
-    for place, (token, source) in enumerate(zip(picture.receiver, picture.source_index, strict=True)):
+    for index, (token, source) in enumerate(zip(picture.receiver, picture.source_index, strict=True)):
         read = _NOT_FUSED if source < 0 else f"{picture.sharer[source]}  {source}"
-        lines.append(f"{place:4} {token:>{width}} <- {read}")
+        lines.append(f"{index:4} {token:>{width}} <- {read}")
     unread = sorted(set(range(len(picture.sharer))) - set(picture.source_index))
-    lines.append(f"read by no receiver token: {' '.join(picture.sharer[place] for place in unread) or 'none'}")
+    lines.append(f"read by no receiver token: {' '.join(picture.sharer[index] for index in unread) or 'none'}")
     return "\n".join(lines)
 
 
@@ -75,7 +75,7 @@ span.f { background: hsl(var(--h) 70% 86%); color: #222; }
 span.on { outline: 2px solid #222; }
 """
 
-# Pointing at a token marks its partners on the other side.
+# Hovering over a token highlights its partners.
 _SCRIPT = """
 document.querySelectorAll('section').forEach(section => {
   const mark = (key, on) => section.querySelectorAll('[data-s="' + key + '"]')
@@ -89,7 +89,7 @@ document.querySelectorAll('section').forEach(section => {
 
 
 def html_page(parts: Sequence[tuple[str, AlignmentPicture]]) -> str:
-    """Pictures with their captions as one page that needs no network.
+    """Pictures with captions as one self-contained page.
 
     Args:
         parts: `(caption, picture)`, one per sharer.
@@ -101,7 +101,7 @@ def html_page(parts: Sequence[tuple[str, AlignmentPicture]]) -> str:
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Token alignment</title>'
         f"<style>{_STYLE}</style></head>\n<body><h1>Token alignment</h1>\n"
-        "<p>Equal colours read each other; grey tokens are not fused. Point at a token to see its partners.</p>\n"
+        "<p>Tokens of one colour are aligned; grey tokens are not fused. Hover over a token to see its partners.</p>\n"
         f"{sections}\n<script>{_SCRIPT}</script></body></html>\n"
     )
 
@@ -109,7 +109,7 @@ def html_page(parts: Sequence[tuple[str, AlignmentPicture]]) -> str:
 def _section(caption: str, picture: AlignmentPicture) -> str:
     read = set(picture.source_index) - {-1}
     mine = [_token(text, source) for text, source in zip(picture.receiver, picture.source_index, strict=True)]
-    theirs = [_token(text, place if place in read else -1) for place, text in enumerate(picture.sharer)]
+    theirs = [_token(text, index if index in read else -1) for index, text in enumerate(picture.sharer)]
     return (
         f"<section><p>{html.escape(caption)}</p><h2>Receiver</h2><p class=tokens>{''.join(mine)}</p>"
         f"<h2>Sharer</h2><p class=tokens>{''.join(theirs)}</p></section>"
@@ -120,5 +120,5 @@ def _token(text: str, source: int) -> str:
     shown = html.escape(text) or "&nbsp;"
     if source < 0:
         return f"<span class=t>{shown}</span>"
-    # Neighbours get colours far apart.
+    # Neighbours have distant colours.
     return f'<span class="t f" data-s={source} style="--h:{source * 67 % 360}">{shown}</span>'

@@ -1,4 +1,4 @@
-"""How much of a conversation reaches the sharer undamaged, and how much of it is fused."""
+"""Coverage of a token alignment, and damage of texts by re-tokenisation."""
 
 import json
 import unicodedata
@@ -16,18 +16,18 @@ from c2c_lightning.errors import PromptError
 
 @dataclass
 class AlignmentCounts:
-    """Sums over conversations, for one sharer.
+    """Counts over conversations, for one sharer.
 
     Attributes:
-        conversations: how many.
+        conversations: number of conversations.
         receiver_tokens: prompt tokens of the receiver.
-        message_tokens: of these, how many belong to a message.
-        fused_tokens: of these, how many read a sharer token.
-        fused_message_tokens: message tokens that read a sharer token.
-        sharer_tokens: tokens the sharer reads, padding aside.
-        messages: messages of which the receiver reads something the sharer is told too.
-        damaged_messages: of these, how many reach the sharer as another text.
-        replacement_marks: U+FFFD in what the sharer reads that were not in the messages.
+        message_tokens: receiver tokens within messages.
+        fused_tokens: receiver tokens that are fused.
+        fused_message_tokens: receiver tokens within messages that are fused.
+        sharer_tokens: the sharer's tokens without padding.
+        messages: messages with at least one fused token.
+        damaged_messages: of these, messages whose text differs in the sharer's tokens.
+        replacement_marks: U+FFFD in the sharer's text that the messages do not contain.
     """
 
     conversations: int = 0
@@ -42,32 +42,28 @@ class AlignmentCounts:
 
     @property
     def coverage(self) -> float:
-        """Share of the message tokens that are fused."""
+        """Proportion of message tokens that are fused."""
         return self.fused_message_tokens / max(1, self.message_tokens)
 
     @property
     def damaged_share(self) -> float:
-        """Share of the messages that reach the sharer as another text."""
+        """Proportion of messages whose text differs in the sharer's tokens."""
         return self.damaged_messages / max(1, self.messages)
 
     def add(self, other: "AlignmentCounts") -> None:
-        """Add the counts of another conversation.
-
-        Args:
-            other: its counts.
-        """
+        """Add the counts of another conversation."""
         for field in fields(self):
             setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
 
 
 @dataclass(frozen=True)
 class SharerAlignment:
-    """What one sharer gets.
+    """The alignment of one sharer.
 
     Attributes:
         strategy: its token alignment.
-        counts: sums over all conversations.
-        picture: the first conversation, token by token.
+        counts: counts over all conversations.
+        picture: the first conversation's tokens.
     """
 
     strategy: str
@@ -77,7 +73,7 @@ class SharerAlignment:
 
 @dataclass(frozen=True)
 class AlignmentReport:
-    """Coverage over a data set, and a picture of its first conversation.
+    """Coverage over a data set, and the tokens of its first conversation.
 
     Attributes:
         sharers: one entry per sharer.
@@ -86,43 +82,21 @@ class AlignmentReport:
     sharers: tuple[SharerAlignment, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain numbers.
-
-        Returns:
-            One entry per sharer with its strategy, counts, coverage and share of damaged messages.
-        """
+        """Strategy, counts, coverage and proportion of damaged messages of each sharer."""
         return {"version": 1, "sharers": [_numbers(sharer) for sharer in self.sharers]}
 
     def to_text(self) -> str:
-        """For the terminal.
-
-        Returns:
-            Figures and picture of each sharer.
-        """
+        """Summary and tokens of each sharer."""
         return "\n\n".join(f"{_summary(n, s)}\n\n{text_picture(s.picture)}" for n, s in enumerate(self.sharers))
 
     def to_html(self, path: str | Path) -> Path:
-        """One page that needs no network.
-
-        Args:
-            path: the file to write.
-
-        Returns:
-            Its path.
-        """
+        """Write one self-contained page."""
         page = html_page([(_summary(n, sharer), sharer.picture) for n, sharer in enumerate(self.sharers)])
         Path(path).write_text(page, encoding="utf-8")
         return Path(path)
 
     def save(self, path: str | Path) -> Path:
-        """Write the plain numbers as JSON.
-
-        Args:
-            path: the file to write.
-
-        Returns:
-            Its path.
-        """
+        """Write `to_json`."""
         Path(path).write_text(json.dumps(self.to_json(), indent=2) + "\n", encoding="utf-8")
         return Path(path)
 
@@ -137,16 +111,13 @@ def alignment_report(
     Args:
         encoder: the pair and its strategy.
         conversations: prompts; the last message of each is to be answered.
-        sharer_conversations: for each prompt what sharers are told instead.
-
-    Returns:
-        The report.
+        sharer_conversations: the sharers' conversation of each prompt, where it differs.
 
     Raises:
-        PromptError: for no conversations, or one that cannot be encoded.
+        PromptError: no conversations, or one that cannot be encoded.
     """
     if not conversations:
-        raise PromptError("There is no conversation to align.")
+        raise PromptError("no conversations to align: the source has no usable rows.")
     counts = [AlignmentCounts() for _ in encoder.strategies]
     pictures: list[AlignmentPicture] = []
     prompts = encoder.encode_many(conversations, sharer_conversations)
@@ -166,7 +137,7 @@ def alignment_report(
 def _count(encoder: Encoder, number: int, prompt: EncodedPrompt, chat: TokenizedChat) -> AlignmentCounts:
     sharer = prompt.sharers[number]
     real = prompt.attention_mask or [1] * len(prompt.receiver_ids)
-    # Source index of each of the receiver's own tokens, padding left out.
+    # Source index of each receiver token, without padding.
     index = [source for source, bit in zip(sharer.source_index, real, strict=True) if bit]
     ranges = [chat.token_range(span.start, span.end) for span in chat.spans]
     inside = {token for start, end in ranges for token in range(start, end)}
@@ -184,7 +155,7 @@ def _count(encoder: Encoder, number: int, prompt: EncodedPrompt, chat: Tokenized
     for span, (start, end) in zip(chat.spans, ranges, strict=True):
         sources = [source for source in index[start:end] if source >= 0]
         if sources:
-            # A copy is read token by token; a sharer that has its own tokens reads what lies between them too.
+            # A re-tokenised copy is compared token by token; a sharer with its own tokens reads the whole text.
             read = decode([sharer.input_ids[source] for source in sources]) if is_copy else everything
             _compare(counts, chat.text[span.start : span.end], read)
     return counts

@@ -1,4 +1,4 @@
-"""How much of what the models compute is padding, depending on which rows share a batch."""
+"""Padding of batches by batching strategy."""
 
 import json
 from collections.abc import Callable, Iterable
@@ -14,11 +14,11 @@ from c2c_lightning.data.row_lengths import BatchLimits, Lengths, Rows
 
 @dataclass(frozen=True)
 class PaddingCounts:
-    """One way to make batches of the same rows.
+    """One batching strategy on the same rows.
 
     Attributes:
-        name: which way.
-        batches: how many.
+        name: the strategy.
+        batches: number of batches.
         tokens: tokens of all models, without padding.
         padded_tokens: with padding.
     """
@@ -30,24 +30,24 @@ class PaddingCounts:
 
     @property
     def share(self) -> float:
-        """Share of the padded tokens that is padding."""
+        """Proportion of padding."""
         return 1 - self.tokens / self.padded_tokens
 
 
 @dataclass(frozen=True)
 class PaddingReport:
-    """Ways to make batches.
+    """Batching strategies on one data set.
 
     Attributes:
         rows: rows of an epoch.
-        ways: the counts of each way.
+        ways: the counts of each strategy.
     """
 
     rows: int
     ways: tuple[PaddingCounts, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data."""
+        """The report as plain data."""
         return {"rows": self.rows, "ways": [{**asdict(way), "share": way.share} for way in self.ways]}
 
     def save(self, path: Path) -> Path:
@@ -56,7 +56,7 @@ class PaddingReport:
         return path
 
     def to_text(self) -> str:
-        """Lines to read."""
+        """The report as text."""
         lines = [f"{self.rows:,} rows"]
         lines += [f"{way.share:6.1%} padding  {way.batches:,} batches  {way.name}" for way in self.ways]
         return "\n".join(lines)
@@ -65,12 +65,12 @@ class PaddingReport:
 def padding_report(
     lengths: Lengths, batch_size: int = 4, max_tokens_per_batch: int | None = None, seed: int = 42
 ) -> PaddingReport:
-    """Padding of batches in random order, as released, and of batches by length, as in training here.
+    """Padding of batches in random order (released code) and of batches by length (this package).
 
     Args:
         lengths: of the rows of an epoch, in tokens.
         batch_size: rows of a batch (paper A.3.5: 4).
-        max_tokens_per_batch: if set, batches by length with this budget too, padding included.
+        max_tokens_per_batch: if set, also batches by length with this budget, padding included.
         seed: of the orders.
     """
     shuffled = np.random.default_rng(seed).permutation(len(lengths))
@@ -86,7 +86,7 @@ def padding_report(
 
 
 def _whole_rows(batch: Lengths) -> int:
-    """Each model's rows padded to its longest; the receiver's hold the response too."""
+    """Tokens with each model's rows padded to its longest one; the receiver's include the response."""
     receiver = (batch.prompts[:, 0] + batch.responses).max()
     return len(batch) * int(receiver + batch.prompts[:, 1:].max(0).sum())
 

@@ -1,8 +1,6 @@
 """`lightning lm-eval`: lm-evaluation-harness with the model `c2c`."""
 
-import sys
 from collections.abc import Sequence
-from unittest.mock import patch
 
 
 def run_lm_eval(args: Sequence[str]) -> None:
@@ -16,5 +14,4 @@ def run_lm_eval(args: Sequence[str]) -> None:
     """
     from c2c_lightning.evaluation import lm_eval_model  # registers `c2c`
 
-    with patch.object(sys, "argv", ["lightning lm-eval", *args[1:]]):  # the harness parses sys.argv
-        lm_eval_model.main()
+    lm_eval_model.main(args[1:])

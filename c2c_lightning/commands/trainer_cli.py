@@ -240,7 +240,8 @@ def run_fit(args: Sequence[str]) -> None:
 
 def run_test(args: Sequence[str]) -> None:
     """`lightning test`."""
-    from c2c_lightning.evaluation.evaluation_module import BenchmarkDataModule, EvaluationModule
+    from c2c_lightning.evaluation.benchmark_datamodule import BenchmarkDataModule
+    from c2c_lightning.evaluation.evaluation_module import EvaluationModule
 
     about = "Benchmarks over responders: receiver, sharer, T2T, routing, C2C, controls."
     C2CLightningCLI(args[0], EvaluationModule, BenchmarkDataModule, args, about)

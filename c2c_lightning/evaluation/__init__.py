@@ -1,1 +1,1 @@
-"""Benchmarks over responders, with statistics and controls."""
+"""Evaluation: benchmarks over responders, content controls, statistics and reports."""

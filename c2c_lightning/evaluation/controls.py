@@ -1,7 +1,7 @@
-"""Content controls: C2C with something in the sharer's place that cannot help, on the same questions.
+"""Content controls: C2C whose sharers' caches cannot help, on the same questions.
 
-For some fusers the cache of another example helps as much as the right one; the gain is then the fuser's capacity and
-not communication. C2C has to beat `mismatched` to have communicated.
+For some fusers the cache of another example helps as much as the right one; the gain is then capacity of the fuser and
+not communication. C2C communicates only if it beats `mismatched`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,14 +23,13 @@ from c2c_lightning.model.c2c import C2CModel
 from c2c_lightning.responders.base import Answer
 from c2c_lightning.responders.c2c_responder import C2CResponder, SomeSharers
 from c2c_lightning.responders.option_scoring import OptionScores
-from c2c_lightning.responders.question_views import ViewOf, plain_view
-from c2c_lightning.responders.single_model import ReceiverOnly
+from c2c_lightning.responders.question_prompt import QuestionPrompt
 
 # --- another question's cache -----------------------------------------------------------------------------------------
 
 
 class Mismatched(C2CResponder):
-    """The sharer reads another question of like length, the donor.
+    """The sharers read another question of similar length, the donor.
 
     The receiver's k-th fused token from the end reads the donor's k-th fused token from the end, or the donor's first
     where the donor is shorter.
@@ -41,38 +40,36 @@ class Mismatched(C2CResponder):
         model: C2CModel,
         pool: DonorPool,
         draw: int = 0,
-        view: ViewOf = plain_view,
         name: str = "c2c:mismatched",
         measure_latency: bool = False,
     ) -> None:
-        """Take a fused model and the questions that donors are drawn from.
+        """Wrap a fused model and a pool of donors.
 
         Args:
             model: receiver, sharers and fuser.
-            pool: finds donors.
-            draw: number of the draw; each gives every question another donor.
-            view: finds what sharers are shown.
-            name: how to call it in reports.
+            pool: selects donors.
+            draw: number of the draw; each draw gives a question another donor.
+            name: name in reports.
             measure_latency: as for C2C.
         """
-        super().__init__(model, view, name, measure_latency)
+        super().__init__(model, name, measure_latency)
         self.pool, self.draw = pool, draw
 
     def donors(self, conversations: Sequence[Conversation]) -> list[int]:
-        """The pool's rows whose caches are read instead."""
-        return [self.pool.donor(conversation, self.draw) for conversation in conversations]
+        """The donors' rows in the pool."""
+        return [self.pool.donor(QuestionPrompt.of(conversation), self.draw) for conversation in conversations]
 
     def encode(self, conversations: Sequence[Conversation]) -> PromptBatch:
         """The receiver's own prompts, with the donors' tokens for the sharers."""
-        donors = [self.pool.conversations[row] for row in self.donors(conversations)]
+        donors = [self.pool.prompts[row] for row in self.donors(conversations)]
         return swap_sharers(super().encode(conversations), super().encode(donors))
 
 
-# --- the own cache, spoilt --------------------------------------------------------------------------------------------
+# --- the own cache, damaged -------------------------------------------------------------------------------------------
 
 
 class Shuffled(C2CResponder):
-    """Each fused token reads the sharer at the place of another one: the content is there, its order is not."""
+    """Each fused token reads the sharer token of another one: same content, random order."""
 
     def encode(self, conversations: Sequence[Conversation]) -> PromptBatch:
         """The prompts with permuted source indices."""
@@ -93,15 +90,16 @@ class Zero(C2CResponder):
     """Sharer caches of zeros."""
 
     def sharer_kv(self, prompt: PromptBatch, conversations: Sequence[Conversation]) -> list[LayerStack | None]:
-        """Zeros of the right shapes."""
-        return [_each(stack, _zeros) for stack in super().sharer_kv(prompt, conversations)]
+        """Zeros of the caches' shapes."""
+        stacks = super().sharer_kv(prompt, conversations)
+        return [None if stack is None else [_zeros(layer) for layer in stack] for stack in stacks]
 
 
 class Noise(C2CResponder):
-    """Sharer caches of Gaussian noise with the mean and spread that each layer and head has on this prompt."""
+    """Sharer caches of Gaussian noise with the mean and spread of each layer and head on this prompt."""
 
     def sharer_kv(self, prompt: PromptBatch, conversations: Sequence[Conversation]) -> list[LayerStack | None]:
-        """Noise like the real caches."""
+        """Noise with the statistics of the real caches."""
         stacks = super().sharer_kv(prompt, conversations)
         seeds = [seed_of(conversation, "noise") for conversation in conversations]
         return [
@@ -111,9 +109,9 @@ class Noise(C2CResponder):
 
 
 def read_tokens(sharer: SharerTokens) -> Tensor:
-    """The real tokens of a sharer up to the last one that its row reads, (batch, tokens).
+    """Mask of a sharer's real tokens up to the last one that its row reads, (batch, tokens).
 
-    What follows is run only if another row of the batch reads it, so it must not count.
+    Later tokens are computed only if another row of the batch reads that far, so the statistics must exclude them.
     """
     column = torch.arange(sharer.input_ids.shape[1], device=sharer.index.device)
     return sharer.mask.bool() & (column <= sharer.index.max(1, keepdim=True).values)
@@ -124,7 +122,7 @@ def noise_like(stack: LayerStack, real: Tensor, seeds: Sequence[int]) -> LayerSt
 
     Args:
         stack: the cache.
-        real: (batch, tokens or more), True for the tokens that the statistics are of.
+        real: (batch, tokens or more), True for the tokens of the statistics.
         seeds: one for each row.
     """
     real = real[:, : stack[0].num_tokens]
@@ -142,11 +140,11 @@ def noise_like(stack: LayerStack, real: Tensor, seeds: Sequence[int]) -> LayerSt
 
 
 def _draw(tensor: Tensor, real: Tensor, generator: torch.Generator) -> Tensor:
-    """Draws for one row, (kv_heads, tokens, head_dim), the same for its real tokens however they are padded."""
+    """Draws for one row, (kv_heads, tokens, head_dim), independent of the row's padding."""
     _, heads, tokens, dim = tensor.shape
-    place, count = real.nonzero()[:, 0].cpu(), int(real.sum())
+    index, count = real.nonzero()[:, 0].cpu(), int(real.sum())
     draws = torch.zeros(tokens, heads, dim)
-    draws[place] = torch.randn(count, heads, dim, generator=generator)
+    draws[index] = torch.randn(count, heads, dim, generator=generator)
     return draws.movedim(0, 1)
 
 
@@ -154,62 +152,46 @@ def _zeros(layer: LayerKV) -> LayerKV:
     return LayerKV(torch.zeros_like(layer.keys), torch.zeros_like(layer.values))
 
 
-def _each(stack: LayerStack | None, change: Any) -> LayerStack | None:
-    return None if stack is None else [change(layer) for layer in stack]
-
-
 # --- nothing fused ----------------------------------------------------------------------------------------------------
 
 
-class ReceiverInSteps(ReceiverOnly):
-    """The receiver alone, reading each prompt in the steps that fusion takes.
+class GatesClosed(C2CResponder):
+    """All gates closed, compared with the same passes without any sharer: equal bit for bit, or the program is wrong.
 
-    Several passes round otherwise than one, so that in half precision a word may differ; against this one, closed gates
-    must not differ in a bit.
+    The report compares the answers with the bare receiver's too. There they may differ: the released token alignments
+    shift the receiver's positions, and several prefill passes round otherwise than one.
     """
 
-    def __init__(self, model: C2CModel, view: ViewOf, name: str, measure_latency: bool = False) -> None:
-        """Take the fused model whose receiver it is."""
-        super().__init__(model.receiver, name, measure_latency)
-        self.fused = C2CResponder(model, view)
-
-    def encode(self, conversations: Sequence[Conversation]) -> PromptBatch:
-        """The prompts, with what is fused in them."""
-        return self.fused.encode(conversations).to(self.lm.device)
-
-    @torch.no_grad()
-    def prefill(self, prompt: PromptBatch) -> LayerStack:
-        """The receiver's cache, up to each round of fusion and then to the end."""
-        model, last = self.fused.model, prompt.num_receiver_tokens - 1
-        self.lm.check_length(prompt.num_receiver_tokens)
-        state = model.fuse_prompt(prompt, [None] * len(model.sharers))
-        return state.prefill(model.receiver, until=last).unfused_kv
-
-    def score(self, conversations: Sequence[Conversation], options: Sequence[Sequence[str]]) -> list[OptionScores]:
-        """Log-probability of each option, in the passes of C2C without any sharer."""
-        if not self.fused.model.mode.fuses_last_prompt_token:
-            return super().score(conversations, options)
-        fused = self.fused
-        return SomeSharers(fused.model, (), fused.view, self.name, self.measure_latency).score(conversations, options)
-
-
-class GatesClosed(C2CResponder):
-    """All gates closed: must be the receiver alone, token for token and bit for bit."""
+    def __init__(self, model: C2CModel, name: str = "c2c:gates_closed", measure_latency: bool = False) -> None:
+        """Wrap a fused model."""
+        super().__init__(model, name, measure_latency)
+        self.unfused = SomeSharers(model, (), name, measure_latency)
 
     def respond(self, conversations: Sequence[Conversation], **generate_kwargs: Any) -> list[Answer]:
-        """Answer with the gates closed."""
-        with closed_gates(self.model.fuser):
-            return super().respond(conversations, **generate_kwargs)
+        """Answer with closed gates."""
+        # Sampling starts from the same random state twice.
+        with closed_gates(self.model.fuser), fork_rng():
+            answers = super().respond(conversations, **generate_kwargs)
+        expected = self.unfused.respond(conversations, **generate_kwargs)
+        return [replace(a, matches_unfused=a.text == e.text) for a, e in zip(answers, expected, strict=True)]
 
     def score(self, conversations: Sequence[Conversation], options: Sequence[Sequence[str]]) -> list[OptionScores]:
-        """Score with the gates closed."""
+        """Score with closed gates."""
         with closed_gates(self.model.fuser):
-            return super().score(conversations, options)
+            scores = super().score(conversations, options)
+        expected = self.unfused.score(conversations, options)
+        pairs = zip(scores, expected, strict=True)
+        return [replace(s, matches_unfused=s.log_probabilities == e.log_probabilities) for s, e in pairs]
+
+
+def fork_rng() -> Any:
+    """A context that restores the random state at its end."""
+    return torch.random.fork_rng([torch.cuda.current_device()] if torch.cuda.is_available() else [])
 
 
 @contextmanager
 def closed_gates(fuser: Fuser) -> Iterator[None]:
-    """Closes all gates of a fuser as long as the context lasts.
+    """Closes all gates of a fuser inside the context.
 
     Raises:
         BenchmarkError: the fuser has no gates (ablations).
@@ -217,7 +199,8 @@ def closed_gates(fuser: Fuser) -> Iterator[None]:
     logits = [gate.logit for _, _, *gates in fuser.gates() for gate in gates]
     if not logits:
         raise BenchmarkError(
-            f"the control `gates_closed` needs gates, but a fuser of kind {fuser.config.kind} has none."
+            f"the control `gates_closed` needs gates, but a fuser of kind {fuser.config.kind} has none. Remove "
+            "`gates_closed` from `controls`."
         )
     kept = [logit.detach().clone() for logit in logits]
     fuser.force_gates(is_open=False)

@@ -1,4 +1,4 @@
-"""Batches of questions, and each process's share of them."""
+"""Batches of questions, and their distribution over processes."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,18 +17,18 @@ class QuestionBatch:
 
     Attributes:
         benchmark: its name.
-        questions: of like length, so that little padding is needed.
+        questions: of similar length, to keep padding small.
     """
 
     benchmark: str
     questions: tuple[Question, ...]
 
 
-class Batches(Dataset[QuestionBatch]):
+class QuestionBatches(Dataset[QuestionBatch]):
     """All batches of an evaluation, in an order that depends on the questions alone."""
 
     def __init__(self, batches: Sequence[QuestionBatch]) -> None:
-        """Take the batches."""
+        """Wrap the batches."""
         self.batches = list(batches)
 
     def __len__(self) -> int:
@@ -41,14 +41,13 @@ class Batches(Dataset[QuestionBatch]):
 
 
 class UnpaddedDistributedSampler(DistributedSampler[int]):
-    """Every n-th batch for each of n processes, none twice and none left out.
+    """Every n-th batch for each of n processes, without repetition.
 
-    Lightning leaves a sampler of this kind alone; the one it would put in pads the last round with questions that were
-    asked already.
+    Lightning keeps a `DistributedSampler`; its own one would repeat questions to fill the last round.
     """
 
-    def __init__(self, batches: Batches, rank: int, world_size: int) -> None:
-        """Take the batches and this process's number."""
+    def __init__(self, batches: QuestionBatches, rank: int, world_size: int) -> None:
+        """Wrap the batches of all processes."""
         super().__init__(batches, world_size, rank, shuffle=False)
 
     def __iter__(self) -> Iterator[int]:
@@ -56,12 +55,12 @@ class UnpaddedDistributedSampler(DistributedSampler[int]):
         return iter(range(self.rank, len(self.dataset), self.num_replicas))  # type: ignore[arg-type]
 
     def __len__(self) -> int:
-        """How many batches this process has."""
+        """Number of this process's batches."""
         return len(range(self.rank, len(self.dataset), self.num_replicas))  # type: ignore[arg-type]
 
 
 def gather(mine: Sequence[Prediction], world_size: int) -> list[Prediction]:
-    """The predictions of all processes, which may write to different disks; waits until all of them have answered.
+    """The predictions of all processes, which may write to different disks; all processes call it together.
 
     Args:
         mine: this process's.
@@ -69,13 +68,13 @@ def gather(mine: Sequence[Prediction], world_size: int) -> list[Prediction]:
     """
     if world_size == 1:
         return list(mine)
-    everybodys: list[list[Prediction]] = [[] for _ in range(world_size)]
-    torch.distributed.all_gather_object(everybodys, list(mine))
-    return [prediction for predictions in everybodys for prediction in predictions]
+    all_predictions: list[list[Prediction]] = [[] for _ in range(world_size)]
+    torch.distributed.all_gather_object(all_predictions, list(mine))
+    return [prediction for predictions in all_predictions for prediction in predictions]
 
 
 def batches_of(benchmark: Task, questions: Sequence[Question], batch_size: int) -> list[QuestionBatch]:
-    """Batches of questions of like length, the longest first: what does not fit in memory shows at once.
+    """Batches of questions of similar length, the longest first, so that a lack of memory shows at once.
 
     Args:
         benchmark: the benchmark.
@@ -83,7 +82,7 @@ def batches_of(benchmark: Task, questions: Sequence[Question], batch_size: int) 
         batch_size: questions in a batch.
     """
     wording = benchmark.worded()
-    lengths = {q.index: len(q.conversation(wording)[-1]["content"]) for q in questions}
+    lengths = {q.index: len(q.prompt(wording)[-1]["content"]) for q in questions}
     ordered = sorted(questions, key=lambda question: -lengths[question.index])
     starts = range(0, len(ordered), batch_size)
     return [QuestionBatch(benchmark.name, tuple(ordered[start : start + batch_size])) for start in starts]

@@ -1,99 +1,52 @@
-"""`lightning test`: benchmarks over responders through the Trainer."""
+"""The module of `lightning test`: benchmarks over responders, through the Trainer."""
 
 import logging
 from collections import defaultdict
-from dataclasses import asdict
+from collections.abc import Iterable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from lightning import LightningDataModule, LightningModule
+from lightning import LightningModule
 from lightning.pytorch.callbacks import RichProgressBar, TQDMProgressBar
-from torch.utils.data import DataLoader
 
 from c2c_lightning.errors import BenchmarkError
-from c2c_lightning.evaluation.distributed import Batches, QuestionBatch, UnpaddedDistributedSampler, batches_of, gather
+from c2c_lightning.evaluation.benchmark_datamodule import BenchmarkDataModule
+from c2c_lightning.evaluation.distributed import QuestionBatch, gather
 from c2c_lightning.evaluation.load_models import DType, check_fusers, fuser_fingerprint, load_bundles, load_fused
 from c2c_lightning.evaluation.memory_peak import peak_memory
-from c2c_lightning.evaluation.plan import ControlName, Field, Participant, entrants
-from c2c_lightning.evaluation.prediction_log import PredictionLog
+from c2c_lightning.evaluation.plan import ControlName, EvaluationPlan, Participant, build_participants
+from c2c_lightning.evaluation.prediction_log import Prediction, PredictionLog
 from c2c_lightning.evaluation.report.build_report import build_report
 from c2c_lightning.evaluation.report.publish import publish
 from c2c_lightning.evaluation.report.render import show
 from c2c_lightning.evaluation.run_description import describe, describe_benchmark, fingerprint
 from c2c_lightning.evaluation.runner import Runner
-from c2c_lightning.evaluation.scoring.maths import require_math_verify
-from c2c_lightning.evaluation.tasks import Task, load_questions, resolve
 from c2c_lightning.model.frozen_lm import LMSpec
 from c2c_lightning.responders.registry import ModelBundle, ResponderFactory
 
 logger = logging.getLogger(__name__)
 
 
-class BenchmarkDataModule(LightningDataModule):
-    """Questions of benchmarks, in batches of one benchmark and like length.
-
-    Args:
-        benchmarks: names of the registry with what differs, or benchmarks of your own.
-        batch_size: questions that are answered together.
-        data_folder: where relative paths of local files begin; default the working directory.
-    """
-
-    def __init__(self, benchmarks: list[Task], batch_size: int = 16, data_folder: str | None = None) -> None:
-        super().__init__()
-        if batch_size < 1:
-            raise BenchmarkError(f"batch_size is {batch_size}, but must be at least 1.")
-        self.given, self.batch_size, self.data_folder = benchmarks, batch_size, data_folder
-        self.exams: list[tuple[Task, list[Any]]] = []
-
-    def setup(self, stage: str | None = None) -> None:
-        """Read all questions; whatever is wrong with them is said here, before a model is loaded.
-
-        Raises:
-            BenchmarkError: a benchmark that is unknown, doubled, malformed or empty.
-        """
-        if self.exams:
-            return
-        resolved = [resolve(benchmark) for benchmark in self.given]
-        names = [benchmark.name for benchmark in resolved]
-        if not names or len(set(names)) < len(names):
-            raise BenchmarkError(f"benchmarks need names of their own, at least one: {names}.")
-        if any(benchmark.scoring == "maths" for benchmark in resolved):
-            require_math_verify()
-        self.exams = [(benchmark, load_questions(benchmark, self.data_folder)) for benchmark in resolved]
-
-    def test_dataloader(self) -> DataLoader[QuestionBatch]:
-        """This process's share of the batches."""
-        batches = Batches([b for benchmark, qs in self.exams for b in batches_of(benchmark, qs, self.batch_size)])
-        rank, world = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
-        return DataLoader(batches, batch_size=None, sampler=UnpaddedDistributedSampler(batches, rank, world))
-
-    def transfer_batch_to_device(
-        self, batch: QuestionBatch, device: torch.device, dataloader_idx: int
-    ) -> QuestionBatch:
-        """Questions are text and have no device."""
-        return batch
-
-
 class EvaluationModule(LightningModule):
-    """Puts questions to responders and controls, and writes the report.
+    """Runs responders and controls on benchmarks and writes the report.
 
     Args:
-        output_dir: gets `report.json`, `report.md`, `predictions.jsonl` and plots.
+        output_dir: folder of `report.json`, `report.md`, `predictions.jsonl` and plots.
         fuser: fuser directory, fuser on the hub or Lightning checkpoint; several (seeds, checkpoints of one pair) give
-            mean and spread; None if only single models and text take part.
-        receiver: the receiver; default the one that the fuser names.
+            mean and spread; None if no responder needs a fuser.
+        receiver: the receiver; default the one in the fuser's configuration.
         sharers: likewise, one for each sharer.
         self_fuser: fuser from the receiver to itself, for the control `self`.
         responders: by name (receiver, sharer, t2t, t2t:answer, routing, c2c, t-c2c) or by class_path.
         controls: mismatched, shuffled, zero, noise, self, gates_closed.
-        mismatched_draws: how many donors each question gets.
-        max_new_tokens: limit of an answer, where a benchmark has none of its own (the paper's is 64).
+        mismatched_draws: number of donors for each question.
+        max_new_tokens: limit of an answer, in tokens, for benchmarks without one (paper: 64).
         generate: further arguments of transformers' `generate`, such as `do_sample`.
         seed: of sampled answers.
-        dtype: type of the language models' weights; default as in their checkpoints.
-        measure_latency: times phases exactly (the device is waited for); always so at batch size 1.
-        plots: draws pictures if matplotlib is there.
+        dtype: type of the language models' weights; default that of their checkpoints.
+        measure_latency: whether phases are timed exactly, by synchronising the device; always at batch size 1.
+        plots: whether to draw plots, where matplotlib is installed.
     """
 
     def __init__(
@@ -115,101 +68,103 @@ class EvaluationModule(LightningModule):
     ) -> None:
         super().__init__()
         self.output_dir, self.plots = Path(output_dir), plots
-        self.fuser, self.receiver, self.sharers, self.self_fuser = fuser, receiver, sharers, self_fuser
-        self.responders, self.controls = responders or ["receiver", "sharer", "t2t", "routing", "c2c"], controls or []
-        self.mismatched_draws, self.measure_latency, self.lm_dtype = mismatched_draws, measure_latency, dtype
+        self.fuser, self.fusers = fuser, [fuser] if isinstance(fuser, str) else list(fuser or [])
+        self.receiver, self.sharers, self.self_fuser = receiver, sharers, self_fuser
+        responders = ["receiver", "sharer", "t2t", "routing", "c2c"] if responders is None else responders
+        self.plan = EvaluationPlan(responders, controls or [], mismatched_draws, measure_latency)
         self.generate_kwargs = {"max_new_tokens": max_new_tokens, "do_sample": False, **(generate or {})}
-        self.seed = seed
+        self.seed, self.lm_dtype = seed, dtype
         self.report: dict[str, Any] = {}
-        self._teams: list[ModelBundle] = []
+        self._bundles: list[ModelBundle] = []
         self._peak_memory = 0
-        self._right: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0.0, 0.0])
+        self._scores: dict[tuple[str, str], list[float]] = defaultdict(list)
 
     @property
     def data(self) -> BenchmarkDataModule:
-        """The questions."""
+        """The data module."""
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         return data  # type: ignore[no-any-return]
 
-    @property
-    def fusers(self) -> list[str]:
-        """The fusers, of which there may be none, one or several."""
-        return [self.fuser] if isinstance(self.fuser, str) else list(self.fuser or [])
-
     def setup(self, stage: str) -> None:
-        """Refuse what cannot be, before a model is loaded."""
-        exact = self.measure_latency or self.data.batch_size == 1
-        self.field = Field(self.responders, self.controls, self.mismatched_draws, exact)
-        exams = self.data.exams
-        self.field.check([b for b, _ in exams], bool(self.fusers), self.self_fuser is not None)
+        """Check the configuration before a model is loaded."""
+        if self.data.batch_size == 1:
+            self.plan = replace(self.plan, measure_latency=True)
+        benchmarks = self.data.benchmarks
+        self.plan.check([benchmark for benchmark, _ in benchmarks], bool(self.fusers), self.self_fuser is not None)
         check_fusers(self.fusers, self.self_fuser, self.receiver, self.sharers)
-        self.exams = {benchmark.name: Runner(benchmark, qs, self.generate_kwargs, self.seed) for benchmark, qs in exams}
+        self.runners = {b.name: Runner(b, questions, self.generate_kwargs, self.seed) for b, questions in benchmarks}
 
     def configure_model(self) -> None:
-        """Load the models; does nothing the second time."""
-        if self._teams:
+        """Load the models, once."""
+        if self._bundles:
             return
         device = self.trainer.strategy.root_device
-        self._teams = load_bundles(self.fusers, self.receiver, self.sharers, self.lm_dtype, device)
-        receiver, self_fuser = self._teams[0].receiver, self.self_fuser
-        itself = None if self_fuser is None else load_fused(self_fuser, receiver, [receiver], device=device)
-        self.entrants: dict[str, list[Participant]] = {
-            name: entrants(self.field, self._teams, exam.benchmark, exam.questions, itself)
-            for name, exam in self.exams.items()
+        self._bundles = load_bundles(self.fusers, self.receiver, self.sharers, self.lm_dtype, device)
+        receiver, self_fuser = self._bundles[0].receiver, self.self_fuser
+        self_c2c = None if self_fuser is None else load_fused(self_fuser, receiver, [receiver], device=device)
+        self.participants: dict[str, list[Participant]] = {
+            name: build_participants(self.plan, self._bundles, runner.benchmark, runner.questions, self_c2c)
+            for name, runner in self.runners.items()
         }
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse `ckpt_path`: an evaluation has no state of its own.
+
+        Raises:
+            BenchmarkError: always.
+        """
+        raise BenchmarkError("an evaluation has no checkpoint: pass the checkpoint as `fuser` instead of `ckpt_path`.")
+
     def on_test_start(self) -> None:
-        """Find what an earlier, cut off run has answered already."""
+        """Read the answers of an interrupted run."""
         self.log_file = PredictionLog(self.output_dir, self.global_rank)
         if self.trainer.is_global_zero:
-            self.log_file.start(fingerprint(list(self.exams.values()), self._settings()), self._settings())
+            self.log_file.start(fingerprint(list(self.runners.values()), self._settings()), self._settings())
         self.trainer.strategy.barrier("evaluation started")
         answered = self.log_file.read()
         self._answered = {prediction.key for prediction in answered}
         self._count(answered)
         if answered:
-            logger.info("going on after %d answers in %s", len(answered), self.output_dir)
+            logger.info("resuming after %d answers in %s", len(answered), self.output_dir)
 
     def _settings(self) -> dict[str, Any]:
-        """The choices that answers and their times depend on."""
+        """The configuration that answers and their times depend on."""
         return {
             "fuser": self.fuser,
             "fuser_content": [fuser_fingerprint(fuser) for fuser in self.fusers],
             "self_fuser_content": fuser_fingerprint(self.self_fuser),
             "receiver": self.receiver and asdict(self.receiver),
             "sharers": self.sharers and [asdict(sharer) for sharer in self.sharers],
-            "responders": [repr(factory) for factory in self.field.factories()],
-            "controls": list(self.controls),
-            "mismatched_draws": self.mismatched_draws,
+            "responders": [repr(factory) for factory in self.plan.factories()],
+            "controls": list(self.plan.controls),
+            "mismatched_draws": self.plan.mismatched_draws,
             "generate": self.generate_kwargs,
             "seed": self.seed,
             "dtype": self.lm_dtype,
             "batch_size": self.data.batch_size,
-            "measure_latency": self.field.measure_latency,
+            "measure_latency": self.plan.measure_latency,
         }
 
     def test_step(self, batch: QuestionBatch, batch_idx: int) -> None:
-        """All responders answer a batch of questions."""
-        exam = self.exams[batch.benchmark]
-        for entrant in self.entrants[batch.benchmark]:
-            questions = [q for q in batch.questions if exam.key(entrant, q) not in self._answered]
+        """Let all responders answer a batch of questions."""
+        runner = self.runners[batch.benchmark]
+        for participant in self.participants[batch.benchmark]:
+            questions = [q for q in batch.questions if runner.key(participant, q) not in self._answered]
             if questions:
-                predictions = exam.ask(entrant, questions)
+                predictions = runner.run(participant, questions)
                 self.log_file.append(predictions)
                 self._count(predictions)
-        self._show_running(batch.benchmark)
+        self._show_running_accuracy(batch.benchmark)
 
-    def _count(self, predictions: Any) -> None:
+    def _count(self, predictions: Iterable[Prediction]) -> None:
         for prediction in predictions:
             self._peak_memory = max(self._peak_memory, prediction.peak_memory or 0)
-            right = self._right[prediction.benchmark, prediction.responder]
-            right[0] += prediction.score
-            right[1] += 1
+            self._scores[prediction.benchmark, prediction.responder].append(prediction.score)
 
-    def _show_running(self, benchmark: str) -> None:
-        """Running accuracy of each responder beside the progress bar."""
-        tallies = [(who, right / n) for (name, who), (right, n) in self._right.items() if name == benchmark and n]
-        text = " ".join(f"{who} {share:.1%}" for who, share in tallies)
+    def _show_running_accuracy(self, benchmark: str) -> None:
+        """Show the accuracy so far of each responder next to the progress bar."""
+        means = [(who, sum(s) / len(s)) for (name, who), s in self._scores.items() if name == benchmark]
+        text = " ".join(f"{who} {mean:.1%}" for who, mean in means)
         bar = self.trainer.progress_bar_callback
         if isinstance(bar, TQDMProgressBar):
             bar.test_progress_bar.set_postfix_str(text, refresh=False)
@@ -221,17 +176,19 @@ class EvaluationModule(LightningModule):
         gathered = gather(self.log_file.read(), self.trainer.world_size)
         if not self.trainer.is_global_zero:
             return
-        order = [key for name, exam in self.exams.items() for key in exam.keys(self.entrants[name])]
+        order = [key for name, runner in self.runners.items() for key in runner.keys(self.participants[name])]
         predictions = self.log_file.join(order, gathered)
         if len(predictions) < len(order):
-            logger.warning("only %d of %d questions were put (limit_test_batches)", len(predictions), len(order))
-        known = {name: describe_benchmark(exam) for name, exam in self.exams.items()}
+            logger.warning(
+                "%d of %d answers are missing (limit_test_batches)", len(order) - len(predictions), len(order)
+            )
+        known = {name: describe_benchmark(runner) for name, runner in self.runners.items()}
         run = describe(self._settings(), self.trainer.strategy.root_device, max(self._peak_memory, peak_memory()))
         self.report = build_report(predictions, known, run)
         publish(self.report, self.output_dir, self.trainer.loggers, with_plots=self.plots)
 
     def teardown(self, stage: str) -> None:
-        """Show the report, once the progress bar is gone."""
+        """Show the report, after the progress bar has ended."""
         if self.report:
             show(self.report)
             logger.info("report written to %s", self.output_dir / "report.json")

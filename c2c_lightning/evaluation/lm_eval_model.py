@@ -1,27 +1,35 @@
-"""Any responder as a model of lm-evaluation-harness.
+"""Responders as a model of lm-evaluation-harness, registered as `c2c`.
 
-`lightning lm-eval --model c2c --model_args fuser=DIR --tasks ...` is the harness with the model
-`c2c` registered. Without a chat template every model reads the task's bare text in its own tokens; with
-`--apply_chat_template` each reads the conversation in its own template, which a rendered string could not give to a
-sharer with another one.
+`lightning lm-eval --model c2c --model_args fuser=DIR --tasks ...` is the harness's command with this model. Without a
+chat template each model reads the task's plain text in its own tokens; with `--apply_chat_template` each reads the
+messages in its own template, which one rendered string could not provide.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+import sys
+from collections.abc import Sequence
 from dataclasses import replace
-from itertools import islice
 from typing import Any, cast
 
 import torch
 
-from c2c_lightning.data.messages import Conversation
 from c2c_lightning.errors import MissingExtraError
+from c2c_lightning.evaluation.lm_eval_contexts import (
+    adds_bos,
+    answer_fitting,
+    batched,
+    chat_context,
+    conversation_of,
+    cut,
+    is_chat,
+    truncated,
+)
 from c2c_lightning.evaluation.load_models import load_bundle
 from c2c_lightning.model.c2c import C2CModel
 from c2c_lightning.model.frozen_lm import FrozenLM, LMSpec
 from c2c_lightning.responders.base import Responder
 from c2c_lightning.responders.c2c_responder import C2CResponder
-from c2c_lightning.responders.option_scoring import Scorer
+from c2c_lightning.responders.option_scoring import OptionScores, Scorer
 from c2c_lightning.responders.registry import T2T, ModelBundle, factory_of
 from c2c_lightning.responders.single_model import SingleModel
 
@@ -31,40 +39,40 @@ try:
 except ImportError as error:
     raise MissingExtraError("the harness needs lm-eval: pip install 'c2c-lightning[eval]'") from error
 
-#: Marks a context that holds messages instead of bare text.
-_CHAT = "\x02chat\x03"
 
-
-def as_text_models(team: ModelBundle) -> ModelBundle:
-    """The same models, reading what they are asked as the beginning of a bare text.
+def as_text_models(models: ModelBundle) -> ModelBundle:
+    """The same models without chat template: a prompt is plain text that they continue.
 
     Args:
-        team: loaded models; weights are shared.
+        models: loaded models; weights are shared.
     """
 
-    def bare(lm: FrozenLM) -> FrozenLM:
+    def plain(lm: FrozenLM) -> FrozenLM:
         return FrozenLM(lm.model, lm.tokenizer, replace(lm.spec, prompt_template="text"))
 
-    receiver, sharers = bare(team.receiver), tuple(map(bare, team.sharers))
-    c2c = None if team.c2c is None else C2CModel(receiver, sharers, team.c2c.fuser).eval()
+    receiver, sharers = plain(models.receiver), tuple(map(plain, models.sharers))
+    c2c = None if models.c2c is None else C2CModel(receiver, sharers, models.c2c.fuser).eval()
     return ModelBundle(receiver, sharers, c2c)
 
 
 @register_model("c2c")
 class ResponderLM(TemplateLM):  # type: ignore[misc]
-    """Log-likelihoods and texts of a responder, for lm-evaluation-harness.
+    """Log-likelihoods and texts of a responder.
+
+    As in the harness's own HFLM, a context that is too long loses its beginning, with a warning, and an empty context
+    is replaced by the prefix token.
 
     Args:
         fuser: fuser directory, fuser on the hub or Lightning checkpoint.
         responder: receiver, sharer, t2t, routing or c2c.
-        receiver: the receiver; default the one that the fuser names.
+        receiver: the receiver; default the one in the fuser's configuration.
         sharer: likewise the sharer.
-        batch_size: prompts that are read together.
+        batch_size: prompts of a batch.
         dtype: type of the language models' weights.
-        device: where they are.
-        max_gen_toks: limit of a text where the task has none.
-        message_max_new_tokens: limit of a message (text-to-text).
-        team: loaded models instead of all these names.
+        device: device of the models.
+        max_gen_toks: limit of a text for tasks without one, in tokens.
+        message_max_new_tokens: limit of a message (text-to-text), in tokens.
+        models: loaded models instead of names.
     """
 
     def __init__(
@@ -78,26 +86,33 @@ class ResponderLM(TemplateLM):  # type: ignore[misc]
         device: str | None = None,
         max_gen_toks: int = 256,
         message_max_new_tokens: int = 256,
-        team: ModelBundle | None = None,
+        models: ModelBundle | None = None,
         **_: Any,
     ) -> None:
         super().__init__()
-        if team is None:
+        if models is None:
             specs = None if receiver is None else LMSpec(receiver), None if sharer is None else [LMSpec(sharer)]
-            team = load_bundle(fuser, *specs, dtype=dtype, device=available(device))
+            models = load_bundle(fuser, *specs, dtype=dtype, device=available(device))
         factory = factory_of(responder)
         if isinstance(factory, T2T):
             factory = replace(factory, message_max_new_tokens=int(message_max_new_tokens))
-        self.chat: Responder = factory.build(team)
-        self.text: Responder = factory.build(as_text_models(team))
-        self.lm = team.receiver
+        self.chat: Responder = factory.build(models)
+        self.text: Responder = factory.build(as_text_models(models))
+        self.lm = self.text.lm if isinstance(self.text, SingleModel) else models.receiver
+        self.readers = [self.lm] if isinstance(self.text, SingleModel) else [models.receiver, *models.sharers]
         self.tokenizer: Any = self.lm.tokenizer
-        self.batch_size, self.max_gen_toks = int(batch_size) if str(batch_size).isdecimal() else 8, max_gen_toks
+        self.batch_size, self.max_gen_toks = int(batch_size) if str(batch_size).isdecimal() else 8, int(max_gen_toks)
 
     @property
     def eot_token_id(self) -> int:
-        """The receiver's end token."""
+        """The answering model's end token."""
         return int(self.tokenizer.eos_token_id)
+
+    @property
+    def prefix_token_id(self) -> int:
+        """The token in front of an empty context: the beginning of a text, or the end token without one."""
+        bos = self.tokenizer.bos_token_id
+        return self.eot_token_id if bos is None else int(bos)
 
     @property
     def tokenizer_name(self) -> str:
@@ -105,114 +120,129 @@ class ResponderLM(TemplateLM):  # type: ignore[misc]
         return str(self.lm.spec.path).replace("/", "__")
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
-        """The receiver's tokens of a text."""
+        """The answering model's tokens of a text."""
         ids: list[int] = self.tokenizer.encode(string, add_special_tokens=bool(add_special_tokens))
         return ids
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        """The messages themselves: each model puts them into its own template later.
+        """The messages as JSON; each model renders them in its own template later.
 
         Raises:
-            NotImplementedError: a task that begins the assistant's answer.
+            NotImplementedError: the task begins the assistant's answer.
         """
         if not add_generation_prompt:
             raise NotImplementedError("tasks that begin the assistant's turn (gen_prefix) need a single chat template.")
-        return _CHAT + json.dumps(chat_history)
+        return chat_context(chat_history)
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        """Log-likelihood of continuations; a context that several requests share is read once."""
+        """Log-likelihood of continuations; requests with the same context share its prefill."""
         pairs = [self._split(*request.args) for request in requests]
-        contexts = list(dict.fromkeys(context for context, _ in pairs))
-        options = {context: list(dict.fromkeys(c for other, c in pairs if other == context)) for context in contexts}
-        found: dict[tuple[str, str], tuple[float, bool]] = {}
-        # The longest first: what does not fit in memory shows at once.
-        for batch in batched(sorted(contexts, key=len, reverse=True), self.batch_size):
-            responder, conversations = self._asked(batch)
-            scores = cast(Scorer, responder).score(conversations, [options[context] for context in batch])
-            for context, score in zip(batch, scores, strict=True):
-                values = zip(options[context], score.log_probabilities, score.is_greedy, strict=True)
-                found |= {(context, text): (value, greedy) for text, value, greedy in values}
-        return [found[pair] for pair in pairs]
+        options: dict[str, list[str]] = {}
+        for context, continuation in dict.fromkeys(pairs):
+            options.setdefault(context, []).append(continuation)
+        scores: dict[tuple[str, str], tuple[float, bool]] = {}
+        # The longest first, so that a lack of memory shows at once.
+        for batch in batched(sorted(options.items(), key=lambda item: -len(item[0])), self.batch_size):
+            for (context, texts), score in zip(batch, answer_fitting(batch, self._score), strict=True):
+                values = zip(texts, score.log_probabilities, score.is_greedy, strict=True)
+                scores |= {(context, text): (value, greedy) for text, value, greedy in values}
+        return [scores[pair] for pair in pairs]
+
+    def _score(self, requests: Sequence[tuple[str, list[str]]]) -> list[OptionScores]:
+        contexts, options = zip(*requests, strict=True)
+        return cast(Scorer, self._responder(contexts)).score([conversation_of(c) for c in contexts], options)
 
     def _split(self, context: str, continuation: str) -> tuple[str, str]:
-        """Spaces at the end of a context belong to the continuation's first token, as in the harness itself."""
-        if context.startswith(_CHAT):
+        """A context that fits, and its continuation, which begins with the spaces at the context's end (as in HFLM)."""
+        if is_chat(context):
             return context, continuation
-        bare = context.rstrip()
-        return bare, context[len(bare) :] + continuation
+        plain = context.rstrip()
+        continuation = context[len(plain) :] + continuation
+        if not plain:
+            return self._prefix, continuation.removeprefix(self._prefix) if self._prefix else continuation
+        # The last token of a continuation is no input.
+        return self._truncated(plain, len(self.tok_encode(continuation)) - 1), continuation
+
+    @property
+    def _prefix(self) -> str:
+        """The text of an empty context, unless the prompt begins with the BOS token anyway."""
+        return "" if adds_bos(self.tokenizer) else str(self.tokenizer.decode([self.prefix_token_id]))
+
+    def _truncated(self, context: str, reserved: int) -> str:
+        """A plain context without a beginning that is too long for a model."""
+        for lm in self.readers:
+            taken = (reserved if lm is self.readers[0] else 0) + adds_bos(lm.tokenizer)
+            if lm.max_tokens is not None:
+                context = truncated(context, lm.tokenizer, lm.max_tokens - taken)
+        return context
 
     def _loglikelihood_tokens(self, requests: list[Any], **kwargs: Any) -> list[tuple[float, bool]]:
-        """Not used: tokens of one model say nothing to a sharer with another tokenizer."""
+        """Not supported: token ids of one model have no meaning for a sharer with another tokenizer."""
         raise NotImplementedError
 
     def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
-        """Not possible: text without a prompt gives a sharer nothing to read."""
-        raise NotImplementedError("perplexity of bare text has no prompt, so there is no cache to fuse.")
+        """Not supported: text without a prompt has no cache to fuse."""
+        raise NotImplementedError("perplexity of plain text has no prompt, so there is no cache to fuse.")
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
-        """Texts up to the first of the task's stop strings."""
-        found: dict[int, str] = {}
+        """Texts up to the first stop string of the task."""
+        texts: dict[int, str] = {}
         by_kwargs: dict[str, list[int]] = {}
         for number, request in enumerate(requests):
             by_kwargs.setdefault(json.dumps(request.args[1], sort_keys=True), []).append(number)
         for kwargs, numbers in by_kwargs.items():
             for batch in batched(sorted(numbers, key=lambda n: -len(requests[n].args[0])), self.batch_size):
-                texts = self._generate([requests[number].args[0] for number in batch], json.loads(kwargs))
-                found |= dict(zip(batch, texts, strict=True))
-        return [found[number] for number in range(len(requests))]
+                replies = self._generate([requests[number].args[0] for number in batch], json.loads(kwargs))
+                texts |= dict(zip(batch, replies, strict=True))
+        return [texts[number] for number in range(len(requests))]
 
     def _generate(self, contexts: Sequence[str], kwargs: dict[str, Any]) -> list[str]:
         until = kwargs.pop("until", None) or []
         until = [until] if isinstance(until, str) else list(until)
-        limit = kwargs.pop("max_gen_toks", None) or kwargs.pop("max_new_tokens", None) or self.max_gen_toks
+        limit = int(kwargs.pop("max_gen_toks", None) or kwargs.pop("max_new_tokens", None) or self.max_gen_toks)
         if not kwargs.setdefault("do_sample", bool(kwargs.get("temperature"))):
-            # Greedy tasks often say `temperature: 0`, which transformers takes for a mistake.
+            # Greedy tasks often set `temperature: 0`, which transformers refuses.
             kwargs.pop("temperature", None)
-        responder, conversations = self._asked(contexts)
-        if until and isinstance(responder, SingleModel | C2CResponder):
-            # Saves the tokens after the stop; a message (text-to-text) must not stop there.
+        if until and isinstance(self.text, SingleModel | C2CResponder):
+            # Generation ends at the stop string; a message (text-to-text) must not.
             kwargs |= {"stop_strings": until, "tokenizer": self.tokenizer}
-        answers = responder.respond(conversations, max_new_tokens=int(limit), **kwargs)
-        return [cut(answer.text, until) for answer in answers]
 
-    def _asked(self, contexts: Sequence[str]) -> tuple[Responder, list[Conversation]]:
-        """Who answers a batch of contexts (all with or all without chat template), and the conversations."""
-        if contexts[0].startswith(_CHAT):
-            return self.chat, [json.loads(context.removeprefix(_CHAT)) for context in contexts]
-        return self.text, [[{"role": "user", "content": context}] for context in contexts]
+        def answer(requests: Sequence[tuple[str, None]]) -> list[str]:
+            contexts = [context for context, _ in requests]
+            conversations = [conversation_of(context) for context in contexts]
+            replies = self._responder(contexts).respond(conversations, max_new_tokens=limit, **kwargs)
+            return [cut(reply.text, until) for reply in replies]
+
+        fitting = [c if is_chat(c) else self._truncated(c, limit) or self._prefix for c in contexts]
+        return answer_fitting([(context, None) for context in fitting], answer)
+
+    def _responder(self, contexts: Sequence[str]) -> Responder:
+        """The responder for a batch of contexts, which all are chats or all plain texts."""
+        return self.chat if is_chat(contexts[0]) else self.text
 
 
 def available(device: str | None) -> str | None:
-    """The device that the harness asks for; the CPU where that is a GPU that is not there, as the harness's own models.
+    """The device that the harness requests, or the CPU where it is a missing GPU, as HFLM does.
 
     Args:
-        device: the command's `--device`, which is a GPU unless told otherwise.
+        device: the command's `--device`, whose default is a GPU.
     """
     if device is not None and device.startswith("cuda") and not torch.cuda.is_available():
         return "cpu"
     return device
 
 
-def cut(text: str, until: Iterable[str]) -> str:
-    """A text up to the first stop string."""
-    for stop in until:
-        text = text.split(stop)[0] if stop else text
-    return text
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the harness's command with the model `c2c` registered.
 
-
-def batched(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    """Lists of `size` items, the last one shorter."""
-    iterator = iter(items)
-    while batch := list(islice(iterator, size)):
-        yield batch
-
-
-def main() -> None:
-    """`lm_eval` with the model `c2c`."""
+    Args:
+        args: arguments of `lm-eval`, without the program's name; default those of the process.
+    """
     from lm_eval.__main__ import cli_evaluate
 
-    cli_evaluate()
-
-
-if __name__ == "__main__":
-    main()
+    # The harness parses the process's arguments in all versions; only some take them as a parameter.
+    argv, sys.argv = sys.argv, ["lightning lm-eval", *(sys.argv[1:] if args is None else args)]
+    try:
+        cli_evaluate()
+    finally:
+        sys.argv = argv

@@ -1,4 +1,4 @@
-"""Loading the models of an evaluation: a fuser with its pair, or a pair alone."""
+"""Loads the models of an evaluation: a fuser with its pair, or a pair without a fuser."""
 
 import hashlib
 import tempfile
@@ -28,10 +28,10 @@ def load_bundles(
     dtype: DType | None = None,
     device: Any = None,
 ) -> list[ModelBundle]:
-    """The models that answer, once with each fuser (seeds, checkpoints); language models are loaded once.
+    """The models, one bundle for each fuser (seeds, checkpoints); language models are loaded once.
 
     Args:
-        fusers: as `fuser` of `load_bundle`; a pair alone where there is none.
+        fusers: as `fuser` of `load_bundle`; a pair without a fuser if empty.
         receiver: as for `load_bundle`.
         sharers: as for `load_bundle`.
         dtype: as for `load_bundle`.
@@ -45,18 +45,18 @@ def load_bundles(
 def check_fusers(
     fusers: Sequence[str], self_fuser: str | None, receiver: LMSpec | None, sharers: Sequence[LMSpec] | None
 ) -> None:
-    """Refuse fusers and models that do not fit, by their configurations alone: nothing is loaded.
+    """Check by their configurations that fusers and models fit, without loading weights.
 
     Args:
-        fusers: all for one pair.
+        fusers: fusers of one pair.
         self_fuser: fuser from the receiver to itself, if any.
         receiver: as for `load_bundle`.
         sharers: as for `load_bundle`.
 
     Raises:
-        FuserFormatError, CheckpointError: a fuser that cannot be read.
-        ModelLoadError: a model whose configuration is not there.
-        PairMismatchError: a fuser that was made for other models.
+        FuserFormatError, CheckpointError: an unreadable fuser.
+        ModelLoadError: a model without configuration.
+        PairMismatchError: a fuser of other models.
     """
     descriptions = [describe_fuser(fuser) for fuser in fusers]
     if not descriptions:
@@ -74,14 +74,14 @@ def check_fusers(
 
 
 def describe_fuser(fuser: str) -> FuserDescription:
-    """What a fuser directory, a fuser on the hub or a Lightning checkpoint says of itself."""
+    """Description of a fuser directory, a fuser on the hub or a Lightning checkpoint."""
     if _is_checkpoint(fuser):
         return fuser_of(load_checkpoint(Path(fuser)), fuser)[1]
     return read_description(find_directory(fuser))
 
 
 def _reference(spec: LMSpec | None, named: ModelReference) -> ModelReference:
-    """A model that is given, by its configuration; the one that the fuser names where none is."""
+    """The given model by its configuration; without one, the model that the fuser names."""
     if spec is None:
         return named
     return ModelReference(spec.path, expected_geometry(spec) or named.geometry)
@@ -94,14 +94,14 @@ def load_bundle(
     dtype: DType | None = None,
     device: Any = None,
 ) -> ModelBundle:
-    """The models that answer.
+    """The models of one fuser.
 
     Args:
         fuser: fuser directory, fuser on the hub or Lightning checkpoint (.ckpt); None for a pair without a fuser.
-        receiver: the receiver; default the one that the fuser names.
+        receiver: the receiver; default the one in the fuser's configuration.
         sharers: likewise, one for each sharer.
-        dtype: type of the language models' weights; default as in their checkpoints.
-        device: where they are put.
+        dtype: type of the language models' weights; default that of their checkpoints.
+        device: device of the models.
 
     Raises:
         BenchmarkError: neither a fuser nor a receiver.
@@ -110,14 +110,16 @@ def load_bundle(
         model = load_fused(fuser, receiver, sharers, dtype, device)
         return ModelBundle(model.receiver, model.sharers, model)
     if receiver is None:
-        raise BenchmarkError("there is nobody to ask: give `fuser`, or `receiver` (and `sharers`).")
-    place = None if device is None else str(device)
-    models = [load_frozen(_typed(spec, dtype), place) for spec in (receiver, *(sharers or ()))]
+        raise BenchmarkError("No models configured: set `fuser`, or `receiver` (and `sharers`).")
+    models = [
+        load_frozen(_typed(spec, dtype), None if device is None else str(device))
+        for spec in (receiver, *(sharers or ()))
+    ]
     return ModelBundle(models[0], tuple(models[1:]))
 
 
 def _typed(spec: LMSpec, dtype: DType | None) -> LMSpec:
-    """The specification with the run's type, unless it has one of its own."""
+    """The specification with the run's type, unless it sets its own."""
     return spec if dtype is None or spec.dtype != "auto" else replace(spec, dtype=dtype)
 
 
@@ -141,7 +143,7 @@ def _is_checkpoint(fuser: str) -> bool:
 
 
 def fuser_fingerprint(fuser: str | None) -> str | None:
-    """A key of a fuser's content, so that answers of an older one are not taken for its own; the name on the hub."""
+    """Hash of a fuser's files, so that a resumed evaluation never mixes two fusers; for hub ids the id."""
     if fuser is None:
         return None
     path = Path(fuser).expanduser()

@@ -1,4 +1,4 @@
-"""The most memory that was in use: of a batch, of a run."""
+"""Peak memory of a batch and of a run."""
 
 import resource
 import sys
@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 
 _PROCESS = Path("/proc/self")
-#: Makes Linux forget the most memory that a process had (man 5 proc, `clear_refs`).
-_FORGET_PEAK = "5"
+#: Resets the peak memory of a process on Linux (man 5 proc, `clear_refs`).
+_RESET_PEAK = "5"
 
 
 @dataclass
@@ -19,7 +19,7 @@ class Peak:
     """A measurement.
 
     Attributes:
-        value: bytes; None until it is over, and where it cannot be measured.
+        value: bytes; None during the measurement, and where it is impossible.
     """
 
     value: int | None = None
@@ -27,31 +27,30 @@ class Peak:
 
 @contextmanager
 def peak_memory_of_batch() -> Iterator[Peak]:
-    """Measures the most memory in use inside.
+    """Measures the peak memory of the context's body.
 
-    On a GPU it is what tensors take there, on a CPU what the whole process takes (models and libraries included;
-    Linux only).
+    On a GPU, memory of tensors; on a CPU, resident memory of the process, models and libraries included (Linux only).
     """
     peak = Peak()
-    is_measured = _forget_peak()
+    is_measured = _reset_peak()
     yield peak
     if is_measured:
         peak.value = peak_memory()
 
 
-def _forget_peak() -> bool:
+def _reset_peak() -> bool:
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
         return True
     try:
-        (_PROCESS / "clear_refs").write_text(_FORGET_PEAK)
+        (_PROCESS / "clear_refs").write_text(_RESET_PEAK)
     except OSError:
         return False
     return True
 
 
 def peak_memory() -> int:
-    """Most bytes in use since the start, or since `peak_memory_of_batch` last began."""
+    """Peak bytes since the start, or since the last `peak_memory_of_batch`."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     status = _PROCESS / "status"

@@ -1,76 +1,90 @@
-"""Which other question stands in for a question's sharer."""
+"""Selects the donor of a question: another question of the benchmark whose cache its sharers' is replaced by."""
 
 import bisect
 import hashlib
 import random
+from collections import Counter
 from collections.abc import Hashable, Sequence
 
 from c2c_lightning.data.messages import Conversation
 from c2c_lightning.errors import BenchmarkError
+from c2c_lightning.responders.question_prompt import QuestionPrompt
 
 #: Donors are drawn from this many questions of the most similar length.
 _NEIGHBOURS = 16
 
+#: Group of all questions.
+_ALL = ("all",)
+
 
 def seed_of(conversation: Conversation, salt: str) -> int:
-    """A seed that depends on a conversation alone, so that an answer does not depend on its batch."""
-    text = "\x1f".join([salt, *(message["content"] for message in conversation)])
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
+    """A seed that depends on the conversation alone, so that an answer does not depend on its batch."""
+    return int.from_bytes(hashlib.sha256("\x1f".join([salt, *_texts(conversation)]).encode()).digest()[:7], "big")
+
+
+def _texts(conversation: Conversation) -> list[str]:
+    return [message["content"] for message in conversation]
 
 
 class DonorPool:
-    """Finds donors: other questions of like length and, where there are any, with the same choices.
+    """Selects donors: questions of similar length that sharers read differently, if possible with the same choices.
+
+    With the same choices, the donor's answer is a possible answer to the question.
 
     Attributes:
-        conversations: all questions of the benchmark.
+        prompts: all questions of the benchmark.
     """
 
-    def __init__(self, conversations: Sequence[Conversation], groups: Sequence[Hashable] | None = None) -> None:
-        """Take the questions that donors are drawn from.
+    def __init__(self, conversations: Sequence[Conversation]) -> None:
+        """Index the questions.
 
         Args:
             conversations: all questions of the benchmark.
-            groups: donors are of the same group if it has other members (the same choices, so that a donor's answer
-                is a possible one).
 
         Raises:
-            BenchmarkError: a single question has no donor.
+            BenchmarkError: sharers read the same in all questions, so there are no donors.
         """
-        self.conversations = list(conversations)
-        self._texts = [conversation[-1]["content"] for conversation in self.conversations]
-        if len(set(self._texts)) < 2:
+        self.prompts = [QuestionPrompt.of(conversation) for conversation in conversations]
+        self._sharer_texts = [_texts(prompt.sharer) for prompt in self.prompts]
+        if all(texts == self._sharer_texts[0] for texts in self._sharer_texts):
             raise BenchmarkError("the control `mismatched` needs at least two questions to swap their caches.")
-        labels = groups if groups is not None else [None] * len(self._texts)
-        self._group = dict(zip(self._texts, labels, strict=True))
+        self._counts = Counter(prompt.choices for prompt in self.prompts)
         self._by_length: dict[Hashable, list[tuple[int, int]]] = {}
-        everybody = ("everybody",)
-        for row, (text, label) in enumerate(zip(self._texts, labels, strict=True)):
-            for key in ((label,), everybody):
-                self._by_length.setdefault(key, []).append((len(text), row))
+        for row, prompt in enumerate(self.prompts):
+            for group in (self._group(prompt), _ALL):
+                self._by_length.setdefault(group, []).append((_length(prompt), row))
         for members in self._by_length.values():
             members.sort()
-        self._everybody = self._by_length[everybody]
 
-    def donor(self, conversation: Conversation, draw: int = 0) -> int:
-        """The row of a question's donor; the next draws give other donors, as far as there are any.
+    def _group(self, prompt: QuestionPrompt) -> Hashable:
+        """The choices where several questions have them, else their number."""
+        return prompt.choices if self._counts[prompt.choices] > 1 else len(prompt.choices)
+
+    def donor(self, prompt: QuestionPrompt, draw: int = 0) -> int:
+        """The row of a question's donor.
 
         Args:
-            conversation: the question.
-            draw: number of the draw, from 0.
+            prompt: the question.
+            draw: number of the draw, from 0; up to the number of candidates, each draw gives another donor.
         """
-        text = conversation[-1]["content"]
-        members = self._by_length.get((self._group.get(text),), self._everybody)
-        nearest = self._nearest(text, members) or self._nearest(text, self._everybody)
-        random.Random(seed_of(conversation, "donor")).shuffle(nearest)
+        members = self._by_length.get(self._group(prompt), self._by_length[_ALL])
+        nearest = self._nearest(prompt, members) or self._nearest(prompt, self._by_length[_ALL])
+        random.Random(seed_of(prompt, "donor")).shuffle(nearest)
         return nearest[draw % len(nearest)]
 
-    def _nearest(self, text: str, members: list[tuple[int, int]]) -> list[int]:
-        """Rows of the members nearest in length, without the question itself."""
-        middle = bisect.bisect_left(members, (len(text), 0))
-        # A window suffices, unless a question stands there very often.
+    def _nearest(self, prompt: QuestionPrompt, members: list[tuple[int, int]]) -> list[int]:
+        """Rows of the members nearest in length that sharers read differently."""
+        length, own = _length(prompt), _texts(prompt.sharer)
+        middle = bisect.bisect_left(members, (length, 0))
+        # A window suffices unless many questions read the same.
         for width in (2 * _NEIGHBOURS, len(members)):
             window = members[max(0, middle - width) : middle + width]
-            others = [(abs(length - len(text)), row) for length, row in window if self._texts[row] != text]
+            others = [(abs(other - length), row) for other, row in window if self._sharer_texts[row] != own]
             if others:
                 return [row for _, row in sorted(others)[:_NEIGHBOURS]]
         return []
+
+
+def _length(prompt: QuestionPrompt) -> int:
+    """Characters of the last message."""
+    return len(prompt[-1]["content"])

@@ -1,4 +1,4 @@
-"""Answers with their score, and the file that they are kept in while an evaluation runs."""
+"""Scored answers, and their file, which an interrupted evaluation resumes from."""
 
 import json
 import logging
@@ -21,31 +21,34 @@ class Prediction:
 
     Attributes:
         benchmark: name of the benchmark.
-        responder: who answered.
-        draw: number of the draw, for controls that are drawn several times.
+        responder: name of the responder.
+        draw: number of the draw, for controls with several draws.
         index: row of the question in its benchmark.
         id: name of the row.
         subject: field of knowledge.
         prompt: the user's last message.
-        output: what was written, or the option that was found likeliest.
-        extracted: the answer read out of it, None if there is none.
+        output: the generated text, or the option with the highest log-probability.
+        extracted: the answer extracted from it, None if there is none.
         gold: the right answer, in the same form.
-        score: 0 wrong to 1 right.
+        score: 0 (wrong) to 1 (right).
         correct: whether it counts as right.
         seconds: wall time.
-        prompt_tokens: tokens read.
-        new_tokens: tokens written.
-        message: text handed over on the way.
+        prompt_tokens: prompt tokens of the answering model.
+        new_tokens: generated tokens.
+        message: text passed between the models.
         phases: seconds of each phase.
-        confidence: probability of the chosen option among the options, where likelihoods were compared.
-        donor: row of the question whose cache was read instead (mismatched).
+        confidence: probability of the chosen option among the options, where known.
+        donor: row of the question whose cache was used instead (mismatched).
         follows_donor: whether the answer is the donor's right one.
-        error: what went wrong; such an answer counts as wrong.
-        fuser: number of the fuser, where several take part.
-        sharer_tokens: tokens that sharers read on the way.
+        error: the error that the question raised; the answer counts as wrong.
+        fuser: number of the fuser.
+        sharer_tokens: prompt tokens of all sharers.
         message_tokens: tokens of the message.
-        peak_memory: most bytes in use while its batch was answered, where that can be measured.
-        log_probabilities: of the options, where likelihoods were compared.
+        peak_memory: most bytes in use during the question's batch, where it can be measured.
+        log_probabilities: of the options, in modes letter and cloze.
+        begins_with_choice: whether no answer was extracted although the reply begins with the text of a choice.
+        shifted_positions: whether the receiver's prompt has positions that are not the count of its tokens.
+        matches_unfused: for `c2c:gates_closed`, whether the same passes without any sharer give the same answer.
     """
 
     benchmark: str
@@ -74,24 +77,27 @@ class Prediction:
     message_tokens: int = 0
     peak_memory: int | None = None
     log_probabilities: list[float] | None = None
+    begins_with_choice: bool = False
+    shifted_positions: bool = False
+    matches_unfused: bool | None = None
 
     @property
     def key(self) -> Key:
-        """What makes it the answer to this question by this responder."""
+        """Identifies question, responder, fuser and draw."""
         return self.benchmark, self.responder, self.fuser, self.draw, self.index
 
 
 class PredictionLog:
-    """Predictions on disk: each process appends to a part of its own, the first one joins them at the end.
+    """Predictions on disk: each process appends to a file of its own; the first process joins them at the end.
 
-    A run that is cut off is gone on with where it was; a run with another fingerprint starts anew.
+    An interrupted run resumes after its last batch; a run with another fingerprint starts from the beginning.
 
     Attributes:
         directory: the output folder.
     """
 
     def __init__(self, directory: str | Path, rank: int = 0) -> None:
-        """Name the folder.
+        """Set the folder.
 
         Args:
             directory: the output folder.
@@ -103,11 +109,11 @@ class PredictionLog:
         self._final = self.directory / "predictions.jsonl"
 
     def start(self, fingerprint: str, description: dict[str, Any]) -> None:
-        """Make the folder ready; for the first process alone, before the others read it.
+        """Prepare the folder; in the first process only, before the others read it.
 
         Args:
-            fingerprint: of all that answers depend on.
-            description: what the fingerprint is of, for people.
+            fingerprint: of everything that answers depend on.
+            description: the same as readable values.
         """
         self.directory.mkdir(parents=True, exist_ok=True)
         marker = self.directory / "run.json"
@@ -118,10 +124,10 @@ class PredictionLog:
         self._parts.mkdir(exist_ok=True)
 
     def append(self, predictions: Iterable[Prediction]) -> None:
-        """Write a batch; what was written survives a kill."""
+        """Write a batch, flushed to disk."""
         text = "".join(json.dumps(asdict(prediction), ensure_ascii=False) + "\n" for prediction in predictions)
         with self._own.open("a", encoding="utf-8") as file:
-            if _is_cut_short(self._own):
+            if _is_truncated(self._own):
                 file.write("\n")
             file.write(text)
             file.flush()
@@ -134,11 +140,11 @@ class PredictionLog:
         return list(found.values())
 
     def join(self, order: Sequence[Key], gathered: Iterable[Prediction] = ()) -> list[Prediction]:
-        """Put all predictions into one file, in the order of questions and responders; for the first process.
+        """Join all predictions into one file, ordered by question and responder; in the first process only.
 
         Args:
-            order: the keys that belong to this run; others are left out.
-            gathered: predictions of processes that write to another disk.
+            order: the keys of this run; other predictions are dropped.
+            gathered: predictions of processes that write to other disks.
 
         Returns:
             The predictions in that order.
@@ -151,7 +157,7 @@ class PredictionLog:
         return predictions
 
 
-def _is_cut_short(file: Path) -> bool:
+def _is_truncated(file: Path) -> bool:
     with file.open("rb") as opened:
         opened.seek(max(0, file.stat().st_size - 1))
         return opened.read(1) not in (b"", b"\n")
@@ -166,7 +172,7 @@ def _fingerprint_in(marker: Path) -> str | None:
 
 def _read(file: Path) -> Iterable[Prediction]:
     names = {field.name for field in fields(Prediction)}
-    # Not `splitlines`: texts hold line separators that JSON does not escape.
+    # Not `splitlines`: texts contain line separators that JSON does not escape.
     for number, line in enumerate(file.read_text(encoding="utf-8").split("\n"), start=1):
         if not line:
             continue
@@ -174,12 +180,12 @@ def _read(file: Path) -> Iterable[Prediction]:
             row = json.loads(line)
             yield Prediction(**{name: value for name, value in row.items() if name in names})
         except (ValueError, TypeError):
-            # The process was killed while it wrote this line; the question is answered again.
-            logger.warning("%s:%d is cut short and is answered again", file, number)
+            # The process was killed during this write; the question is answered again.
+            logger.warning("%s:%d is incomplete; the question is answered again", file, number)
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a file wholly or not at all."""
+    """Write a file completely or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     staging = path.with_name(f".{path.name}.{os.getpid()}")
     staging.write_text(text, encoding="utf-8")

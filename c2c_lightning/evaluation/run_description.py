@@ -1,4 +1,4 @@
-"""What an evaluation's answers depend on, and what its report says of the run."""
+"""Fingerprint and description of a run."""
 
 import hashlib
 import json
@@ -12,14 +12,14 @@ import torch
 from c2c_lightning.evaluation.runner import Runner
 
 
-def fingerprint(exams: Sequence[Runner], settings: dict[str, Any]) -> str:
-    """A key of everything that answers and their times depend on; another key starts an evaluation anew.
+def fingerprint(runners: Sequence[Runner], settings: dict[str, Any]) -> str:
+    """Hash of everything that answers and their times depend on; a run resumes only one with the same hash.
 
     Args:
-        exams: benchmarks with their questions.
-        settings: the run's choices, with the fuser's content.
+        runners: benchmarks with their questions.
+        settings: the run's configuration, with a hash of each fuser.
     """
-    content = [settings, [[asdict(exam.benchmark), [asdict(q) for q in exam.questions]] for exam in exams]]
+    content = [settings, [[asdict(runner.benchmark), [asdict(q) for q in runner.questions]] for runner in runners]]
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=repr).encode()).hexdigest()
 
 
@@ -27,9 +27,9 @@ def describe(settings: dict[str, Any], device: torch.device, peak_memory_bytes: 
     """The `run` section of `report.json`.
 
     Args:
-        settings: the run's choices.
-        device: where the models are.
-        peak_memory_bytes: the most memory that was in use.
+        settings: the run's configuration.
+        device: device of the models.
+        peak_memory_bytes: peak memory of the run.
     """
     return {
         "package": version("c2c-lightning"),
@@ -41,16 +41,16 @@ def describe(settings: dict[str, Any], device: torch.device, peak_memory_bytes: 
     }
 
 
-def describe_benchmark(exam: Runner) -> dict[str, Any]:
-    """What `report.json` says of a benchmark beside its results."""
-    benchmark = exam.benchmark
-    counts = [len(question.choices) for question in exam.questions if question.choices]
+def describe_benchmark(runner: Runner) -> dict[str, Any]:
+    """The fields of a benchmark in `report.json` that are no results."""
+    benchmark = runner.benchmark
+    counts = [len(question.choices) for question in runner.questions if question.choices]
     return {
         "mode": benchmark.mode,
         "scoring": benchmark.scoring if benchmark.mode == "generate" else "likelihood",
         "normalise": benchmark.normalise if benchmark.mode == "cloze" else None,
         "wording": benchmark.wording,
         "path": benchmark.path,
-        "n": len(exam.questions),
+        "n": len(runner.questions),
         "chance": sum(1 / count for count in counts) / len(counts) if counts else None,
     }

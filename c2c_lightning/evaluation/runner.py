@@ -1,4 +1,4 @@
-"""Questions put to responders, answers judged. Whatever goes wrong with a question counts as a wrong answer."""
+"""Runs one benchmark: responders answer its questions, and the answers are scored. An error counts as wrong."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import torch
 
-from c2c_lightning.evaluation.controls import Mismatched
+from c2c_lightning.evaluation.controls import Mismatched, fork_rng
 from c2c_lightning.evaluation.memory_peak import peak_memory_of_batch
 from c2c_lightning.evaluation.plan import Participant
 from c2c_lightning.evaluation.prediction_log import Key, Prediction
@@ -25,11 +25,11 @@ class Runner:
     """One benchmark.
 
     Attributes:
-        benchmark: the benchmark, with everything filled in.
+        benchmark: the benchmark, resolved.
         questions: all its questions; donors of mismatched caches are rows of this list.
-        generate_kwargs: for responders that write.
-        seed: of sampled answers; each batch is drawn anew from it, so that neither who answered before nor a run
-            that was cut off makes a difference.
+        generate_kwargs: arguments of `generate`.
+        seed: of sampled answers. Each batch is seeded on its own, so that neither other responders nor an interrupted
+            run change its samples.
     """
 
     benchmark: Task
@@ -37,109 +37,111 @@ class Runner:
     generate_kwargs: Mapping[str, Any]
     seed: int = 0
 
-    def ask(self, entrant: Participant, questions: Sequence[Question]) -> list[Prediction]:
-        """Put a batch of questions to one responder.
+    def run(self, participant: Participant, questions: Sequence[Question]) -> list[Prediction]:
+        """Let one responder answer a batch of questions.
 
         Args:
-            entrant: who answers.
+            participant: the responder.
             questions: a batch.
 
         Returns:
             One prediction a question; a question that raises an error counts as wrong and holds the error.
         """
         try:
-            return self._ask(entrant, questions)
-        # Any error at all: an evaluation of hours must not end, and no question may leave the denominator.
+            return self._run(participant, questions)
+        # Any error: an evaluation of hours must not end, and no question may leave the denominator.
         except Exception as error:
             if len(questions) == 1:
-                return [self._failed(entrant, questions[0], error)]
-            # One question must not take its batch along.
-            return [prediction for question in questions for prediction in self.ask(entrant, [question])]
+                return [self._failed(participant, questions[0], error)]
+            # One failing question must not fail its batch.
+            return [prediction for question in questions for prediction in self.run(participant, [question])]
 
-    def _ask(self, entrant: Participant, questions: Sequence[Question]) -> list[Prediction]:
-        conversations = [question.conversation(self.benchmark.worded()) for question in questions]
-        said: list[Answer | OptionScores] = []
+    def _run(self, participant: Participant, questions: Sequence[Question]) -> list[Prediction]:
+        prompts = [question.prompt(self.benchmark.worded()) for question in questions]
+        replies: list[Answer | OptionScores] = []
         with peak_memory_of_batch() as peak, self._seeded(questions):
             if self.benchmark.mode == "generate":
-                said += entrant.responder.respond(conversations, **self._kwargs())
+                replies += participant.responder.respond(prompts, **self._kwargs())
             else:
                 options = [options_of(question, self.benchmark) for question in questions]
-                said += cast(Scorer, entrant.responder).score(conversations, options)
+                replies += cast(Scorer, participant.responder).score(prompts, options)
         donors: list[int | None] = [None] * len(questions)
-        if isinstance(entrant.responder, Mismatched):
-            donors = list(entrant.responder.donors(conversations))
-        answered = zip(questions, said, donors, strict=True)
-        return [replace(self._judged(entrant, q, s, donor), peak_memory=peak.value) for q, s, donor in answered]
+        if isinstance(participant.responder, Mismatched):
+            donors = list(participant.responder.donors(prompts))
+        answered = zip(questions, replies, donors, strict=True)
+        return [replace(self._scored(participant, *parts), peak_memory=peak.value) for parts in answered]
 
     @contextmanager
     def _seeded(self, questions: Sequence[Question]) -> Iterator[None]:
-        """Random numbers that depend on the seed and the batch alone; what is drawn outside goes on as it was."""
-        devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-        with torch.random.fork_rng(devices):
+        """A random state that depends on the seed and the batch alone; the outer state is restored."""
+        with fork_rng():
             torch.manual_seed(self.seed + questions[0].index)
             yield
 
     def _kwargs(self) -> dict[str, Any]:
-        kwargs = dict(self.generate_kwargs)
-        if self.benchmark.max_new_tokens is not None:
-            kwargs["max_new_tokens"] = self.benchmark.max_new_tokens
-        return kwargs
+        limit = self.benchmark.max_new_tokens
+        return {**self.generate_kwargs} if limit is None else {**self.generate_kwargs, "max_new_tokens": limit}
 
-    def _judged(
-        self, entrant: Participant, question: Question, said: Answer | OptionScores, donor: int | None
+    def _scored(
+        self, participant: Participant, question: Question, reply: Answer | OptionScores, donor: int | None
     ) -> Prediction:
-        if isinstance(said, Answer):
-            judgement, new_tokens = judge_reply(said.text, question, self.benchmark), said.new_tokens
-            log_probabilities = None
+        if isinstance(reply, Answer):
+            judgement = judge_reply(reply.text, question, self.benchmark)
+            details: dict[str, Any] = {"new_tokens": reply.new_tokens}
         else:
-            judgement, new_tokens = judge_scores(said, question, self.benchmark), 0
-            log_probabilities = list(said.log_probabilities)
-        other = None if donor is None else self.questions[donor]
+            judgement = judge_scores(reply, question, self.benchmark)
+            details = {"log_probabilities": list(reply.log_probabilities)}
+        if donor is not None:
+            other = self.questions[donor]
+            details["donor"] = other.index
+            details["follows_donor"] = follows(judgement, question, other, self.benchmark)
         return self._prediction(
-            entrant,
+            participant,
             question,
             judgement,
-            seconds=said.seconds,
-            prompt_tokens=said.prompt_tokens,
-            new_tokens=new_tokens,
-            sharer_tokens=said.sharer_tokens,
-            message_tokens=said.message_tokens,
-            log_probabilities=log_probabilities,
-            message=said.message,
-            phases=None if said.phases is None else dict(said.phases),
-            donor=None if other is None else other.index,
-            follows_donor=None if other is None else follows(judgement, question, other, self.benchmark),
+            seconds=reply.seconds,
+            prompt_tokens=reply.prompt_tokens,
+            sharer_tokens=reply.sharer_tokens,
+            message_tokens=reply.message_tokens,
+            message=reply.message,
+            phases=None if reply.phases is None else dict(reply.phases),
+            shifted_positions=reply.shifted_positions,
+            matches_unfused=reply.matches_unfused,
+            **details,
         )
 
-    def _failed(self, entrant: Participant, question: Question, error: Exception) -> Prediction:
-        text = f"{type(error).__name__}: {error}"
-        logger.warning("%s, row %d counts as wrong for %s: %s", self.benchmark.name, question.index, entrant.name, text)
-        return self._prediction(entrant, question, Judgement("", None, 0.0), error=text)
+    def _failed(self, participant: Participant, question: Question, error: Exception) -> Prediction:
+        text, name = f"{type(error).__name__}: {error}", participant.name
+        logger.warning("%s, row %d counts as wrong for %s: %s", self.benchmark.name, question.index, name, text)
+        return self._prediction(participant, question, Judgement("", None, 0.0), error=text)
 
-    def _prediction(self, entrant: Participant, question: Question, judgement: Judgement, **more: Any) -> Prediction:
-        shows_letters = bool(question.choices) and self.benchmark.worded().shows_choices
+    def _prediction(
+        self, participant: Participant, question: Question, judgement: Judgement, **details: Any
+    ) -> Prediction:
+        wording = self.benchmark.worded()
         return Prediction(
             benchmark=self.benchmark.name,
-            responder=entrant.name,
-            draw=entrant.draw,
-            fuser=entrant.fuser,
+            responder=participant.name,
+            draw=participant.draw,
+            fuser=participant.fuser,
             index=question.index,
             id=question.id,
             subject=question.subject,
-            prompt=question.conversation(self.benchmark.worded())[-1]["content"],
+            prompt=question.prompt(wording)[-1]["content"],
             output=judgement.output,
             extracted=judgement.extracted,
-            gold=question.gold_letter if shows_letters else question.gold,
+            gold=question.gold_letter if question.choices and wording.shows_choices else question.gold,
             score=judgement.score,
             correct=judgement.score >= 0.5,
             confidence=judgement.confidence,
-            **more,
+            begins_with_choice=judgement.begins_with_choice,
+            **details,
         )
 
-    def key(self, entrant: Participant, question: Question) -> Key:
+    def key(self, participant: Participant, question: Question) -> Key:
         """The key of a prediction."""
-        return self.benchmark.name, entrant.name, entrant.fuser, entrant.draw, question.index
+        return self.benchmark.name, participant.name, participant.fuser, participant.draw, question.index
 
-    def keys(self, entrants: Sequence[Participant]) -> list[Key]:
+    def keys(self, participants: Sequence[Participant]) -> list[Key]:
         """The keys of all predictions, question by question."""
-        return [self.key(entrant, question) for question in self.questions for entrant in entrants]
+        return [self.key(participant, question) for question in self.questions for participant in participants]

@@ -1,4 +1,4 @@
-"""How sure a difference is. Pure functions on numbers."""
+"""Confidence intervals, paired tests and power. Pure functions on numbers."""
 
 import math
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from torchmetrics.functional.classification import binary_calibration_error
 
 
 def wilson_interval(successes: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval of a share; unlike the normal one it is right at 0 and 1 and for small n.
+    """Wilson's score interval of a proportion; unlike the normal one it is valid near 0 and 1 and for small n.
 
     Args:
         successes: number of right answers.
@@ -35,14 +35,14 @@ def _quantile(confidence: float) -> float:
 
 
 def mcnemar_p_value(a_only: int, b_only: int) -> float:
-    """McNemar's exact test, two-sided: are the questions that only one of two gets right split evenly?
+    """McNemar's exact test, two-sided: whether the discordant questions are split evenly.
 
     Args:
         a_only: questions that only the first gets right.
         b_only: questions that only the second gets right.
     """
     n = a_only + b_only
-    # Exact integers: the terms of n = 10,000 do not fit a float, their quotient does.
+    # Exact integers: for n = 10,000 the terms overflow a float, their quotient does not.
     term, tail = 1, 1
     for k in range(1, min(a_only, b_only) + 1):
         term = term * (n - k + 1) // k
@@ -58,8 +58,8 @@ def bootstrap_interval(
     Args:
         values: one number a question, such as the difference of two scores.
         confidence: coverage.
-        resamples: how many times the questions are drawn anew.
-        seed: the interval is the same for the same seed.
+        resamples: number of resamples.
+        seed: of the resamples.
 
     Returns:
         Lower and upper end; (nan, nan) without values.
@@ -67,7 +67,7 @@ def bootstrap_interval(
     if not len(values):
         return math.nan, math.nan
     distinct, counts = np.unique(np.asarray(values, dtype=float), return_counts=True)
-    # Drawing n questions with replacement is drawing how often each distinct value comes: cheap however large n is.
+    # Resampling n questions is a multinomial draw of the counts of distinct values, which is cheap for any n.
     drawn = np.random.default_rng(seed).multinomial(len(values), counts / len(values), size=resamples)
     low, high = np.quantile(drawn @ distinct / len(values), [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
@@ -84,7 +84,7 @@ class PairedComparison:
         a_only: questions that only the first gets right.
         b_only: questions that only the second gets right.
         n: questions that both answered.
-        detectable: the smallest difference that this n would show in four of five repetitions.
+        detectable: the smallest difference that n questions detect with a power of 0.8.
     """
 
     difference: float
@@ -97,7 +97,7 @@ class PairedComparison:
 
 
 def compare(a: Sequence[float], b: Sequence[float], seed: int = 0) -> PairedComparison:
-    """Compare two responders question by question.
+    """Compare two responders on the same questions.
 
     Args:
         a: scores in [0, 1] of the first, one a question. The test counts a score of 0.5 or more as right.
@@ -122,7 +122,7 @@ def compare(a: Sequence[float], b: Sequence[float], seed: int = 0) -> PairedComp
 
 
 def detectable_difference(n: int, discordant: float, alpha: float = 0.05, power: float = 0.8) -> float:
-    """The smallest difference of two accuracies that a paired test on n questions shows.
+    """The smallest difference of two accuracies that a paired test on n questions detects.
 
     Solves Connor's (1987) sample size for McNemar's test, n = (z_a sqrt(d) + z_b sqrt(d - D^2))^2 / D^2, for D.
 
@@ -130,13 +130,13 @@ def detectable_difference(n: int, discordant: float, alpha: float = 0.05, power:
         n: number of questions.
         discordant: share of questions that one of the two gets right and the other wrong (d).
         alpha: level of the two-sided test.
-        power: how often the difference would be shown.
+        power: probability of detecting the difference.
 
     Returns:
         The difference D in [0, 1].
     """
     z_a, z_b = _quantile(1 - alpha), NormalDist().inv_cdf(power)
-    # One discordant question is the least that anything can be said about.
+    # At least one discordant question.
     d = max(discordant, 1 / n)
     low, high = 0.0, d
     for _ in range(60):
@@ -147,22 +147,22 @@ def detectable_difference(n: int, discordant: float, alpha: float = 0.05, power:
 
 
 def calibration_error(confidences: Sequence[float], correct: Sequence[bool], bins: int = 10) -> float:
-    """Expected calibration error: how far the chosen answers' probabilities are from how often they are right.
+    """Expected calibration error: mean distance of confidence and accuracy over bins of confidence.
 
     Args:
-        confidences: probability in [0, 1] of the answer that was given, one a question.
-        correct: whether it was right.
+        confidences: probability in [0, 1] of the chosen answer, one a question.
+        correct: whether it is right.
         bins: number of equal bins.
     """
     if not len(confidences):
         return math.nan
-    # Right or wrong is the event; the confidence is its probability. `binary_...` compares these two bin by bin.
+    # The event is "right", its probability the confidence; torchmetrics compares both bin by bin.
     given = torch.tensor(confidences, dtype=torch.float32)
     return float(binary_calibration_error(given, torch.tensor(correct, dtype=torch.long), n_bins=bins))
 
 
 def quantiles(values: Sequence[float | int]) -> dict[str, float]:
-    """Median and 90 % point of timings, in their own unit."""
+    """Median and 90th percentile, in the unit of the values."""
     median, p90 = np.quantile(np.asarray(values, dtype=float), [0.5, 0.9])
     return {"median": float(median), "p90": float(p90)}
 

@@ -1,1 +1,1 @@
-"""Responders that C2C is compared with."""
+"""Responders, which answer conversations in an evaluation: single models, T2T, routing, C2C."""

@@ -1,4 +1,4 @@
-"""What answers conversations. Evaluation does not know which responder it holds."""
+"""The interface of a responder: conversations in, answers out. Evaluation does not know which responder it holds."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,15 +12,19 @@ class Answer:
     """One answer.
 
     Attributes:
-        text: what was said.
-        seconds: wall time, an equal share of its batch's.
-        prompt_tokens: tokens that the answering model read.
-        new_tokens: tokens that it wrote.
-        message: the text that was handed over on the way (text-to-text), if any.
-        log_probability: mean log-probability of a written token, in nats, where it was asked for.
-        phases: seconds of each phase (prefill of sharer and receiver, fusing, decoding, message), where measured.
-        sharer_tokens: tokens that sharers read on the way.
+        text: the generated text, without special tokens.
+        seconds: wall time; each answer of a batch has an equal share.
+        prompt_tokens: prompt tokens of the answering model.
+        new_tokens: generated tokens.
+        message: text passed between the models (text-to-text).
+        log_probability: mean log-probability of a generated token, in nats, where recorded.
+        phases: seconds of each phase (prefill of sharer and receiver, fusion, decoding, message), where measured.
+        sharer_tokens: prompt tokens of all sharers.
         message_tokens: tokens of the message.
+        shifted_positions: whether the receiver's prompt has positions that are not the count of its tokens (the
+            released token alignments leave padding between messages, and the padding counts).
+        matches_unfused: for the control `gates_closed`, whether the receiver gives the same answer in the same passes
+            without any sharer.
     """
 
     text: str
@@ -32,18 +36,20 @@ class Answer:
     phases: Mapping[str, float] | None = None
     sharer_tokens: int = 0
     message_tokens: int = 0
+    shifted_positions: bool = False
+    matches_unfused: bool | None = None
 
 
 @runtime_checkable
 class Responder(Protocol):
-    """Anything that answers: one model, two that talk, two that share a cache.
+    """A model, or several that communicate, answering conversations.
 
     Attributes:
-        name: how it is called in reports.
+        name: name in reports.
     """
 
     name: str
 
     def respond(self, conversations: Sequence[Conversation], **generate_kwargs: Any) -> list[Answer]:
-        """Answer a batch of conversations, each ending with the user's turn."""
+        """Answer a batch of conversations, each of which ends with the user's turn."""
         ...

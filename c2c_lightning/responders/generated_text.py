@@ -1,4 +1,4 @@
-"""From generated ids to what was written: text, length, confidence."""
+"""Decodes generated ids: text, length, confidence."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ class Written:
 
     Attributes:
         text: without special tokens.
-        num_tokens: tokens up to and with the end token.
-        log_probability: their mean log-probability in nats, None if it was not recorded.
+        num_tokens: tokens up to and including the end token.
+        log_probability: mean log-probability of a token in nats, None if not recorded.
     """
 
     text: str
@@ -35,12 +35,12 @@ class ChosenLogProbabilities(LogitsProcessor):
     """
 
     def __init__(self) -> None:
-        """Start with nothing recorded."""
+        """Start without records."""
         self._last: Tensor | None = None
         self._steps: list[Tensor] = []
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Look at the token that followed from the last scores; the scores stay as they are.
+        """Record the token that was chosen by the last scores, and pass the new scores on unchanged.
 
         Args:
             input_ids: (batch, tokens) so far.
@@ -67,9 +67,9 @@ def read_written(
     """Texts of generated ids.
 
     Args:
-        lm: the model that wrote.
+        lm: the generating model.
         new_ids: (batch, new), padded after the end token.
-        kwargs: what `generate` was called with; it may name other end tokens.
+        kwargs: arguments of `generate`, which may set other end tokens.
         log_probabilities: (batch, new), of each token.
     """
     ends = _end_tokens(setting(lm, kwargs, "eos_token_id"))

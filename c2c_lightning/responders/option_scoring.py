@@ -1,4 +1,4 @@
-"""How likely a model finds given answers: a prompt's cache is made once, then every answer is read on it."""
+"""Log-probabilities of given answers (options): one prefill per prompt, shared by all its options."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,22 +14,19 @@ from c2c_lightning.kv.layer import LayerStack, SharerKV
 from c2c_lightning.model.c2c import C2CModel
 from c2c_lightning.model.frozen_lm import FrozenLM
 from c2c_lightning.model.response_prefix import ResponsePrefix
+from c2c_lightning.responders.phase_timer import PhaseTimer
 
 
 @dataclass(frozen=True)
 class OptionScores:
-    """How likely each option is as the answer to one prompt.
+    """Log-probabilities of each option as the answer to one prompt.
 
     Attributes:
-        log_probabilities: of each option's tokens together, in nats.
+        log_probabilities: sum over the tokens of each option, in nats.
         num_tokens: tokens of each option.
-        is_greedy: whether greedy decoding would write the option.
-        seconds: wall time, an equal share of its batch's.
-        prompt_tokens: tokens of the prompt.
-        message: the text that was handed over on the way, if any.
-        phases: seconds of each phase, where measured.
-        sharer_tokens: tokens that sharers read on the way.
-        message_tokens: tokens of the message.
+        is_greedy: whether greedy decoding would generate the option.
+        seconds, prompt_tokens, message, phases, sharer_tokens, message_tokens, shifted_positions, matches_unfused: as
+            in `Answer`.
     """
 
     log_probabilities: tuple[float, ...]
@@ -41,11 +38,13 @@ class OptionScores:
     phases: Mapping[str, float] | None = None
     sharer_tokens: int = 0
     message_tokens: int = 0
+    shifted_positions: bool = False
+    matches_unfused: bool | None = None
 
 
 @runtime_checkable
 class Scorer(Protocol):
-    """A responder that can also tell how likely given answers are."""
+    """A responder that also computes log-probabilities of given answers."""
 
     name: str
 
@@ -55,14 +54,14 @@ class Scorer(Protocol):
 
 
 class OptionEncoder:
-    """The tokens of an option as they follow the prompt, without what closes the turn.
+    """The tokens of an option after the prompt, without the tokens that close the turn.
 
-    Which tokens those are is the chat template's matter (a space in front for `Answer:`, none in ChatML), so the
-    option is encoded as the assistant's message.
+    The chat template decides them (a leading space after `Answer:`, none in ChatML), so the option is encoded as the
+    assistant's message.
     """
 
     def __init__(self, encoder: Encoder) -> None:
-        """Take the answering model's encoder; sharers are of no account here."""
+        """Wrap the answering model's encoder; its sharers are ignored."""
         self.encoder = encoder
         one, other = (self._response_ids([{"role": "user", "content": "?"}], [text])[0] for text in ("0", "1"))
         self._closing = next(n for n, (a, b) in enumerate(zip(one[::-1], other[::-1], strict=False)) if a != b)
@@ -80,10 +79,10 @@ class OptionEncoder:
 def score_options(
     lm: FrozenLM, tokens: TokenBatch, kv: LayerStack, options: Sequence[Sequence[Sequence[int]]]
 ) -> list[OptionScores]:
-    """Log-probabilities of options after prompts whose cache is given.
+    """Log-probabilities of options after prefilled prompts.
 
     Args:
-        lm: the model that answers.
+        lm: the answering model.
         tokens: the prompts, on the model's device.
         kv: its cache over all prompt tokens but the last (fused or not).
         options: for each prompt the token ids of each option.
@@ -95,9 +94,13 @@ def score_options(
 
 @torch.no_grad()
 def score_fused_options(
-    model: C2CModel, prompt: PromptBatch, sharer_kv: SharerKV, options: Sequence[Sequence[Sequence[int]]]
+    model: C2CModel,
+    prompt: PromptBatch,
+    sharer_kv: SharerKV,
+    options: Sequence[Sequence[Sequence[int]]],
+    timer: PhaseTimer,
 ) -> list[OptionScores]:
-    """Log-probabilities of options in fusion modes that fuse within the response pass.
+    """Log-probabilities of options on the fused cache.
 
     Each prompt is fused once for all its options, unless their own tokens are fused too.
 
@@ -106,15 +109,19 @@ def score_fused_options(
         prompt: the prompts, on the receiver's device.
         sharer_kv: the sharers' caches.
         options: for each prompt the token ids of each option.
+        timer: times the phases `prefill_receiver` and `decode`.
     """
     rows, ids, mask = _flattened(options, model.receiver.device)
+    # The last token of an option is predicted, but is no input.
     prompts, run, real = prompt.select(rows), ids[:, :-1], mask[:, :-1]
-    if model.mode.fuses_response:
-        kv = [None if stack is None else [layer.rows(rows) for layer in stack] for stack in sharer_kv]
-        prefix = model.mode.response_prefix(model, prompts, kv, run, real)
-    else:
-        prefix = model.mode.response_prefix(model, prompt, sharer_kv, run, real).rows(rows)
-    return _scored(model.receiver, options, prompts.receiver.append(run, real), prefix, ids, mask)
+    with timer.phase("prefill_receiver"):
+        if model.mode.fuses_response:
+            kv = [None if stack is None else [layer.rows(rows) for layer in stack] for stack in sharer_kv]
+            prefix = model.mode.response_prefix(model, prompts, kv, run, real)
+        else:
+            prefix = model.mode.response_prefix(model, prompt, sharer_kv, run, real).rows(rows)
+    with timer.phase("decode"):
+        return _scored(model.receiver, options, prompts.receiver.append(run, real), prefix, ids, mask)
 
 
 def _scored(

@@ -1,18 +1,19 @@
-"""Where the time of an answer goes."""
+"""Wall time of the phases of an answer."""
 
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
+from torch import nn
 
 
 class PhaseTimer:
-    """Adds up the seconds of named phases; a phase inside another is taken off the outer one.
+    """Sums the seconds of named phases; the time of a nested phase is subtracted from the outer one.
 
-    On a GPU each border waits for the device, else a phase would only be the time of its launches. That costs a
-    little, so the clock does it only when asked to measure.
+    GPU work is asynchronous, so exact times need a synchronisation at each boundary. It costs a little, hence only on
+    request.
 
     Attributes:
         seconds: of each phase so far.
@@ -22,32 +23,59 @@ class PhaseTimer:
         """Start at zero.
 
         Args:
-            device: whose work is timed.
-            is_exact: whether to wait for the device at the borders of phases.
+            device: device of the timed work.
+            is_exact: whether to synchronise the device at the boundaries of phases.
         """
         self.seconds: dict[str, float] = defaultdict(float)
-        self._waits = is_exact and device is not None and device.type == "cuda"
-        self._inside: list[float] = []
+        self._synchronises = is_exact and device is not None and device.type == "cuda"
+        self._nested: list[float] = []
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Time what happens inside.
+        """Time the body of the context.
 
         Args:
             name: `prefill_sharer`, `prefill_receiver`, `fuse`, `decode` or `message`.
         """
-        self._inside.append(0.0)
+        self._nested.append(0.0)
         start = self._now()
         try:
             yield
         finally:
             elapsed = self._now() - start
-            self.seconds[name] += elapsed - self._inside.pop()
-            if self._inside:
-                self._inside[-1] += elapsed
+            self.seconds[name] += elapsed - self._nested.pop()
+            if self._nested:
+                self._nested[-1] += elapsed
+
+    @contextmanager
+    def module_phase(self, module: nn.Module, name: str) -> Iterator[None]:
+        """Time each forward pass of a module as a phase, by hooks, inside the context.
+
+        Args:
+            module: the module.
+            name: as for `phase`.
+        """
+        running: list[AbstractContextManager[None]] = []
+
+        def before(*_: object) -> None:
+            running.append(self.phase(name))
+            running[-1].__enter__()
+
+        def after(*_: object) -> None:
+            running.pop().__exit__(None, None, None)
+
+        handles = [
+            module.register_forward_pre_hook(before, prepend=True),
+            module.register_forward_hook(after, always_call=True),
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
 
     def _now(self) -> float:
-        if self._waits:
+        if self._synchronises:
             torch.cuda.synchronize()
         return time.perf_counter()
 

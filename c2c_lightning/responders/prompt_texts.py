@@ -1,10 +1,10 @@
-"""Prompts by which models talk to each other, and how values get into a template."""
+"""Prompts of messages between models, and the substitution of values in a template."""
 
 import re
 
 from c2c_lightning.errors import BenchmarkError
 
-#: Text 3 of the paper: what the sharer is asked in text-to-text communication. The question is without its choices.
+#: Text 3 of the paper: prompt of the sharer in text-to-text communication. The question is without its choices.
 TEXT_3 = (
     "In one clear sentence, describe the most essential background knowledge needed to answer the question: {question} "
     "Do NOT directly solve or give answer to the question."
@@ -17,7 +17,7 @@ _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 
 def fill(template: str, **values: str) -> str:
-    """Put values into a template in one pass, so that braces in a value (LaTeX, code) stay as they are.
+    """Substitute values in one pass, so that braces in a value (LaTeX, code) are kept.
 
     Args:
         template: text with placeholders such as `{question}`.

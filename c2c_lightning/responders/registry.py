@@ -1,4 +1,4 @@
-"""Responders as plain data, for YAML: which one, with which choices. Models come in when they are built."""
+"""Responder factories: a responder with its choices as plain data, for YAML; `build` takes the loaded models."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -10,7 +10,6 @@ from c2c_lightning.model.frozen_lm import FrozenLM
 from c2c_lightning.responders.base import Responder
 from c2c_lightning.responders.c2c_responder import C2CResponder, SomeSharers, TextAndCache
 from c2c_lightning.responders.prompt_texts import TEXT_3
-from c2c_lightning.responders.question_views import ViewOf, plain_view
 from c2c_lightning.responders.routing import Routing
 from c2c_lightning.responders.single_model import ReceiverOnly, SharerOnly, SingleModel
 from c2c_lightning.responders.text_to_text import AnswerAsMessage, TextToText
@@ -21,9 +20,9 @@ class ModelBundle:
     """Loaded models that responders share.
 
     Attributes:
-        receiver: the model that answers.
-        sharers: the models that know more, or other things.
-        c2c: receiver, sharers and fuser, where there is a fuser.
+        receiver: the answering model.
+        sharers: the models that communicate with it.
+        c2c: receiver, sharers and fuser; None without a fuser.
     """
 
     receiver: FrozenLM
@@ -34,10 +33,11 @@ class ModelBundle:
         """One sharer.
 
         Raises:
-            BenchmarkError: there is none of this number.
+            BenchmarkError: unknown number.
         """
         if not 0 <= number < len(self.sharers):
-            raise BenchmarkError(f"there is no sharer {number}; the pair has {len(self.sharers)}.")
+            known = f"the sharers are 0 to {len(self.sharers) - 1}" if self.sharers else "there are no sharers"
+            raise BenchmarkError(f"there is no sharer {number}: {known}. Give `sharers`, or correct the number.")
         return self.sharers[number]
 
     @property
@@ -53,11 +53,11 @@ class ModelBundle:
 
 
 class ResponderFactory(ABC):
-    """Makes one responder out of loaded models.
+    """Builds one responder from loaded models.
 
     Attributes:
-        needs_fuser: whether it can do without a fuser.
-        can_score: whether it can tell the likelihood of given answers (modes letter and cloze).
+        needs_fuser: whether it needs a fuser.
+        can_score: whether it computes log-probabilities of given answers (modes letter and cloze).
     """
 
     needs_fuser: ClassVar[bool] = False
@@ -66,15 +66,14 @@ class ResponderFactory(ABC):
     @property
     @abstractmethod
     def name(self) -> str:
-        """How the responder is called in reports."""
+        """Name in reports."""
 
     @abstractmethod
-    def build(self, team: ModelBundle, view: ViewOf = plain_view, measure_latency: bool = False) -> Responder:
+    def build(self, models: ModelBundle, measure_latency: bool = False) -> Responder:
         """The responder.
 
         Args:
-            team: the models.
-            view: finds what sharers are shown, and questions without choices.
+            models: the loaded models.
             measure_latency: whether phases are timed exactly.
         """
 
@@ -83,14 +82,11 @@ class ResponderFactory(ABC):
 class Receiver(ResponderFactory):
     """The receiver alone."""
 
-    @property
-    def name(self) -> str:
-        """Its name in reports."""
-        return "receiver"
+    name: ClassVar[str] = "receiver"
 
-    def build(self, team: ModelBundle, view: ViewOf = plain_view, measure_latency: bool = False) -> Responder:
+    def build(self, models: ModelBundle, measure_latency: bool = False) -> Responder:
         """The responder."""
-        return ReceiverOnly(team.receiver, self.name, measure_latency)
+        return ReceiverOnly(models.receiver, self.name, measure_latency)
 
 
 @dataclass(frozen=True)
@@ -98,19 +94,19 @@ class Sharer(ResponderFactory):
     """A sharer alone.
 
     Attributes:
-        number: which sharer.
+        number: number of the sharer.
     """
 
     number: int = 0
 
     @property
     def name(self) -> str:
-        """Its name in reports."""
+        """Name in reports."""
         return f"sharer:{self.number}" if self.number else "sharer"
 
-    def build(self, team: ModelBundle, view: ViewOf = plain_view, measure_latency: bool = False) -> Responder:
+    def build(self, models: ModelBundle, measure_latency: bool = False) -> Responder:
         """The responder."""
-        return SharerOnly(team.sharer(self.number), self.name, view, measure_latency)
+        return SharerOnly(models.sharer(self.number), self.name, measure_latency)
 
 
 @dataclass(frozen=True)
@@ -118,10 +114,10 @@ class T2T(ResponderFactory):
     """Text-to-text communication.
 
     Attributes:
-        message_prompt: what the sharer is asked; the paper's Text 3.
-        message_max_new_tokens: limit of a message (the paper's is 256).
-        whole_answer: whether the message is the sharer's full answer instead (then `t2t:answer`).
-        sharer: which sharer.
+        message_prompt: template of the sharer's prompt; default Text 3 of the paper.
+        message_max_new_tokens: limit of a message, in tokens (paper: 256).
+        whole_answer: whether the message is the sharer's answer to the question instead (then `t2t:answer`).
+        sharer: number of the sharer.
     """
 
     message_prompt: str = TEXT_3
@@ -131,33 +127,30 @@ class T2T(ResponderFactory):
 
     @property
     def name(self) -> str:
-        """Its name in reports."""
+        """Name in reports."""
         return "t2t:answer" if self.whole_answer else "t2t"
 
-    def build(self, team: ModelBundle, view: ViewOf = plain_view, measure_latency: bool = False) -> TextToText:
+    def build(self, models: ModelBundle, measure_latency: bool = False) -> TextToText:
         """The responder."""
-        receiver = SingleModel(team.receiver, "receiver", measure_latency)
-        sharer = SingleModel(team.sharer(self.sharer), "sharer", measure_latency)
+        receiver = SingleModel(models.receiver, "receiver", measure_latency)
+        sharer = SingleModel(models.sharer(self.sharer), "sharer", measure_latency)
         kind = AnswerAsMessage if self.whole_answer else TextToText
-        return kind(receiver, sharer, self.message_prompt, self.message_max_new_tokens, view, self.name)
+        return kind(receiver, sharer, self.message_prompt, self.message_max_new_tokens, self.name)
 
 
 @dataclass(frozen=True)
 class ConfidenceRouting(ResponderFactory):
-    """Routing to the surer model."""
+    """Routing to the most confident model."""
 
-    @property
-    def name(self) -> str:
-        """Its name in reports."""
-        return "routing"
+    name: ClassVar[str] = "routing"
 
-    def build(self, team: ModelBundle, view: ViewOf = plain_view, measure_latency: bool = False) -> Responder:
+    def build(self, models: ModelBundle, measure_latency: bool = False) -> Responder:
         """The responder."""
-        models = [SingleModel(team.receiver, "receiver", measure_latency)]
-        models += [SharerOnly(sharer, "sharer", view, measure_latency) for sharer in team.sharers]
-        for model in models:
-            model.with_confidence = True
-        return Routing(models, self.name)
+        singles = [SingleModel(models.receiver, "receiver", measure_latency)]
+        singles += [SharerOnly(sharer, "sharer", measure_latency) for sharer in models.sharers]
+        for single in singles:
+            single.with_confidence = True
+        return Routing(singles, self.name)
 
 
 @dataclass(frozen=True)
@@ -165,7 +158,7 @@ class C2C(ResponderFactory):
     """Cache-to-cache communication.
 
     Attributes:
-        sharers: numbers of the sharers that take part; all by default.
+        sharers: numbers of the active sharers; default all.
     """
 
     sharers: list[int] | None = None
@@ -173,14 +166,14 @@ class C2C(ResponderFactory):
 
     @property
     def name(self) -> str:
-        """Its name in reports."""
+        """Name in reports."""
         return "c2c" if self.sharers is None else f"c2c:sharers={'+'.join(map(str, self.sharers))}"
 
-    def build(self, team: ModelBundle, view: ViewOf = plain_view, measure_latency: bool = False) -> Responder:
+    def build(self, models: ModelBundle, measure_latency: bool = False) -> Responder:
         """The responder."""
         if self.sharers is not None:
-            return SomeSharers(team.fused, self.sharers, view, self.name, measure_latency)
-        return C2CResponder(team.fused, view, self.name, measure_latency)
+            return SomeSharers(models.fused, self.sharers, self.name, measure_latency)
+        return C2CResponder(models.fused, self.name, measure_latency)
 
 
 @dataclass(frozen=True)
@@ -188,25 +181,20 @@ class TC2C(ResponderFactory):
     """Text and cache together.
 
     Attributes:
-        message: how the text part is done.
+        message: choices of the text part.
     """
 
-    needs_fuser: ClassVar[bool] = True
-
     message: T2T = T2T()
+    needs_fuser: ClassVar[bool] = True
+    name: ClassVar[str] = "t-c2c"
 
-    @property
-    def name(self) -> str:
-        """Its name in reports."""
-        return "t-c2c"
-
-    def build(self, team: ModelBundle, view: ViewOf = plain_view, measure_latency: bool = False) -> Responder:
+    def build(self, models: ModelBundle, measure_latency: bool = False) -> Responder:
         """The responder."""
-        c2c = C2CResponder(team.fused, name=self.name, measure_latency=measure_latency)
-        return TextAndCache(c2c, self.message.build(team, view, measure_latency), self.name)
+        c2c = C2CResponder(models.fused, self.name, measure_latency)
+        return TextAndCache(c2c, self.message.build(models, measure_latency), self.name)
 
 
-#: Responders by their names, with the paper's choices.
+#: Responders by name, with the paper's choices.
 BY_NAME: dict[str, ResponderFactory] = {
     factory.name: factory
     for factory in (Receiver(), Sharer(), T2T(), T2T(whole_answer=True), ConfidenceRouting(), C2C(), TC2C())
@@ -214,10 +202,10 @@ BY_NAME: dict[str, ResponderFactory] = {
 
 
 def factory_of(name: str | ResponderFactory) -> ResponderFactory:
-    """A factory by its name; factories stay as they are.
+    """The factory of a name; factories are returned unchanged.
 
     Raises:
-        BenchmarkError: no responder has this name.
+        BenchmarkError: unknown name.
     """
     if isinstance(name, ResponderFactory):
         return name

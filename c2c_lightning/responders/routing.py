@@ -1,9 +1,9 @@
-"""Routing: each question goes to the model that is surer of its own answer.
+"""Routing: of the answers of several models, the one with the highest confidence.
 
 The paper routes with RouteLLM (A.3.3), whose router needs embeddings from a paid service and was fitted to two other
-models; its code is not published. This router needs neither: both models answer, and the answer with the higher mean
-log-probability of a token is taken. It therefore costs both answers. What a perfect router would reach ("right if
-either is right") stands in the report as `oracle`.
+models; its code is not published. This router needs neither: all models answer, and the answer with the highest mean
+log-probability of a token is chosen. It therefore costs all answers. The accuracy of a perfect router ("right if any
+is right") is the report's field `oracle`.
 """
 
 from collections.abc import Sequence
@@ -17,25 +17,25 @@ from c2c_lightning.responders.single_model import SingleModel
 
 
 class Routing:
-    """The surer one of several models answers.
+    """The answer of the most confident of several models.
 
     Attributes:
-        name: how it is called in reports.
+        name: name in reports.
     """
 
     def __init__(self, models: Sequence[SingleModel], name: str = "routing") -> None:
-        """Take the models; they must record their confidence.
+        """Wrap models that record their confidence.
 
         Args:
-            models: the receiver and sharers; among equals the first answers.
-            name: how to call it in reports.
+            models: the receiver and sharers; the first wins a tie.
+            name: name in reports.
         """
         if not all(model.with_confidence for model in models):
             raise ValueError("routing needs models that record their confidence (`with_confidence=True`).")
         self.models, self.name = tuple(models), name
 
     def respond(self, conversations: Sequence[Conversation], **generate_kwargs: Any) -> list[Answer]:
-        """Answer a batch of conversations, each by the surer model.
+        """Answer a batch of conversations, each by the most confident model.
 
         Args:
             conversations: each ends with the user's turn.
@@ -49,7 +49,7 @@ class Routing:
         return replace(best, seconds=sum(answer.seconds for answer in answers), phases=None)
 
     def score(self, conversations: Sequence[Conversation], options: Sequence[Sequence[str]]) -> list[OptionScores]:
-        """The scores of the model that finds its own best option likelier, per token."""
+        """The scores of the model whose best option has the highest log-probability per token."""
         by_model = [model.score(conversations, options) for model in self.models]
         return [self._surest_scores(scores) for scores in zip(*by_model, strict=True)]
 

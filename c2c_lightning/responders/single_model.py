@@ -1,4 +1,4 @@
-"""One model that answers by itself: the receiver alone, the sharer alone."""
+"""One model alone: receiver only, sharer only."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,30 +18,30 @@ from c2c_lightning.responders.base import Answer
 from c2c_lightning.responders.generated_text import ChosenLogProbabilities, read_written
 from c2c_lightning.responders.option_scoring import OptionEncoder, OptionScores, score_options
 from c2c_lightning.responders.phase_timer import PhaseTimer
-from c2c_lightning.responders.question_views import ViewOf, plain_view
+from c2c_lightning.responders.question_prompt import QuestionPrompt
 
 
 class SingleModel:
     """A frozen model that answers conversations, batched and left padded.
 
-    The prompt is prefilled up to its last token and then gone on from, exactly as C2C does it, so that C2C with all
-    gates closed is this responder bit for bit.
+    Prompts are prefilled up to their last token, and generation continues from the cache, as in C2C; so with one
+    fusion span C2C with closed gates equals this responder bit for bit.
 
     Attributes:
-        name: how it is called in reports.
+        name: name in reports.
         lm: the model.
-        prefill_phase: what its prefill is called among the phases.
+        prefill_phase: name of its prefill among the phases.
     """
 
     prefill_phase = "prefill_receiver"
 
     def __init__(self, lm: FrozenLM, name: str, measure_latency: bool = False, with_confidence: bool = False) -> None:
-        """Take a model.
+        """Wrap a model.
 
         Args:
             lm: the model.
-            name: how to call it in reports.
-            measure_latency: whether to wait for the device between phases and report their times.
+            name: name in reports.
+            measure_latency: whether to synchronise the device between phases and report their times.
             with_confidence: whether answers carry their mean log-probability.
         """
         self.lm, self.name = lm, name
@@ -66,95 +66,92 @@ class SingleModel:
 
         Args:
             conversations: each ends with the user's turn.
-            **generate_kwargs: everything that transformers' `generate` takes.
+            **generate_kwargs: all arguments of transformers' `generate`.
 
         Raises:
             PromptError: a conversation that cannot be encoded, or is longer than the model's context.
         """
-        clock = PhaseTimer(self.lm.device, self.measure_latency)
+        timer = PhaseTimer(self.lm.device, self.measure_latency)
         prompt = self.encode(conversations)
-        with clock.phase(self.prefill_phase):
+        with timer.phase(self.prefill_phase):
             kv = self.prefill(prompt)
         recorder = ChosenLogProbabilities() if self.with_confidence else None
-        with clock.phase("decode"), torch.no_grad():
+        with timer.phase("decode"), torch.no_grad():
             kwargs = generate_kwargs | ({} if recorder is None else {"logits_processor": [recorder]})
             ids = generate(self.lm, prompt, dynamic_cache(kv), **kwargs)
-        return to_answers(self.lm, prompt, ids, clock, generate_kwargs, recorder)
+        return to_answers(self.lm, prompt, ids, timer, generate_kwargs, recorder)
 
     def score(self, conversations: Sequence[Conversation], options: Sequence[Sequence[str]]) -> list[OptionScores]:
-        """Log-probability of each option as the whole answer; a prompt is read once for all its options.
+        """Log-probability of each option as the whole answer; a prompt is prefilled once for all its options.
 
         Args:
             conversations: each ends with the user's turn.
             options: for each conversation the texts.
         """
-        clock = PhaseTimer(self.lm.device, self.measure_latency)
+        timer = PhaseTimer(self.lm.device, self.measure_latency)
         prompt = self.encode(conversations)
-        with clock.phase(self.prefill_phase):
+        with timer.phase(self.prefill_phase):
             kv = self.prefill(prompt)
-        with clock.phase("decode"):
+        with timer.phase("decode"):
             ids = [self.options.encode(c, texts) for c, texts in zip(conversations, options, strict=True)]
             scores = score_options(self.lm, prompt.receiver, kv, ids)
-        return timed_scores(scores, prompt, clock)
+        return timed_scores(scores, prompt, timer)
 
 
 class ReceiverOnly(SingleModel):
-    """The receiver without any help."""
+    """The receiver without a sharer."""
 
     def __init__(self, lm: FrozenLM, name: str = "receiver", measure_latency: bool = False) -> None:
-        """Take the receiver."""
+        """Wrap the receiver."""
         super().__init__(lm, name, measure_latency)
 
 
 class SharerOnly(SingleModel):
-    """A sharer that answers by itself, from what sharers are shown."""
+    """A sharer alone, which answers the sharers' conversation (private context included)."""
 
     prefill_phase = "prefill_sharer"
 
-    def __init__(
-        self, lm: FrozenLM, name: str = "sharer", view: ViewOf = plain_view, measure_latency: bool = False
-    ) -> None:
-        """Take a sharer and how it sees a conversation."""
+    def __init__(self, lm: FrozenLM, name: str = "sharer", measure_latency: bool = False) -> None:
+        """Wrap a sharer."""
         super().__init__(lm, name, measure_latency)
-        self.view = view
 
     def encode(self, conversations: Sequence[Conversation]) -> PromptBatch:
-        """The prompts as sharers are shown them."""
-        return super().encode([self.view(conversation).sharer for conversation in conversations])
+        """The sharers' prompts, left padded."""
+        return super().encode([QuestionPrompt.of(conversation).sharer for conversation in conversations])
 
 
 def to_answers(
     lm: FrozenLM,
     prompt: PromptBatch,
     ids: Any,
-    clock: PhaseTimer,
+    timer: PhaseTimer,
     kwargs: dict[str, Any],
     recorder: ChosenLogProbabilities | None = None,
 ) -> list[Answer]:
     """Answers from generated ids.
 
     Args:
-        lm: the model that wrote.
-        prompt: what it read.
+        lm: the generating model.
+        prompt: its prompts.
         ids: (batch, prompt + new), as `generate` returns them.
-        clock: has timed the phases.
-        kwargs: what `generate` was called with.
-        recorder: has recorded the log-probabilities, if any.
+        timer: holds the times of the phases.
+        kwargs: arguments of `generate`.
+        recorder: holds the log-probabilities, where recorded.
     """
     new_ids = ids[:, prompt.num_receiver_tokens :]
     written = read_written(lm, new_ids, kwargs, None if recorder is None else recorder.finish(new_ids))
-    lengths, phases = prompt.receiver.mask.sum(1).tolist(), clock.share(len(prompt))
-    seconds = clock.total / len(prompt)
+    lengths, phases = prompt.receiver.mask.sum(1).tolist(), timer.share(len(prompt))
+    seconds = timer.total / len(prompt)
     return [
         Answer(w.text, seconds, int(length), w.num_tokens, log_probability=w.log_probability, phases=phases)
         for w, length in zip(written, lengths, strict=True)
     ]
 
 
-def timed_scores(scores: list[OptionScores], prompt: PromptBatch, clock: PhaseTimer) -> list[OptionScores]:
-    """Scores with their share of the batch's time and the length of their prompt."""
-    lengths, phases = prompt.receiver.mask.sum(1).tolist(), clock.share(len(prompt))
-    seconds = clock.total / len(prompt)
+def timed_scores(scores: list[OptionScores], prompt: PromptBatch, timer: PhaseTimer) -> list[OptionScores]:
+    """Scores with the length of their prompt and an equal share of the batch's time."""
+    lengths, phases = prompt.receiver.mask.sum(1).tolist(), timer.share(len(prompt))
+    seconds = timer.total / len(prompt)
     return [
         replace(score, seconds=seconds, prompt_tokens=int(length), phases=phases)
         for score, length in zip(scores, lengths, strict=True)

@@ -1,4 +1,4 @@
-"""Text-to-text communication: the sharer writes a message, the receiver reads it (paper, section 4.1 and Text 3)."""
+"""Text-to-text communication: the sharer writes a message that the receiver reads (paper, section 4.1 and Text 3)."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,21 +8,22 @@ from c2c_lightning.data.messages import Conversation
 from c2c_lightning.responders.base import Answer
 from c2c_lightning.responders.option_scoring import OptionScores
 from c2c_lightning.responders.prompt_texts import TEXT_3, fill
-from c2c_lightning.responders.question_views import ViewOf, plain_view
+from c2c_lightning.responders.question_prompt import QuestionPrompt
 from c2c_lightning.responders.single_model import SingleModel
 
-Said = TypeVar("Said", Answer, OptionScores)
+Reply = TypeVar("Reply", Answer, OptionScores)
 
 
 class TextToText:
-    """The sharer is asked for background, and the receiver answers after three turns.
+    """The sharer writes background knowledge, and the receiver answers after three turns.
 
-    The receiver sees the message prompt as the user's turn, the sharer's message as the assistant's, then the question.
+    The receiver reads the message prompt as the user's turn, the sharer's message as the assistant's, then the
+    question.
 
     Attributes:
-        name: how it is called in reports.
+        name: name in reports.
         message_prompt: template of the request, with `{question}`.
-        message_max_new_tokens: limit of a message, in tokens (the paper's is 256).
+        message_max_new_tokens: limit of a message, in tokens (paper: 256).
     """
 
     def __init__(
@@ -31,46 +32,43 @@ class TextToText:
         sharer: SingleModel,
         message_prompt: str = TEXT_3,
         message_max_new_tokens: int = 256,
-        view: ViewOf = plain_view,
         name: str = "t2t",
     ) -> None:
-        """Put two models in touch.
+        """Combine two models.
 
         Args:
             receiver: answers.
             sharer: writes the message.
-            message_prompt: what the sharer is asked.
-            message_max_new_tokens: limit of a message.
-            view: finds the question without its choices.
-            name: how to call it in reports.
+            message_prompt: template of the request.
+            message_max_new_tokens: limit of a message, in tokens.
+            name: name in reports.
 
         Raises:
             BenchmarkError: the message prompt has an unknown placeholder.
         """
         fill(message_prompt, question="")
-        self.receiver, self.sharer, self.view, self.name = receiver, sharer, view, name
+        self.receiver, self.sharer, self.name = receiver, sharer, name
         self.message_prompt, self.message_max_new_tokens = message_prompt, message_max_new_tokens
 
     def request(self, conversation: Conversation) -> Conversation:
-        """What the sharer is asked."""
-        view = self.view(conversation)
-        return [*view.sharer[:-1], self._message_prompt(view.sharer_question)]
+        """The sharer's prompt for its message."""
+        prompt = QuestionPrompt.of(conversation)
+        return [*prompt.sharer[:-1], self._message_prompt(prompt.sharer_question)]
 
     def turns(self, conversation: Conversation, message: str) -> Conversation:
-        """What the receiver sees: the request, the message, the question."""
-        request = self._message_prompt(self.view(conversation).question)
-        return [*conversation[:-1], request, _said(message), conversation[-1]]
+        """The receiver's prompt: request, message, question."""
+        request = self._message_prompt(QuestionPrompt.of(conversation).question)
+        return [*conversation[:-1], request, _assistant(message), conversation[-1]]
 
     def sharer_turns(self, conversation: Conversation, message: str) -> Conversation:
-        """The same turns over what sharers are shown; text and cache together (T-C2C) fuse this cache."""
-        shown = self.view(conversation).sharer
-        return [*self.request(conversation), _said(message), shown[-1]]
+        """The same turns in the sharers' conversation; T-C2C fuses the cache over these."""
+        return [*self.request(conversation), _assistant(message), QuestionPrompt.of(conversation).sharer[-1]]
 
     def _message_prompt(self, question: str) -> dict[str, str]:
         return {"role": "user", "content": fill(self.message_prompt, question=question)}
 
     def messages(self, conversations: Sequence[Conversation], **generate_kwargs: Any) -> list[Answer]:
-        """The sharer's messages; its limit is its own, whatever the answer's is."""
+        """The sharer's messages, whose length limit is independent of the answer's."""
         limits = {"max_length": None, "max_new_tokens": self.message_max_new_tokens}
         return self.sharer.respond([self.request(c) for c in conversations], **(generate_kwargs | limits))
 
@@ -79,7 +77,7 @@ class TextToText:
 
         Args:
             conversations: each ends with the user's turn.
-            **generate_kwargs: for both models; `max_new_tokens` is the answer's.
+            **generate_kwargs: for both models; `max_new_tokens` is that of the answer.
         """
         messages = self.messages(conversations, **generate_kwargs)
         answers = self.receiver.respond(self._all_turns(conversations, messages), **generate_kwargs)
@@ -97,23 +95,23 @@ class TextToText:
 
 
 class AnswerAsMessage(TextToText):
-    """The message is the sharer's own full answer to the question, choices and all."""
+    """The message is the sharer's own answer to the whole question, choices included."""
 
     def request(self, conversation: Conversation) -> Conversation:
         """The question itself."""
-        return self.view(conversation).sharer
+        return QuestionPrompt.of(conversation).sharer
 
     def turns(self, conversation: Conversation, message: str) -> Conversation:
         """The question, the sharer's answer, and the question again."""
-        return [*conversation, _said(message), conversation[-1]]
+        return [*conversation, _assistant(message), conversation[-1]]
 
 
-def _said(message: str) -> dict[str, str]:
+def _assistant(message: str) -> dict[str, str]:
     return {"role": "assistant", "content": message.strip()}
 
 
-def with_message(answer: Said, message: Answer) -> Said:
-    """An answer, or scores, with the message that led to it, and the time and tokens that took."""
+def with_message(answer: Reply, message: Answer) -> Reply:
+    """An answer or scores with the message before it; its time and tokens are added."""
     return replace(
         answer,
         seconds=answer.seconds + message.seconds,

@@ -31,7 +31,7 @@ def test_span_covers_all_messages_and_damages_none() -> None:
     assert counts.damaged_messages == counts.replacement_marks == 0
 
 
-def test_retokenising_damages_what_it_cannot_say() -> None:
+def test_retokenisation_damages_characters_of_several_tokens() -> None:
     (sharer,) = report("longest", "gemma").sharers
     assert sharer.counts.coverage == 1.0
     assert sharer.counts.damaged_messages >= 1
@@ -52,10 +52,10 @@ def test_template_tokens_by_option() -> None:
     assert sharer.counts.damaged_messages == 0
 
 
-def test_private_context_counts_what_is_shared() -> None:
+def test_private_context_counts_shared_messages_only() -> None:
     encoder = Encoder(TokenizerSpec(tokenizer_of("chatml")), [TokenizerSpec(tokenizer_of("gemma"))], "span")
-    told = [{"role": "user", "content": "The capital of Arlen is Velmora. " + CHATS[0][0]["content"]}]
-    counts = alignment_report(encoder, CHATS[:1], [told]).sharers[0].counts
+    private = [{"role": "user", "content": "The capital of Arlen is Velmora. " + CHATS[0][0]["content"]}]
+    counts = alignment_report(encoder, CHATS[:1], [private]).sharers[0].counts
     assert counts.coverage == 1.0
     assert counts.damaged_messages == 0
     assert counts.sharer_tokens > alignment_report(encoder, CHATS[:1]).sharers[0].counts.sharer_tokens
@@ -73,7 +73,7 @@ def test_text_and_page_show_every_token(tmp_path: Path) -> None:
     assert "<|im_start|>" not in page  # what models read is never taken for markup
 
 
-def test_numbers_are_plain(tmp_path: Path) -> None:
+def test_report_is_plain_json(tmp_path: Path) -> None:
     numbers = json.loads(report("span", "gemma").save(tmp_path / "alignment.json").read_text())
     assert numbers["sharers"][0]["coverage"] == 1.0
     assert numbers["sharers"][0]["strategy"] == "span"

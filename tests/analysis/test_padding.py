@@ -9,7 +9,7 @@ from c2c_lightning.data.row_lengths import Lengths
 from tests.data.loading.test_length_buckets import long_tailed
 
 
-def test_batches_by_length_pad_less() -> None:
+def test_batches_by_length_have_less_padding() -> None:
     released, by_rows, by_tokens = padding_report(long_tailed(400), 4, 4000).ways
     assert released.tokens == by_rows.tokens == by_tokens.tokens
     assert released.batches == by_rows.batches == 100
@@ -18,7 +18,7 @@ def test_batches_by_length_pad_less() -> None:
     assert by_tokens.share < released.share / 3
 
 
-def test_released_rows_hold_prompt_and_response() -> None:
+def test_released_rows_contain_prompt_and_response() -> None:
     # Two rows: receiver 3 + 4 and 5 + 1 tokens, sharer 2 and 6.
     lengths = Lengths(np.array([[3, 2], [5, 6]]), np.array([4, 1]))
     released, by_rows = padding_report(lengths, 2).ways

@@ -1,4 +1,4 @@
-"""Controls: what each of them changes and what it leaves alone, and that batches do not matter."""
+"""Content controls: the effect of each, and its independence of batches."""
 
 import copy
 from dataclasses import replace
@@ -12,7 +12,6 @@ from c2c_lightning.evaluation.controls import (
     GatesClosed,
     Mismatched,
     Noise,
-    ReceiverInSteps,
     Shuffled,
     Zero,
     noise_like,
@@ -23,7 +22,7 @@ from c2c_lightning.kv.layer import LayerKV
 from c2c_lightning.model.c2c import C2CModel
 from c2c_lightning.model.load_lm import load_frozen
 from c2c_lightning.responders.c2c_responder import C2CResponder
-from c2c_lightning.responders.question_views import plain_view
+from c2c_lightning.responders.question_prompt import QuestionPrompt
 from c2c_lightning.responders.single_model import ReceiverOnly
 from tests.evaluation.conftest import fused_pair
 
@@ -47,17 +46,17 @@ def controls(model: C2CModel, questions: Any) -> list[C2CResponder]:
 @pytest.mark.parametrize("alignment", ["span", "span_template", "identity"])
 def test_closed_gates_are_the_receiver_token_for_token(alignment: str, questions: Any) -> None:
     model = fused_pair(alignment)
-    receiver, in_steps = ReceiverOnly(model.receiver), ReceiverInSteps(model, plain_view, "receiver")
-    assert texts(GatesClosed(model), questions) == texts(receiver, questions) == texts(in_steps, questions)
+    receiver, closed = ReceiverOnly(model.receiver), GatesClosed(model)
+    assert texts(closed, questions) == texts(receiver, questions)
+    assert all(answer.matches_unfused for answer in closed.respond(questions, **GREEDY))
     options = [["Velmora", "a city"]] * len(questions)
-    scores = (responder.score(questions, options) for responder in (GatesClosed(model), receiver, in_steps))
-    for closed, alone, same in zip(*scores, strict=True):
-        assert closed.log_probabilities == pytest.approx(alone.log_probabilities, abs=1e-5)
-        assert closed.log_probabilities == same.log_probabilities
+    for score, alone in zip(closed.score(questions, options), receiver.score(questions, options), strict=True):
+        assert score.log_probabilities == pytest.approx(alone.log_probabilities, abs=1e-5)
+        assert score.matches_unfused
 
 
 @pytest.mark.parametrize("fusion_mode", ["prefill", "prompt", "decode"])
-def test_closed_gates_are_the_receiver_in_half_precision_too(fusion_mode: Any, questions: Any) -> None:
+def test_closed_gates_match_the_unfused_receiver_in_half_precision(fusion_mode: Any, questions: Any) -> None:
     model = fused_pair()
     config = replace(model.fuser.config, fusion_mode=fusion_mode)
     halves = [
@@ -65,19 +64,29 @@ def test_closed_gates_are_the_receiver_in_half_precision_too(fusion_mode: Any, q
     ]
     half = C2CModel(halves[0], halves[1:], config).eval()
     half.fuser.load_state_dict(model.fuser.state_dict())
-    closed, alone = GatesClosed(half), ReceiverInSteps(half, plain_view, "receiver")
-    assert texts(closed, questions) == texts(alone, questions)
+    closed = GatesClosed(half)
+    assert all(answer.matches_unfused for answer in closed.respond(questions, **GREEDY))
     options = [["Velmora", "a city"]] * len(questions)
-    pairs = zip(closed.score(questions, options), alone.score(questions, options), strict=True)
-    assert all(mine.log_probabilities == theirs.log_probabilities for mine, theirs in pairs)
     plain = ReceiverOnly(half.receiver).score(questions, options)
-    for mine, theirs in zip(alone.score(questions, options), plain, strict=True):
+    for mine, theirs in zip(closed.score(questions, options), plain, strict=True):
+        assert mine.matches_unfused
         assert mine.log_probabilities == pytest.approx(theirs.log_probabilities, rel=0.02)
 
 
-def test_closed_gates_open_again_even_after_an_error(c2c: C2CModel, questions: Any) -> None:
+def test_closed_gates_are_exact_at_released_positions(questions: Any) -> None:
+    """Padding inside the receiver's prompt shifts its positions: its answers differ from the bare receiver's."""
+    model = fused_pair("longest")
+    closed, alone = GatesClosed(model), ReceiverOnly(model.receiver)
+    answers, bare = closed.respond(questions, **GREEDY), alone.respond(questions, **GREEDY)
+    assert all(answer.matches_unfused for answer in answers)
+    assert [answer.shifted_positions for answer in answers] == [True] * len(questions)
+    assert [answer.text for answer in answers] != [answer.text for answer in bare]
+    assert not any(answer.shifted_positions for answer in GatesClosed(fused_pair("span")).respond(questions, **GREEDY))
+
+
+def test_gates_are_restored_after_an_error(c2c: C2CModel, questions: Any) -> None:
     before = {name: value.clone() for name, value in c2c.fuser.state_dict().items()}
-    with pytest.raises(TypeError):
+    with pytest.raises((TypeError, ValueError)):
         GatesClosed(c2c).respond(questions, max_new_tokens="many")
     assert all(torch.equal(value, before[name]) for name, value in c2c.fuser.state_dict().items())
 
@@ -101,24 +110,34 @@ def test_an_answer_alone_is_the_answer_in_a_batch(c2c: C2CModel, questions: Any)
         assert together == [texts(responder, [question])[0] for question in questions], responder.name
 
 
-def test_the_donor_is_another_question_of_like_length(c2c: C2CModel) -> None:
+def test_donor_is_another_question_of_similar_length(c2c: C2CModel) -> None:
     pool = [[{"role": "user", "content": "q" * n + "?" * (n % 3)}] for n in range(1, 200)]
     donors = DonorPool(pool)
     for row, conversation in enumerate(pool):
-        chosen = {donors.donor(conversation, draw) for draw in range(3)}
+        chosen = {donors.donor(QuestionPrompt(conversation), draw) for draw in range(3)}
         assert len(chosen) == 3
         assert row not in chosen
         lengths = [abs(len(pool[donor][0]["content"]) - len(conversation[0]["content"])) for donor in chosen]
         assert max(lengths) <= 20
 
 
-def test_donors_share_the_group_where_it_has_others() -> None:
-    pool = [[{"role": "user", "content": f"question {n}"}] for n in range(30)]
+def test_donor_has_the_same_choices_if_possible() -> None:
     groups = ["even" if n % 2 == 0 else "odd" for n in range(29)] + ["alone"]
-    donors = DonorPool(pool, groups)
+    pool = [
+        QuestionPrompt([{"role": "user", "content": f"question {n}"}], choices=[group, "other"])
+        for n, group in enumerate(groups)
+    ]
+    donors = DonorPool(pool)
     for row in range(29):
         assert groups[donors.donor(pool[row])] == groups[row]
     assert donors.donor(pool[29]) != 29
+
+
+def test_the_same_question_about_another_document_is_a_donor(c2c: C2CModel) -> None:
+    asked = [{"role": "user", "content": "What is the code?"}]
+    pool = [QuestionPrompt(asked, sharer=[{"role": "user", "content": f"The code is {n}."}]) for n in (12, 34)]
+    control = Mismatched(c2c, DonorPool(pool))
+    assert control.donors(pool) == [1, 0]
 
 
 def test_one_question_has_no_donor() -> None:
@@ -134,7 +153,7 @@ def test_mismatched_sharers_read_the_donor(c2c: C2CModel, questions: Any) -> Non
     assert torch.equal(prompt.sharers[0].input_ids, donors.sharers[0].input_ids)
 
 
-def test_shuffling_permutes_what_is_read(c2c: C2CModel, questions: Any) -> None:
+def test_shuffled_permutes_the_source_indices(c2c: C2CModel, questions: Any) -> None:
     plain, shuffled = (kind(c2c).encode(questions).sharers[0].index for kind in (C2CResponder, Shuffled))
     assert torch.equal(plain.sort(1).values, shuffled.sort(1).values)
     assert torch.equal(plain < 0, shuffled < 0)
@@ -157,12 +176,12 @@ def test_noise_has_the_mean_and_spread_of_each_head() -> None:
             assert abs(float(torch.corrcoef(torch.stack([given.flatten(), drawn.flatten()]))[0, 1])) < 0.02
 
 
-def test_phases_add_up(c2c: C2CModel, questions: Any) -> None:
+def test_phases_sum_to_the_seconds_of_an_answer(c2c: C2CModel, questions: Any) -> None:
     answer = C2CResponder(c2c, measure_latency=True).respond(questions[:1], **GREEDY)[0]
     assert set(answer.phases or {}) == {"prefill_sharer", "prefill_receiver", "fuse", "decode"}
     assert sum((answer.phases or {}).values()) == pytest.approx(answer.seconds)
-    assert "prefill" not in vars(c2c.receiver)
-    assert "forward" not in vars(c2c.fuser)
+    assert not c2c.fuser._forward_hooks
+    assert not c2c.fuser._forward_pre_hooks
 
 
 @pytest.mark.parametrize("fusion_mode", ["prefill", "prompt", "decode"])
@@ -180,7 +199,7 @@ def test_option_scores_are_those_of_the_teacher_forced_pass(fusion_mode: Any, qu
 
 @pytest.mark.parametrize(("fusion_mode", "per_question"), [("prefill", 1), ("prompt", 1), ("decode", 2)])
 def test_a_prompt_is_fused_once_for_all_options(fusion_mode: Any, per_question: int, questions: Any) -> None:
-    """Unless the options themselves are fused: then each is a text of its own."""
+    """Except in mode `decode`, where the options are fused too."""
     c2c, batches = fused_pair(), []
     c2c.fuser.config = replace(c2c.fuser.config, fusion_mode=fusion_mode)
     c2c.fuser.register_forward_pre_hook(lambda fuser, inputs: batches.append(len(inputs[0][0].keys)))

@@ -1,4 +1,4 @@
-"""Two processes answer what one answers, and a run that is killed goes on where it was."""
+"""Evaluation in two processes, and resumption after a kill."""
 
 import json
 import os
@@ -36,8 +36,8 @@ def answers(output: Path) -> list[tuple[Any, ...]]:
     return [(p["responder"], p["index"], p["output"], p["correct"]) for p in found]
 
 
-def test_two_processes_answer_what_one_answers_in_the_same_order(tmp_path: Path) -> None:
-    """Eleven questions in batches of two: the processes have three batches each, the last one of one question."""
+def test_two_processes_give_the_predictions_of_one_in_order(tmp_path: Path) -> None:
+    """Eleven questions in batches of two: three batches a process, the last one with one question."""
     for devices in (1, 2):
         finish(start(tmp_path / str(devices), devices))
     assert answers(tmp_path / "1") == answers(tmp_path / "2")
@@ -51,7 +51,7 @@ def test_two_processes_answer_what_one_answers_in_the_same_order(tmp_path: Path)
     assert first == second
 
 
-def test_a_killed_evaluation_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_killed_evaluation_resumes(tmp_path: Path) -> None:
     output = tmp_path / "run"
     process = start(output, 1, limit=60, batch_size=1)
     part = output / ".parts" / "0.jsonl"

@@ -1,4 +1,4 @@
-"""`lightning test` on the embedded pair: report, resume, errors, what is refused before a model loads."""
+"""`lightning test` on the embedded pair: report, resumption, and errors before a model loads."""
 
 import json
 from pathlib import Path
@@ -8,10 +8,12 @@ import pytest
 from lightning import Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 
+from c2c_lightning.cli import main
 from c2c_lightning.errors import BenchmarkError, CheckpointError, FuserFormatError, ModelLoadError, PairMismatchError
-from c2c_lightning.evaluation.distributed import Batches, UnpaddedDistributedSampler, batches_of
-from c2c_lightning.evaluation.evaluation_module import BenchmarkDataModule, EvaluationModule
-from c2c_lightning.evaluation.plan import Field
+from c2c_lightning.evaluation.benchmark_datamodule import BenchmarkDataModule
+from c2c_lightning.evaluation.distributed import QuestionBatches, UnpaddedDistributedSampler, batches_of
+from c2c_lightning.evaluation.evaluation_module import EvaluationModule
+from c2c_lightning.evaluation.plan import EvaluationPlan
 from c2c_lightning.evaluation.runner import Runner
 from c2c_lightning.evaluation.tasks import Task
 from c2c_lightning.fuser.config import FuserConfig
@@ -76,7 +78,7 @@ def test_modes_by_likelihood(tmp_path: Path, mode: Any) -> None:
 
 
 class FailsAfter(ReceiverOnly):
-    """Is killed in its n-th batch."""
+    """Raises KeyboardInterrupt in its third batch."""
 
     left = 2
 
@@ -88,22 +90,22 @@ class FailsAfter(ReceiverOnly):
 
 
 class Doomed(Receiver):
-    """Makes a receiver that is killed."""
+    """Builds a `FailsAfter`."""
 
-    def build(self, team: Any, view: Any = None, measure_latency: bool = False) -> Any:
-        return FailsAfter(team.receiver)
+    def build(self, models: Any, measure_latency: bool = False) -> Any:
+        return FailsAfter(models.receiver)
 
     def __repr__(self) -> str:
         return repr(Receiver())
 
 
-def test_a_cut_off_evaluation_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_evaluation_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = evaluate(tmp_path / "whole", quickstart(), responders=["receiver"], **PAIR)
     with pytest.raises((KeyboardInterrupt, SystemExit)):
         evaluate(tmp_path / "cut", quickstart(), responders=[Doomed()], **PAIR)
     asked: list[int] = []
-    ask = Runner.ask
-    monkeypatch.setattr(Runner, "ask", lambda self, who, qs: asked.append(len(qs)) or ask(self, who, qs))
+    run = Runner.run
+    monkeypatch.setattr(Runner, "run", lambda self, who, qs: asked.append(len(qs)) or run(self, who, qs))
     resumed = evaluate(tmp_path / "cut", quickstart(), responders=["receiver"], **PAIR)
     assert sum(asked) == 2
     lines = [report["benchmarks"]["quickstart"]["responders"]["receiver"] for report in (whole, resumed)]
@@ -115,25 +117,25 @@ def test_a_cut_off_evaluation_goes_on(tmp_path: Path, monkeypatch: pytest.Monkey
     assert outputs[0] == outputs[1]
 
 
-def test_another_choice_starts_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changed_configuration_starts_from_the_beginning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     evaluate(tmp_path, quickstart(), responders=["receiver"], **PAIR)
     asked: list[int] = []
-    ask = Runner.ask
-    monkeypatch.setattr(Runner, "ask", lambda self, who, qs: asked.append(len(qs)) or ask(self, who, qs))
+    run = Runner.run
+    monkeypatch.setattr(Runner, "run", lambda self, who, qs: asked.append(len(qs)) or run(self, who, qs))
     evaluate(tmp_path, quickstart(), responders=["receiver"], **PAIR)
     assert asked == []
     evaluate(tmp_path, quickstart(), responders=["receiver"], max_new_tokens=3, **PAIR)
     assert sum(asked) == 12
 
 
-def saved(folder: Path, with_self: bool = False, fusers: int = 1) -> list[str]:
-    """Fuser directories of one tiny pair that lies beside them; the last one is from the receiver to itself."""
-    model = fused_pair()
+def saved(folder: Path, with_self: bool = False, fusers: int = 1, token_alignment: str = "span") -> list[str]:
+    """Fuser directories of one tiny pair in the same folder; the last one may be from the receiver to itself."""
+    model = fused_pair(token_alignment)
     for lm, name in ((model.receiver, "receiver"), (model.sharers[0], "sharer")):
         lm.model.save_pretrained(folder / name)
         lm.tokenizer.save_pretrained(folder / name)
     receiver, sharer = load_frozen(str(folder / "receiver")), load_frozen(str(folder / "sharer"))
-    models = [C2CModel(receiver, [sharer], fused_pair(seed=seed).fuser) for seed in range(fusers)]
+    models = [C2CModel(receiver, [sharer], fused_pair(token_alignment, seed).fuser) for seed in range(fusers)]
     if with_self:
         itself = C2CModel(receiver, [receiver], FuserConfig(hidden_dim=16, intermediate_dim=16))
         itself.fuser.force_gates(is_open=True)
@@ -167,9 +169,41 @@ def test_c2c_and_its_controls_from_fuser_directories(tmp_path: Path, mode: Any) 
     assert alone["benchmarks"]["mine"]["responders"]["c2c"]["accuracy"] == lines["c2c"]["accuracy_by_fuser"][1]
 
 
-def test_a_pair_that_does_not_fit_is_refused_before_a_model_loads(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("alignment", ["longest", "first", "auto"])
+def test_receiver_row_is_the_bare_model_with_gates_closed_among_the_controls(tmp_path: Path, alignment: str) -> None:
+    """Released token alignments shift the receiver's positions in C2C prompts only, and the report says so."""
+    [fuser] = saved(tmp_path, token_alignment=alignment)
+    data = mine(tmp_path)
+    report = evaluate(tmp_path / "out", data, fuser=fuser, responders=["receiver"], controls=["gates_closed"])
+    lines = [json.loads(line) for line in (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()]
+    written = {line["index"]: line["output"] for line in lines if line["responder"] == "receiver"}
+    alone = ReceiverOnly(load_frozen(str(tmp_path / "receiver")))
+    prompts = [question.prompt(data.benchmarks[0][0].worded()) for question in data.benchmarks[0][1]]
+    expected = [answer.text for answer in alone.respond(prompts, max_new_tokens=4, do_sample=False)]
+    assert [written[index] for index in range(len(prompts))] == expected
+    section = report["benchmarks"]["mine"]
+    unlike = section["gates_closed_unlike_receiver"]
+    assert unlike > 0
+    assert section["gates_closed"] == {
+        "unlike_receiver": unlike, "released_positions": unlike, "rounding": 0, "faults": 0,
+    }  # fmt: skip
+    assert section["faults"] == []
+    assert section["responders"]["c2c:gates_closed"]["shifted_positions"] == len(prompts)
+    assert f"{unlike} answers differ from the receiver's because" in (tmp_path / "out" / "report.md").read_text()
+
+
+@pytest.mark.parametrize("missing", ["some.ckpt", "best"])
+def test_ckpt_path_is_refused_and_points_to_model_fuser(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, missing: str
 ) -> None:
+    options = ["--model.output_dir", str(tmp_path), "--data.benchmarks", "[{name: quickstart}]"]
+    with pytest.raises(SystemExit) as exit_:
+        main(["test", *options, "--ckpt_path", missing])
+    assert exit_.value.code == 1
+    assert f"`--model.fuser {missing}`" in " ".join(capsys.readouterr().err.split())
+
+
+def test_mismatched_pair_is_refused_before_a_model_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [fuser] = saved(tmp_path)
     monkeypatch.setattr(
         "c2c_lightning.evaluation.evaluation_module.load_bundles", lambda *_: pytest.fail("models are loaded")
@@ -193,7 +227,7 @@ def test_a_pair_that_does_not_fit_is_refused_before_a_model_loads(
 
 
 class Watched(TQDMProgressBar):
-    """Keeps what is written beside the bar."""
+    """Records the text of the progress bar."""
 
     said: ClassVar[list[str]] = []
 
@@ -203,7 +237,7 @@ class Watched(TQDMProgressBar):
         return bar
 
 
-def test_the_bar_shows_running_accuracy(tmp_path: Path) -> None:
+def test_progress_bar_shows_running_accuracy(tmp_path: Path) -> None:
     Watched.said.clear()
     module = EvaluationModule(str(tmp_path), responders=["receiver", "sharer"], max_new_tokens=4, plots=False, **PAIR)
     watching = trainer(enable_progress_bar=True, callbacks=[Watched()])
@@ -214,10 +248,10 @@ def test_the_bar_shows_running_accuracy(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 5])
-def test_processes_share_the_batches_without_doubling(tmp_path: Path, world: int) -> None:
+def test_batches_are_distributed_without_repetition(tmp_path: Path, world: int) -> None:
     data = BenchmarkDataModule([Task("mine", rows(tmp_path / "a.jsonl", 10))])
     data.setup()
-    batches = Batches(batches_of(*data.exams[0], batch_size=3))
+    batches = QuestionBatches(batches_of(*data.benchmarks[0], batch_size=3))
     shares = [
         [q.index for n in UnpaddedDistributedSampler(batches, rank, world) for q in batches[n].questions]
         for rank in range(world)
@@ -233,35 +267,35 @@ def test_processes_share_the_batches_without_doubling(tmp_path: Path, world: int
 
 
 @pytest.mark.parametrize(
-    ("field", "message"),
+    ("plan", "message"),
     [
-        (Field(["recevier"]), "unknown responder 'recevier'"),
-        (Field([], []), "nobody takes part"),
-        (Field(["receiver", Receiver()]), "receiver takes part more than once"),
-        (Field(["c2c"]), "need a fuser"),
-        (Field([], ["zero"]), "need a fuser"),
+        (EvaluationPlan(["recevier"]), "unknown responder 'recevier'"),
+        (EvaluationPlan([], []), "No responders configured"),
+        (EvaluationPlan(["receiver", Receiver()]), "`receiver` is configured more than once"),
+        (EvaluationPlan(["c2c"]), "need a fuser"),
+        (EvaluationPlan([], ["zero"]), "need a fuser"),
     ],
 )
-def test_who_cannot_take_part_is_refused_before_a_model_loads(field: Field, message: str) -> None:
+def test_invalid_plan_is_refused(plan: EvaluationPlan, message: str) -> None:
     with pytest.raises(BenchmarkError, match=message):
-        field.check([Task("b", "x", mode="generate")], has_fuser=False, has_self_fuser=False)
+        plan.check([Task("b", "x", mode="generate")], has_fuser=False, has_self_fuser=False)
 
 
 class Mute(Receiver):
-    """Makes a responder that only writes."""
+    """A responder without log-probabilities."""
 
     can_score: ClassVar[bool] = False
 
 
-def test_who_lacks_what_they_need() -> None:
-    with pytest.raises(BenchmarkError, match="give `self_fuser`"):
-        Field([C2C()], ["self"]).check([], has_fuser=True, has_self_fuser=False)
-    with pytest.raises(BenchmarkError, match="cannot tell likelihoods"):
-        Field([Mute(), ConfidenceRouting()]).check([Task("b", "x", mode="cloze")], True, False)
-    field = Field([C2C()])
-    object.__setattr__(field, "controls", ["mismatch"])
+def test_missing_requirements_of_responders_are_refused() -> None:
+    with pytest.raises(BenchmarkError, match="set `self_fuser`"):
+        EvaluationPlan([C2C()], ["self"]).check([], has_fuser=True, has_self_fuser=False)
+    with pytest.raises(BenchmarkError, match="computes no log-probabilities"):
+        EvaluationPlan([Mute(), ConfidenceRouting()]).check([Task("b", "x", mode="cloze")], True, False)
+    plan = EvaluationPlan([C2C()])
+    object.__setattr__(plan, "controls", ["mismatch"])
     with pytest.raises(BenchmarkError, match=r"unknown control 'mismatch'\. Known are mismatched"):
-        field.check([], True, False)
+        plan.check([], True, False)
 
 
 def test_bad_data_is_refused_before_a_model_loads(tmp_path: Path) -> None:
@@ -272,13 +306,13 @@ def test_bad_data_is_refused_before_a_model_loads(tmp_path: Path) -> None:
 
     check([Task("nonsense")], "unknown benchmark")
     check([], "at least one")
-    check([Task("quickstart"), Task("quickstart")], "names of their own")
+    check([Task("quickstart"), Task("quickstart")], "each with its own name")
     assert not (tmp_path / "out").exists()
     with pytest.raises(BenchmarkError, match="batch_size is 0"):
         BenchmarkDataModule([], batch_size=0)
 
 
-def test_nobody_to_ask(tmp_path: Path) -> None:
+def test_run_without_models_is_refused(tmp_path: Path) -> None:
     module = EvaluationModule(str(tmp_path), responders=["receiver"])
-    with pytest.raises(BenchmarkError, match="nobody to ask"):
+    with pytest.raises(BenchmarkError, match="No models configured"):
         trainer().test(module, datamodule=quickstart(), verbose=False)

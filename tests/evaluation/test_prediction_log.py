@@ -1,4 +1,4 @@
-"""Predictions survive a kill, each key once and in order."""
+"""The log of predictions: resumption, one line for each key, order."""
 
 import json
 from dataclasses import replace
@@ -13,7 +13,7 @@ def some(count: int, responder: str = "c2c") -> list[Prediction]:
     return [replace(ONE, index=index, responder=responder) for index in range(count)]
 
 
-def test_what_was_written_is_read_again(tmp_path: Path) -> None:
+def test_predictions_are_read_back(tmp_path: Path) -> None:
     log = PredictionLog(tmp_path)
     log.start("f", {})
     log.append(some(3))
@@ -24,7 +24,7 @@ def test_what_was_written_is_read_again(tmp_path: Path) -> None:
     assert next(p for p in again.read() if p.index == 0) == some(2, "receiver")[0] or ONE
 
 
-def test_a_line_cut_short_is_answered_again(tmp_path: Path) -> None:
+def test_truncated_line_is_dropped(tmp_path: Path) -> None:
     log = PredictionLog(tmp_path)
     log.start("f", {})
     log.append(some(2))
@@ -35,7 +35,7 @@ def test_a_line_cut_short_is_answered_again(tmp_path: Path) -> None:
     assert [p.index for p in log.read()] == [0, 1]
 
 
-def test_another_fingerprint_starts_anew(tmp_path: Path) -> None:
+def test_another_fingerprint_starts_from_the_beginning(tmp_path: Path) -> None:
     log = PredictionLog(tmp_path)
     log.start("f", {"config": 1})
     log.append(some(2))
@@ -47,7 +47,7 @@ def test_another_fingerprint_starts_anew(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "run.json").read_text())["fingerprint"] == "g"
 
 
-def test_joining_puts_everything_in_order(tmp_path: Path) -> None:
+def test_join_orders_predictions(tmp_path: Path) -> None:
     first, second = PredictionLog(tmp_path, 0), PredictionLog(tmp_path, 1)
     first.start("f", {})
     second.append(some(4)[::-2])
@@ -59,6 +59,6 @@ def test_joining_puts_everything_in_order(tmp_path: Path) -> None:
     assert not (tmp_path / ".parts").exists()
 
 
-def test_a_file_is_written_wholly(tmp_path: Path) -> None:
+def test_files_are_written_atomically(tmp_path: Path) -> None:
     write_atomically(tmp_path / "new" / "a.txt", "text")
     assert [file.name for file in (tmp_path / "new").iterdir()] == ["a.txt"]

@@ -25,7 +25,7 @@ def test_wilson_ends_solve_the_score_equation(successes: int, n: int) -> None:
         assert abs(successes / n - end) == pytest.approx(z * math.sqrt(end * (1 - end) / n), abs=1e-7)
 
 
-def test_wilson_without_questions_knows_nothing() -> None:
+def test_wilson_interval_without_questions_is_0_to_1() -> None:
     assert wilson_interval(0.0, 0) == (0.0, 1.0)
 
 
@@ -66,7 +66,7 @@ def test_compare_pairs_question_by_question() -> None:
         compare(a, b[:5])
 
 
-def test_detectable_difference_has_the_power_it_says() -> None:
+def test_detectable_difference_has_the_given_power() -> None:
     n, discordant = 400, 0.3
     difference = detectable_difference(n, discordant)
     generator, shown = random.Random(1), 0

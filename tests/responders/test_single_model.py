@@ -8,7 +8,7 @@ import torch
 from c2c_lightning.errors import PromptError
 from c2c_lightning.model.frozen_lm import FrozenLM
 from c2c_lightning.responders.option_scoring import OptionEncoder
-from c2c_lightning.responders.question_views import View
+from c2c_lightning.responders.question_prompt import QuestionPrompt
 from c2c_lightning.responders.single_model import ReceiverOnly, SharerOnly, SingleModel
 
 GREEDY: dict[str, Any] = {"max_new_tokens": 8, "do_sample": False}
@@ -74,18 +74,17 @@ def test_option_scores_are_those_of_one_full_pass(name: str, request: pytest.Fix
         assert score.prompt_tokens == prompt.shape[1]
 
 
-def test_options_leave_out_what_closes_the_turn(receiver: FrozenLM) -> None:
+def test_options_exclude_the_end_of_the_turn(receiver: FrozenLM) -> None:
     encoder = OptionEncoder(SingleModel(receiver, "r").encoder)
     ids = encoder.encode([{"role": "user", "content": "Why?"}], ["the river", "0"])
     assert [receiver.tokenizer.decode(option) for option in ids] == ["the river", "0"]
 
 
-def test_the_sharer_reads_its_own_view(sharer: FrozenLM, questions: Any) -> None:
+def test_sharer_answers_its_own_conversation(sharer: FrozenLM, questions: Any) -> None:
     private = [{"role": "user", "content": "The capital of Arlen is Velmora. What is it?"}]
-    model = SharerOnly(sharer, view=lambda _: View("What?", private, "What?"))
-    assert (
-        model.respond(questions[:1], **GREEDY)[0].text == SingleModel(sharer, "s").respond([private], **GREEDY)[0].text
-    )
+    prompt = QuestionPrompt(questions[0], sharer=private)
+    expected = SingleModel(sharer, "s").respond([private], **GREEDY)[0].text
+    assert SharerOnly(sharer).respond([prompt], **GREEDY)[0].text == expected
 
 
 def test_a_prompt_longer_than_the_context_is_refused(receiver: FrozenLM) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from c2c_lightning.model.c2c import C2CModel
 from c2c_lightning.responders.c2c_responder import C2CResponder, TextAndCache
-from c2c_lightning.responders.question_views import View, ViewOf, plain_view
+from c2c_lightning.responders.question_prompt import QuestionPrompt
 from c2c_lightning.responders.single_model import SingleModel
 from c2c_lightning.responders.text_to_text import TextToText
 from tests.evaluation.conftest import fused_pair
@@ -19,9 +19,9 @@ def c2c() -> C2CModel:
     return fused_pair()
 
 
-def text_and_cache(model: C2CModel, view: ViewOf = plain_view) -> TextAndCache:
+def text_and_cache(model: C2CModel) -> TextAndCache:
     receiver, sharer = SingleModel(model.receiver, "receiver"), SingleModel(model.sharers[0], "sharer")
-    t2t = TextToText(receiver, sharer, "Say: {question}", message_max_new_tokens=5, view=view)
+    t2t = TextToText(receiver, sharer, "Say: {question}", message_max_new_tokens=5)
     return TextAndCache(C2CResponder(model), t2t)
 
 
@@ -54,15 +54,13 @@ def test_private_context_reaches_the_receiver_through_the_cache_alone(c2c: C2CMo
     context = {"role": "user", "content": "The capital of Arlen is Velmora."}
     heard = {"role": "assistant", "content": "Yes."}
 
-    def view(conversation: Any) -> View:
-        return View("What?", [context, heard, conversation[-1]], "What?")
-
-    both = text_and_cache(c2c, view)
-    message = both.t2t.messages(questions[:1], **GREEDY)[0].text
-    request = {"role": "user", "content": "Say: What?"}
+    prompt = QuestionPrompt(questions[0], sharer=[context, heard, questions[0][-1]])
+    both = text_and_cache(c2c)
+    message = both.t2t.messages([prompt], **GREEDY)[0].text
+    request = {"role": "user", "content": f"Say: {prompt.question}"}
     said = {"role": "assistant", "content": message.strip()}
     mine = [request, said, questions[0][0]]
     theirs = [context, heard, request, said, questions[0][0]]
     ids = c2c.generate(c2c.encode([mine], [theirs]), **GREEDY)
     expected = c2c.receiver.tokenizer.decode(ids[0, c2c.encode([mine]).num_receiver_tokens :], skip_special_tokens=True)
-    assert both.respond(questions[:1], **GREEDY)[0].text == expected
+    assert both.respond([prompt], **GREEDY)[0].text == expected

@@ -7,7 +7,7 @@ import pytest
 from c2c_lightning.errors import BenchmarkError
 from c2c_lightning.model.frozen_lm import FrozenLM
 from c2c_lightning.responders.prompt_texts import TEXT_3
-from c2c_lightning.responders.question_views import View
+from c2c_lightning.responders.question_prompt import QuestionPrompt
 from c2c_lightning.responders.routing import Routing
 from c2c_lightning.responders.single_model import SingleModel
 from c2c_lightning.responders.text_to_text import AnswerAsMessage, TextToText
@@ -20,9 +20,10 @@ def models(receiver: FrozenLM, sharer: FrozenLM) -> tuple[SingleModel, SingleMod
     return SingleModel(receiver, "receiver"), SingleModel(sharer, "sharer")
 
 
-def test_the_receiver_sees_request_message_and_question(models: Any, questions: Any) -> None:
+def test_receiver_prompt_is_request_message_and_question(models: Any, questions: Any) -> None:
     receiver, sharer = models
-    t2t = TextToText(receiver, sharer, message_max_new_tokens=6, view=lambda c: View("Why?", c, "Why?"))
+    t2t = TextToText(receiver, sharer, message_max_new_tokens=6)
+    questions = [QuestionPrompt(conversation, "Why?") for conversation in questions]
     request = {"role": "user", "content": TEXT_3.replace("{question}", "Why?")}
     for conversation, answer in zip(questions, t2t.respond(questions, **GREEDY), strict=True):
         message = sharer.respond([[request]], max_new_tokens=6, do_sample=False)[0]
@@ -38,12 +39,12 @@ def test_by_default_the_last_message_is_the_question(models: Any, questions: Any
     assert t2t.request(questions[0]) == [{"role": "user", "content": "In one sentence: What is the capital of Arlen?"}]
 
 
-def test_private_context_is_shown_to_the_sharer_alone(models: Any) -> None:
+def test_only_the_sharer_reads_private_context(models: Any) -> None:
     context = {"role": "system", "content": "The capital of Arlen is Velmora."}
     question = {"role": "user", "content": "What is it?"}
-    t2t = TextToText(*models, "Say: {question}", view=lambda c: View("What is it?", [context, question], "What is it?"))
-    assert t2t.request([question]) == [context, {"role": "user", "content": "Say: What is it?"}]
-    assert context not in t2t.turns([question], "hm")
+    t2t, prompt = TextToText(*models, "Say: {question}"), QuestionPrompt([question], sharer=[context, question])
+    assert t2t.request(prompt) == [context, {"role": "user", "content": "Say: What is it?"}]
+    assert context not in t2t.turns(prompt, "hm")
 
 
 def test_the_sharers_answer_as_message(models: Any, questions: Any) -> None:
@@ -67,7 +68,9 @@ def test_an_unknown_placeholder_is_refused(models: Any) -> None:
         TextToText(*models, message_prompt="{stem}")
 
 
-def test_routing_takes_the_surer_answer(receiver: FrozenLM, sharer: FrozenLM, questions: Any) -> None:
+def test_routing_chooses_the_answer_with_the_highest_confidence(
+    receiver: FrozenLM, sharer: FrozenLM, questions: Any
+) -> None:
     models = [SingleModel(lm, name, with_confidence=True) for lm, name in ((receiver, "receiver"), (sharer, "sharer"))]
     by_model = [model.respond(questions, **GREEDY) for model in models]
     routed = Routing(models).respond(questions, **GREEDY)

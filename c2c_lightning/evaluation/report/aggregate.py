@@ -1,4 +1,4 @@
-"""From predictions to numbers: each responder by itself, pairs of responders, and what several of them get right."""
+"""Aggregates predictions: each responder, pairs of responders, and sets of right answers."""
 
 import math
 from collections import Counter, defaultdict
@@ -17,7 +17,7 @@ from c2c_lightning.evaluation.statistics import (
     wilson_interval,
 )
 
-#: Log-probabilities in bfloat16, which has eight bits, differ by no more from one order of sums to another.
+#: Tolerance of log-probabilities from different orders of summation in bfloat16 (eight bits).
 _ROUNDING = 0.02
 
 ByResponder = Mapping[str, Sequence[Prediction]]
@@ -32,7 +32,7 @@ def scores_of(predictions: Sequence[Prediction]) -> dict[int, float]:
 
 
 def summarise(predictions: Sequence[Prediction]) -> dict[str, Any]:
-    """One responder's line in `report.json`.
+    """One responder's entry in `report.json`.
 
     Args:
         predictions: all its answers to one benchmark.
@@ -53,13 +53,21 @@ def summarise(predictions: Sequence[Prediction]) -> dict[str, Any]:
         "message_tokens": _mean([p.message_tokens for p in predictions]),
         **_rows("unparsed", [p for p in predictions if p.extracted is None and p.error is None]),
         **_rows("errors", [p for p in predictions if p.error is not None]),
+        **_counts(predictions),
     }
     line |= _cost(predictions) | _runs_apart(predictions)
     return line | _control(predictions) | _confidence(predictions) | _subjects(predictions)
 
 
+def _counts(predictions: Sequence[Prediction]) -> dict[str, int]:
+    """Numbers of answers with a property, where there are any."""
+    names = ("begins_with_choice", "shifted_positions")
+    counts = {name: sum(getattr(p, name) for p in predictions) for name in names}
+    return {name: count for name, count in counts.items() if count}
+
+
 def _rows(name: str, predictions: Sequence[Prediction]) -> dict[str, Any]:
-    """How many answers count as wrong for one reason, and to which questions."""
+    """The number of answers that count as wrong for one reason, and the rows of their questions."""
     rows = {f"{name}_rows": sorted({p.index for p in predictions})} if predictions else {}
     return {name: len(predictions), **rows}
 
@@ -69,7 +77,7 @@ def _mean(values: Sequence[float | int]) -> float:
 
 
 def _cost(predictions: Sequence[Prediction]) -> dict[str, Any]:
-    """Median and 90 % point of the seconds of each phase and of the whole answer, of tokens, and of memory."""
+    """Median and 90th percentile of the seconds of each phase and of the answer, of tokens, and of memory."""
     phases: dict[str, list[float]] = defaultdict(list)
     for prediction in predictions:
         for name, seconds in (prediction.phases or {}).items():
@@ -88,7 +96,7 @@ def _cost(predictions: Sequence[Prediction]) -> dict[str, Any]:
 
 
 def _runs_apart(predictions: Sequence[Prediction]) -> dict[str, Any]:
-    """The accuracy with each fuser and of each draw, where there are several, and the spread over fusers."""
+    """Accuracy of each fuser and each draw, where there are several, and the spread over fusers."""
     line: dict[str, Any] = {}
     by_fuser = _mean_by(predictions, "fuser")
     if len(by_fuser) > 1:
@@ -105,7 +113,7 @@ def _mean_by(predictions: Sequence[Prediction], attribute: str) -> list[float]:
 
 
 def _control(predictions: Sequence[Prediction]) -> dict[str, Any]:
-    """How often answers follow the donor."""
+    """Share of answers that follow the donor."""
     followed = [p.follows_donor for p in predictions if p.follows_donor is not None]
     return {"follows_donor": _mean(followed)} if followed else {}
 
@@ -129,11 +137,11 @@ def _subjects(predictions: Sequence[Prediction]) -> dict[str, Any]:
 
 
 def comparisons(by_responder: ByResponder, against: Sequence[str] = ("receiver", "t2t")) -> list[dict[str, Any]]:
-    """Paired comparisons: C2C with everybody, everybody with the receiver and with T2T.
+    """Paired comparisons: C2C with all others, and all others with the receiver and with T2T.
 
     Args:
         by_responder: predictions of each responder.
-        against: whom everybody is compared with.
+        against: responders that all others are compared with.
     """
     names = list(by_responder)
     pairs = [("c2c", name) for name in names if "c2c" in names and name != "c2c"]
@@ -145,7 +153,7 @@ def paired(a: Sequence[Prediction], b: Sequence[Prediction]) -> dict[str, Any]:
     """Two responders on the questions that both answered.
 
     With several fusers or draws the difference is that of the means, and the p value the largest of all single runs; a
-    run whose difference points the other way counts as p = 1.
+    run whose difference has the opposite sign counts as p = 1.
     """
     first, second = scores_of(a), scores_of(b)
     shared = [index for index in first if index in second]
@@ -161,7 +169,7 @@ def paired(a: Sequence[Prediction], b: Sequence[Prediction]) -> dict[str, Any]:
 def _matched_runs(
     a: Sequence[Prediction], b: Sequence[Prediction]
 ) -> list[tuple[Sequence[Prediction], Sequence[Prediction]]]:
-    """Every run of the first with every run of the second, but of fused responders only those with the same fuser."""
+    """All pairs of a run of the first and a run of the second; of two fused responders only runs with equal fusers."""
     mine, theirs = _runs(a), _runs(b)
     have_fusers = all(len({fuser for fuser, _ in runs}) > 1 for runs in (mine, theirs))
     pairs = [(one, other) for one in mine for other in theirs if not have_fusers or one[0] == other[0]]
@@ -176,7 +184,7 @@ def _runs(predictions: Sequence[Prediction]) -> dict[tuple[int, int], list[Predi
 
 
 def oracle(by_responder: ByResponder) -> dict[str, Any]:
-    """What a perfect router would reach: right if any of the single models is right."""
+    """Accuracy of a perfect router: right if any of the single models is right."""
     singles = [name for name in by_responder if name == "receiver" or name.startswith("sharer")]
     if len(singles) < 2:
         return {}
@@ -186,7 +194,7 @@ def oracle(by_responder: ByResponder) -> dict[str, Any]:
 
 
 def overlap(by_responder: ByResponder, names: Sequence[str] = ("receiver", "sharer", "c2c")) -> dict[str, int]:
-    """How many questions each set of responders gets right, and no others of them (the regions of a Venn diagram)."""
+    """Number of questions that exactly a set of responders answers right (the regions of a Venn diagram)."""
     present = [name for name in names if name in by_responder]
     if len(present) < 2:
         return {}
@@ -200,18 +208,37 @@ def _indices(by_responder: ByResponder) -> list[int]:
     return list(dict.fromkeys(p.index for predictions in by_responder.values() for p in predictions))
 
 
-def unlike_receiver(by_responder: ByResponder) -> int | None:
-    """Answers of C2C with closed gates that are not the receiver's; None if not tested.
+def closed_gates(by_responder: ByResponder) -> dict[str, int] | None:
+    """Compares C2C with closed gates with the bare receiver; None if one of them is missing.
 
-    Texts must be the same word for word. Likelihoods are the same to the last bit, but where fusing goes on in the pass
-    that reads the options, which rounds otherwise. Anything but 0 is a fault in the program. Questions that raised an
-    error are told elsewhere.
+    Texts are compared exactly, log-probabilities up to rounding. Answers that raised an error are excluded.
+
+    Returns:
+        `unlike_receiver`, the number of answers that differ from the bare receiver's, split by cause:
+        `released_positions` (the token alignment shifts the receiver's positions), `rounding` (several prefill passes
+        instead of one); and `faults`, the number of answers that differ from the same passes without any sharer.
     """
     if not {"receiver", "c2c:gates_closed"} <= set(by_responder):
         return None
     alone = {p.index: p for p in by_responder["receiver"] if p.error is None}
     closed = [p for p in by_responder["c2c:gates_closed"] if p.error is None and p.index in alone]
-    return sum(not _is_same(p, alone[p.index]) for p in closed)
+    unlike = [p for p in closed if not _is_same(p, alone[p.index])]
+    causes = Counter(_cause(p) for p in unlike)
+    return {
+        "unlike_receiver": len(unlike),
+        "released_positions": causes["released_positions"],
+        "rounding": causes["rounding"],
+        "faults": causes["faults"] + sum(p.matches_unfused is False for p in closed if p not in unlike),
+    }
+
+
+def _cause(prediction: Prediction) -> str:
+    """Why an answer with closed gates differs from the bare receiver's."""
+    if prediction.matches_unfused is False:
+        return "faults"
+    if prediction.shifted_positions:
+        return "released_positions"
+    return "rounding" if prediction.matches_unfused else "faults"
 
 
 def _is_same(one: Prediction, other: Prediction) -> bool:

@@ -1,4 +1,4 @@
-"""Pictures of a report: accuracy with intervals, accuracy against time, by subject, who is right where."""
+"""Plots of a report: accuracy with intervals, accuracy against time, by subject, overlap of right answers."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,16 +6,16 @@ from typing import Any
 
 from c2c_lightning.errors import MissingExtraError
 
-# Controls in grey, C2C in the strongest colour: the comparison that matters shows at once.
+# Controls in grey, C2C in the strongest colour.
 _CONTROL, _C2C, _OTHER = "#b0b0b0", "#c44e52", "#4c72b0"
 
 
 def draw(report: Mapping[str, Any], directory: Path) -> list[Path]:
-    """Draw everything that a report has numbers for.
+    """Draw all plots that a report has numbers for.
 
     Args:
         report: as from `build_report`.
-        directory: the pictures go into its folder `plots`.
+        directory: the plots are written to its folder `plots`.
 
     Returns:
         The files.
@@ -69,7 +69,7 @@ def draw_accuracy(plt: Any, section: Mapping[str, Any]) -> Any:
     lines = section["responders"]
     names = list(lines)
     values = [100 * lines[name]["accuracy"] for name in names]
-    # An interval may lie a rounding error inside the value at 0 and 100 %.
+    # At 0 and 100 % an interval may end a rounding error before the value.
     low = [max(0.0, value - 100 * lines[name]["ci95"][0]) for name, value in zip(names, values, strict=True)]
     high = [max(0.0, 100 * lines[name]["ci95"][1] - value) for name, value in zip(names, values, strict=True)]
     figure, axes = plt.subplots(figsize=(1.2 + 0.9 * len(names), 3.5))
@@ -83,15 +83,15 @@ def draw_accuracy(plt: Any, section: Mapping[str, Any]) -> Any:
 
 
 def draw_against_time(plt: Any, section: Mapping[str, Any]) -> Any:
-    """Each responder's accuracy over its seconds an answer, without controls."""
+    """Accuracy of each responder against its seconds an answer, without controls."""
     lines = {name: line for name, line in section["responders"].items() if _colour(name) != _CONTROL}
     if len(lines) < 2 or any(line["seconds_per_answer"] <= 0 for line in lines.values()):
         return None
     figure, axes = plt.subplots(figsize=(4.5, 3.5))
     for name, line in lines.items():
-        place = (line["seconds_per_answer"], 100 * line["accuracy"])
-        axes.scatter(*place, color=_colour(name))
-        axes.annotate(name, place, textcoords="offset points", xytext=(5, 4))
+        point = (line["seconds_per_answer"], 100 * line["accuracy"])
+        axes.scatter(*point, color=_colour(name))
+        axes.annotate(name, point, textcoords="offset points", xytext=(5, 4))
     axes.set_xscale("log")
     axes.set_xlabel("seconds an answer")
     axes.set_ylabel("accuracy, %")
@@ -118,13 +118,13 @@ def draw_by_subject(plt: Any, section: Mapping[str, Any]) -> Any:
     return figure
 
 
-#: Centres of the circles of two or three sets, and where the counts of their regions stand.
+#: Centres of the circles of two or three sets.
 _CIRCLES = {2: ((-0.5, 0.0), (0.5, 0.0)), 3: ((-0.5, 0.4), (0.5, 0.4), (0.0, -0.45))}
 _RADIUS = 0.95
 
 
 def draw_overlap(plt: Any, section: Mapping[str, Any]) -> Any:
-    """Venn diagram of who is right: how many questions each set of responders, and no other of them, gets right."""
+    """Venn diagram of right answers: number of questions that exactly a set of responders answers right."""
     regions = section["overlap"]
     if not regions:
         return None
@@ -135,15 +135,15 @@ def draw_overlap(plt: Any, section: Mapping[str, Any]) -> Any:
         axes.add_patch(plt.Circle((x, y), _RADIUS, color=_colour(name), alpha=0.25))
         axes.annotate(name, (2.1 * x, y + (1.15 if y >= 0 else -1.15)), ha="center", va="center")
     for region, count in regions.items():
-        axes.annotate(str(count), _place(region, circles), ha="center", va="center")
+        axes.annotate(str(count), _position(region, circles), ha="center", va="center")
     axes.set(xlim=(-1.9, 1.9), ylim=(-1.9, 1.9), aspect="equal")
     axes.axis("off")
     axes.set_title("questions answered right (corner: by none)", fontsize="medium")
     return figure
 
 
-def _place(region: str, circles: Mapping[str, tuple[float, float]]) -> tuple[float, float]:
-    """A point in the region: the middle of its circles, pushed away from the others."""
+def _position(region: str, circles: Mapping[str, tuple[float, float]]) -> tuple[float, float]:
+    """A point in the region: the mean of its circles' centres, moved away from the other circles."""
     if region == "none":
         return 1.7, -1.7
     inside = [circles[name] for name in region.split("+")]

@@ -1,4 +1,4 @@
-"""Where a report goes: files and loggers."""
+"""Writes a report to files and loggers."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from c2c_lightning.errors import MissingExtraError
 from c2c_lightning.evaluation.prediction_log import write_atomically
 from c2c_lightning.evaluation.report.build_report import write_report
 from c2c_lightning.evaluation.report.plots import draw
-from c2c_lightning.evaluation.report.render import COLUMNS, markdown, table_rows
+from c2c_lightning.evaluation.report.render import COLUMNS, continued, markdown, table_rows
 
 logger = logging.getLogger(__name__)
 
@@ -17,29 +17,31 @@ _SHOWN_ROWS = 10
 
 
 def publish(report: Mapping[str, Any], directory: Path, loggers: Sequence[Any] = (), with_plots: bool = True) -> None:
-    """Write `report.json`, `report.md` and plots, and hand everything to the loggers.
+    """Write `report.json`, `report.md` and plots, and log accuracies and tables.
 
     Args:
         report: as from `build_report`.
         directory: the output folder.
-        loggers: Lightning loggers; those with tables (W&B) get the tables, all get the accuracies.
-        with_plots: whether to draw.
+        loggers: Lightning loggers; all get the accuracies, those with tables (W&B) also the tables.
+        with_plots: whether to draw plots.
     """
     write_report(report, directory)
     write_atomically(directory / "report.md", markdown(report))
-    _tell_wrong_rows(report)
+    _log_failures(report)
     pictures = _draw(report, directory) if with_plots else []
     for target in loggers:
         _log(report, target, pictures)
 
 
-def _tell_wrong_rows(report: Mapping[str, Any]) -> None:
-    """Log what counts as wrong for another reason than being wrong, by row."""
+def _log_failures(report: Mapping[str, Any]) -> None:
+    """Log answers that count as wrong because of an error, or because none was extracted."""
     for name, section in report["benchmarks"].items():
         for fault in section["faults"]:
             logger.error("%s: %s", name, fault)
         for responder, line in section["responders"].items():
-            for key, what in (("unparsed_rows", "no answer could be read"), ("errors_rows", "an error was raised")):
+            if count := line.get("begins_with_choice"):
+                logger.warning("%s, %s: %s", name, responder, continued(count, line["answers"], section["scoring"]))
+            for key, what in (("unparsed_rows", "no answer extracted"), ("errors_rows", "an error was raised")):
                 if rows := line.get(key):
                     shown = ", ".join(map(str, rows[:_SHOWN_ROWS])) + ("..." if len(rows) > _SHOWN_ROWS else "")
                     logger.info("%s, %s: %s in %d rows (%s)", name, responder, what, len(rows), shown)

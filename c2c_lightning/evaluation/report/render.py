@@ -1,4 +1,4 @@
-"""The report for people: a table in the terminal, `report.md`."""
+"""Renders a report: tables in the terminal, `report.md`."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -7,13 +7,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-#: In the order in which they happen.
+#: In temporal order.
 PHASES = ("message", "prefill_sharer", "prefill_receiver", "fuse", "decode", "total")
 
 #: Accuracy with its interval (and spread over fusers), questions, milliseconds an answer, paired difference to the
-#: receiver in points with McNemar's p, share of answers that are the donor's, calibration error in points, answers that
-#: could not be read and that raised an error (both count as wrong).
-COLUMNS = ("responder", "right %", "95 %", "n", "ms", "gain", "p", "donor %", "calib.", "unread", "errors")
+#: receiver in points with McNemar's p, share of answers that are the donor's, calibration error in points, answers
+#: from which nothing was extracted and that raised an error (both count as wrong).
+COLUMNS = ("responder", "right %", "95 %", "n", "ms", "gain", "p", "donor %", "calib.", "unparsed", "errors")
 
 
 def table_rows(section: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
@@ -45,14 +45,14 @@ def _points(line: Mapping[str, Any], name: str) -> str:
 
 
 def filled_table(section: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Columns and rows without the columns that are empty in all rows."""
+    """Columns and rows without empty columns."""
     rows = list(table_rows(section))
     kept = [n for n in range(len(COLUMNS)) if any(row[n] for row in rows)]
     return [COLUMNS[n] for n in kept], [[row[n] for n in kept] for row in rows]
 
 
 def notes(section: Mapping[str, Any]) -> Iterator[str]:
-    """What a table does not say: the oracle, the ratio to text, what this n can see, the check of closed gates."""
+    """Facts outside the table: oracle, latency ratio, detectable difference, control of closed gates, faults."""
     if section["oracle"]:
         yield f"A perfect router between {' and '.join(section['oracle']['of'])}: {section['oracle']['accuracy']:.1%}."
     if section["t2t_to_c2c_seconds"] is not None:
@@ -60,12 +60,45 @@ def notes(section: Mapping[str, Any]) -> Iterator[str]:
     pair = next((line for line in section["comparisons"] if (line["a"], line["b"]) == ("c2c", "receiver")), None)
     if pair is not None:
         yield (
-            f"{pair['n']} questions that split as these do show a difference to the receiver of "
-            f"{100 * pair['detectable']:.1f} points in four of five repetitions (at p < 0.05)."
+            f"Detectable difference to the receiver with {pair['n']} questions (power 0.8, p < 0.05): "
+            f"{100 * pair['detectable']:.1f} points."
         )
-    if section["gates_closed_unlike_receiver"] == 0:
-        yield "With closed gates C2C answers as the receiver, word for word."
+    yield from _position_notes(section)
+    for name, line in section["responders"].items():
+        if count := line.get("begins_with_choice"):
+            yield f"{name}: {continued(count, line['answers'], section['scoring'])}"
     yield from (f"FAULT: {fault}" for fault in section["faults"])
+
+
+def _position_notes(section: Mapping[str, Any]) -> Iterator[str]:
+    """Differences between C2C with closed gates and the bare receiver, with their causes."""
+    gates, lines = section["gates_closed"], section["responders"]
+    shifted = next((line for line in lines.values() if line.get("shifted_positions")), None)
+    if shifted is not None:
+        yield (
+            f"Released token alignment: padding inside the receiver's prompt shifts its positions in "
+            f"{shifted['shifted_positions']} of {shifted['answers']} C2C prompts; `receiver` reads its own positions."
+        )
+    if gates is None:
+        return
+    if not gates["unlike_receiver"]:
+        yield "With closed gates C2C gives the receiver's answers."
+    if count := gates["released_positions"]:
+        alone, closed = (lines[name]["accuracy"] for name in ("receiver", "c2c:gates_closed"))
+        yield (
+            f"With closed gates {count} answers differ from the receiver's because of the shifted positions; accuracy "
+            f"{closed:.1%} against {alone:.1%}. Gains over the receiver contain this effect."
+        )
+    if count := gates["rounding"]:
+        yield f"With closed gates {count} answers differ from the receiver's by rounding (several prefill passes)."
+
+
+def continued(count: int, answers: int, scoring: str) -> str:
+    """Warning about replies that continue after the text of a choice."""
+    return (
+        f"{count} of {answers} replies begin with the text of a choice and continue, so `scoring: {scoring}` counts "
+        "them as wrong. Use `scoring: first_line` for models that do not stop after their answer."
+    )
 
 
 def show(report: Mapping[str, Any], console: Console | None = None) -> None:
@@ -92,7 +125,6 @@ def markdown(report: Mapping[str, Any]) -> str:
         head = f"## {name}\n\nMode {section['mode']}, scoring {section['scoring']}."
         parts += [head, _markdown_table(*filled_table(section)), "\n\n".join(notes(section))]
         parts += [_latency(section), _cost(section), _subjects(section)]
-    # The last lines are what it was all for.
     verdicts = (f"- {name}: {section['verdict']['text']}" for name, section in report["benchmarks"].items())
     parts += ["## Verdict", "\n".join(verdicts)]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -108,7 +140,7 @@ def _markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> st
 
 
 def _latency(section: Mapping[str, Any]) -> str:
-    """Median (90 % point) of each phase, in milliseconds."""
+    """Median (90th percentile) of each phase, in milliseconds."""
     lines = {name: line["latency"] for name, line in section["responders"].items() if "latency" in line}
     phases = tuple(phase for phase in PHASES if any(phase in line for line in lines.values()))
     if len(phases) < 2:
@@ -116,11 +148,11 @@ def _latency(section: Mapping[str, Any]) -> str:
 
     rows = ((name, *(_median(line.get(phase), 1000.0, 1) for phase in phases)) for name, line in lines.items())
     table = _markdown_table(("milliseconds: median (90 %)", *phases), rows)
-    return f"Time of an answer (milliseconds), an equal share of its batch's:\n\n{table}"
+    return f"Time of an answer (milliseconds; each answer has an equal share of its batch's time):\n\n{table}"
 
 
 def _cost(section: Mapping[str, Any]) -> str:
-    """Tokens of an answer, and memory: medians (90 % points)."""
+    """Tokens of an answer, and memory: medians (90th percentiles)."""
     lines = {name: line for name, line in section["responders"].items() if "tokens" in line}
     columns = ("prompt_tokens", "new_tokens", "sharer_tokens", "message_tokens")
     has_memory = any("peak_memory_bytes" in line for line in lines.values())
@@ -129,7 +161,7 @@ def _cost(section: Mapping[str, Any]) -> str:
         found = [_median(line["tokens"][column], 1.0, 0) for column in columns]
         return found + [_median(line.get("peak_memory_bytes"), 2**-20, 0)] * has_memory
 
-    head = ("median (90 %)", "tokens read", "written", "by sharers", "of messages", *("peak MiB",) * has_memory)
+    head = ("median (90 %)", "prompt tokens", "new", "of sharers", "of messages", *("peak MiB",) * has_memory)
     return _markdown_table(head, ((name, *cells(line)) for name, line in lines.items())) if lines else ""
 
 

@@ -1,14 +1,14 @@
-"""Reading an answer out of a reply. Pure functions: text in, choice out."""
+"""Extraction of an answer from a reply. Pure functions: text in, choice out."""
 
 import re
 from collections.abc import Sequence
 from typing import Literal
 
-ExtractionRule = Literal["anchored", "released", "choice_text"]
+ExtractionRule = Literal["anchored", "released", "choice_text", "first_line"]
 
 # --- the released rule ------------------------------------------------------------------------------------------------
 
-#: What the released code looks for, in its order, without the entries that differ only in case (it ignores case).
+#: Cues of the released code, in its order, without entries that differ only in case (it ignores case).
 _RELEASED_CUES = (
     "answer:",
     "your answer:",
@@ -33,10 +33,10 @@ _ANSWER_WORDS = ("jibu", "answer", "choice", "option", "response", "correct", "s
 
 
 def released_letter(reply: str) -> str | None:
-    """The letter A to D that the paper's evaluation reads out of a reply (released code, not restated in the paper).
+    """The letter A to D that the released code extracts from a reply.
 
     In this order: the first capital A-D on the line after a cue such as "Answer:"; a lone letter at the end; the last
-    lone letter (no lone letter counts in what looks like maths without an answer word); the last capital A-D anywhere.
+    lone letter (except in maths without an answer word); the last capital A-D anywhere.
     The last step makes "I DON'T KNOW" score as D; `anchored_choice` is the default here for that reason.
     """
     reply = reply.strip()
@@ -61,7 +61,7 @@ def _looks_like_maths(reply: str) -> bool:
 
 #: Typographic quotes and dashes as their plain counterparts.
 _PLAIN = str.maketrans("\u2018\u2019\u201c\u201d\u2013\u2014", "''\"\"--")
-#: What may stand in front of a letter: quotes, brackets, Markdown, \boxed{...}, \text{...}.
+#: Allowed in front of a letter: quotes, brackets, Markdown, \boxed{...}, \text{...}.
 _OPEN = r"(?:[\s\"'(\[{*_`$]|\\boxed|\\text|\\mathbf)*"
 _CUE = re.compile(
     r"\b(?:answer|option|choice|response)s?\b[\"'*_)\]]*\s*(?:would be|should be|must be|is|=|:)\s*"
@@ -76,15 +76,14 @@ _LEADING_LETTER = re.compile(r"^" + _OPEN + r"([A-Z])(?:\s*[.:)\]}*`\"'](?!\w)|\
 
 
 def anchored_choice(reply: str, choices: Sequence[str]) -> int | None:
-    """The choice that a reply states in so many words; None where it does not.
+    """The choice that a reply states explicitly; None where it states none.
 
     In this order: the first "answer is ..." (or option, choice, response; "is" or ":") followed by the text of a choice
     or by a letter; "option X"; a letter the reply begins with ("B", "(B) Paris", "**B**"), unless it goes on to list
-    the others; a reply that is the text of a choice. A letter must stand alone and be among the choices; letters inside
-    words never count.
+    the others; a reply that is the text of a choice. A letter must be a word of its own and among the choices.
 
     Args:
-        reply: what the model wrote.
+        reply: the generated text.
         choices: the texts of the choices.
 
     Returns:
@@ -102,7 +101,7 @@ def anchored_choice(reply: str, choices: Sequence[str]) -> int | None:
 
 
 def _stated(rest: str, choices: Sequence[str]) -> int | None:
-    """The choice named at the start of what follows a cue."""
+    """The choice at the start of the text after a cue."""
     first_sentence = re.split(r"(?<=[.!?;])\s", rest, maxsplit=1)[0]
     for text in (rest, first_sentence):
         if (index := choice_text(text, choices)) is not None:
@@ -128,10 +127,10 @@ def _index(letter: str, num_choices: int) -> int | None:
 
 
 def choice_text(reply: str, choices: Sequence[str]) -> int | None:
-    """The choice whose text is the whole reply, but for case, spaces and punctuation at the ends.
+    """The choice whose text is the whole reply, up to case, spaces and punctuation at the ends.
 
     Args:
-        reply: what the model wrote.
+        reply: the generated text.
         choices: the texts of the choices.
 
     Returns:
@@ -142,19 +141,29 @@ def choice_text(reply: str, choices: Sequence[str]) -> int | None:
     return same[0] if len(same) == 1 and normalised else None
 
 
+def first_line_choice(reply: str, choices: Sequence[str]) -> int | None:
+    """The choice whose text is the first line of a reply, or its first sentence.
+
+    For base models, which continue after their answer.
+    """
+    line = reply.strip().partition("\n")[0]
+    index = choice_text(line, choices)
+    return choice_text(re.split(r"(?<=[.!?;])\s", line, maxsplit=1)[0], choices) if index is None else index
+
+
 def normalise(text: str) -> str:
-    """Lower case, single spaces, no punctuation or quotes at the ends (a sign or a currency in front stays)."""
+    """Lower case, single spaces, no punctuation or quotes at the ends (a sign or currency in front is kept)."""
     text = " ".join(text.translate(_PLAIN).casefold().split())
     return text.strip("\"'`*_ ").rstrip(".,;:!?\"'`*_ ")
 
 
 def extract_choice(reply: str, choices: Sequence[str], rule: ExtractionRule = "anchored") -> int | None:
-    """The choice that a reply gives, by one of the rules.
+    """The choice in a reply, by one of the rules.
 
     Args:
-        reply: what the model wrote.
+        reply: the generated text.
         choices: the texts of the choices.
-        rule: `anchored` (default), `released` (the paper's published code), `choice_text` (free form).
+        rule: `anchored` (default), `released` (the paper's published code), `choice_text`, `first_line`.
 
     Returns:
         Index of the choice, None where the rule finds none.
@@ -162,4 +171,5 @@ def extract_choice(reply: str, choices: Sequence[str], rule: ExtractionRule = "a
     if rule == "released":
         found = released_letter(reply)
         return None if found is None else _index(found, len(choices))
-    return anchored_choice(reply, choices) if rule == "anchored" else choice_text(reply, choices)
+    rules = {"anchored": anchored_choice, "choice_text": choice_text, "first_line": first_line_choice}
+    return rules[rule](reply, choices)

@@ -1,11 +1,18 @@
-"""From what was said to whether it is right."""
+"""Scores a reply or option log-probabilities against the question's reference."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 
-from c2c_lightning.evaluation.scoring.extract import ExtractionRule, choice_text, extract_choice, normalise
+from c2c_lightning.errors import BenchmarkError
+from c2c_lightning.evaluation.scoring.extract import (
+    ExtractionRule,
+    choice_text,
+    extract_choice,
+    first_line_choice,
+    normalise,
+)
 from c2c_lightning.evaluation.scoring.longbench import longbench_score
 from c2c_lightning.evaluation.scoring.maths import judge_maths
 from c2c_lightning.evaluation.tasks.prompts import letter
@@ -18,14 +25,15 @@ Normalisation = Literal["characters", "tokens", "none"]
 
 @dataclass(frozen=True)
 class Judgement:
-    """What an answer is worth.
+    """The score of one answer.
 
     Attributes:
-        output: what was written or chosen.
-        extracted: the answer read out of it, None if there is none.
-        score: 0 wrong to 1 right.
-        choice: index of the choice, where there are choices.
-        confidence: probability of the chosen option among the options, where likelihoods were compared.
+        output: the generated text or the chosen option.
+        extracted: the answer extracted from it, None if none was found.
+        score: 0 (wrong) to 1 (right).
+        choice: index of the choice, for multiple choice.
+        confidence: probability of the chosen option among the options, where undivided log-probabilities are compared.
+        begins_with_choice: whether nothing was extracted although the first line or sentence is the text of a choice.
     """
 
     output: str
@@ -33,15 +41,16 @@ class Judgement:
     score: float
     choice: int | None = None
     confidence: float | None = None
+    begins_with_choice: bool = False
 
 
 def judge_reply(reply: str, question: Question, benchmark: Task) -> Judgement:
-    """What a written reply is worth, by the benchmark's rule.
+    """Score a generated reply by the benchmark's rule.
 
     Args:
-        reply: what the model wrote.
-        question: what it was asked.
-        benchmark: says how replies are read.
+        reply: the generated text.
+        question: the question.
+        benchmark: holds the scoring rule.
     """
     if benchmark.scoring == "maths":
         extracted, is_right = judge_maths(reply, question.gold)
@@ -50,28 +59,35 @@ def judge_reply(reply: str, question: Question, benchmark: Task) -> Judgement:
         score = longbench_score(reply, question.task, question.references, question.classes)
         return Judgement(reply, reply.strip() or None, score)
     index = extract_choice(reply, question.choices, cast(ExtractionRule, benchmark.scoring))
-    return Judgement(reply, shown(question, index, benchmark), float(index == question.answer), index)
+    begins = index is None and first_line_choice(reply, question.choices) is not None
+    score = float(index in question.right)
+    return Judgement(reply, shown(question, index, benchmark), score, index, begins_with_choice=begins)
 
 
 def judge_scores(scores: OptionScores, question: Question, benchmark: Task) -> Judgement:
-    """Which option a model finds likeliest, and what that is worth.
+    """Score the option with the highest log-probability.
 
     Args:
         scores: log-probabilities of the options.
-        question: what was asked.
-        benchmark: says what the log-probabilities are divided by (`letter`: nothing).
+        question: the question.
+        benchmark: holds the divisor of the log-probabilities (`letter`: none).
+
+    Raises:
+        BenchmarkError: a log-probability is NaN, so that no option can be chosen.
     """
+    if any(map(math.isnan, scores.log_probabilities)):
+        raise BenchmarkError("log-probabilities are NaN: a model or the fuser computes non-finite values.")
     rule: Normalisation = "none" if benchmark.mode == "letter" else benchmark.normalise or "characters"
     values = normalised(scores, question.choices, rule)
     index = max(range(len(values)), key=values.__getitem__)
     output = shown(question, index, benchmark) or ""
-    # Only undivided log-probabilities are those of something, and so can be calibrated.
+    # Only undivided log-probabilities are probabilities of the options, so only they can be calibrated.
     confidence = 1 / sum(math.exp(value - values[index]) for value in values) if rule == "none" else None
-    return Judgement(output, output, float(index == question.answer), index, confidence)
+    return Judgement(output, output, float(index in question.right), index, confidence)
 
 
 def normalised(scores: OptionScores, choices: Sequence[str], rule: Normalisation) -> list[float]:
-    """Log-probabilities of options by their length.
+    """Log-probabilities of options, divided by their lengths.
 
     Args:
         scores: of the options.
@@ -87,30 +103,30 @@ def normalised(scores: OptionScores, choices: Sequence[str], rule: Normalisation
 
 
 def options_of(question: Question, benchmark: Task) -> list[str]:
-    """The texts whose likelihoods are compared: the choices, or the letters after the paper's words."""
+    """The texts of the options: the choices, or a sentence with each letter."""
     if benchmark.mode == "letter":
         return [f"The correct answer is {letter(n)}" for n in range(len(question.choices))]
     return list(question.choices)
 
 
 def shown(question: Question, index: int | None, benchmark: Task) -> str | None:
-    """A choice as the model could have said it: by its letter where letters are shown, else by its text."""
+    """A choice by its letter where the prompt shows letters, else by its text."""
     if index is None:
         return None
     return letter(index) if benchmark.worded().shows_choices else question.choices[index]
 
 
 def follows(judgement: Judgement, question: Question, donor: Question, benchmark: Task) -> bool | None:
-    """Whether an answer is the right one of another question; None where that one was no choice.
+    """Whether an answer is the donor's right answer; None where that is none of the question's choices.
 
     Args:
         judgement: of the answer.
-        question: what was asked.
-        donor: the question whose cache was read.
-        benchmark: says whether letters were shown, and whether only the choices could be answered.
+        question: the question.
+        donor: the question whose cache the sharers' was replaced by.
+        benchmark: the benchmark.
     """
     if benchmark.worded().shows_choices:
-        return judgement.choice is not None and judgement.choice == donor.answer
+        return judgement.choice in donor.right
     if benchmark.mode == "cloze" and normalise(donor.gold) not in map(normalise, question.choices):
         return None
     if judgement.choice is not None:

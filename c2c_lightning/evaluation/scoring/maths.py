@@ -1,4 +1,4 @@
-"""Maths answers, compared by what they mean (`math-verify`) instead of by how they are written."""
+"""Maths answers, compared by value (`math-verify`) instead of by spelling."""
 
 import logging
 import re
@@ -10,7 +10,7 @@ _ANSWER_LINE = re.compile(r"answer\s*:\s*([^\n]+)", re.IGNORECASE)
 
 
 def require_math_verify() -> Any:
-    """The library, or one message that says how to get it.
+    """The library `math_verify`.
 
     Raises:
         MissingExtraError: `math-verify` is not installed.
@@ -19,37 +19,37 @@ def require_math_verify() -> Any:
         import math_verify
     except ImportError as error:
         raise MissingExtraError("maths answers need math-verify: pip install 'c2c-lightning[eval]'") from error
-    # It warns of the timeouts that are left out on purpose below.
+    # It warns about missing timeouts, which are disabled on purpose below.
     logging.getLogger("math_verify").setLevel(logging.ERROR)
     return math_verify
 
 
 def final_answer(reply: str) -> str:
-    """What a reply gives as its answer: the last `Answer: ...` line, else the whole reply."""
+    """The answer in a reply: the last `Answer: ...` line, else the whole reply."""
     lines = _ANSWER_LINE.findall(reply)
     return str(lines[-1]).strip() if lines else reply
 
 
 def judge_maths(reply: str, reference: str) -> tuple[str | None, bool]:
-    r"""Whether a reply means the right answer.
+    r"""Extract the answer of a reply and compare it with the reference.
 
     Args:
-        reply: what the model wrote.
+        reply: the generated text.
         reference: the right answer, plain or LaTeX.
 
     Returns:
-        The answer read out of the reply (None if there is none), and whether it is right.
+        The extracted answer (None if there is none), and whether it is right.
     """
     math_verify = require_math_verify()
-    gold = next((parsed for parsed in _readings(math_verify, reference)[::-1] if parsed), [])
-    readings = [parsed for parsed in _readings(math_verify, final_answer(reply)) if parsed]
-    # No timeouts: they are made with signals, which only a main thread can have.
-    right = [given for given in readings if math_verify.verify(gold, given, timeout_seconds=None)]
-    extracted = (right or readings or [[None]])[0][-1]
+    gold = next((parsed for parsed in _parses(math_verify, reference)[::-1] if parsed), [])
+    parses = [parsed for parsed in _parses(math_verify, final_answer(reply)) if parsed]
+    # No timeouts: they rely on signals, which only the main thread can handle.
+    right = [given for given in parses if math_verify.verify(gold, given, timeout_seconds=None)]
+    extracted = (right or parses or [[None]])[0][-1]
     return None if extracted is None else str(extracted), bool(right)
 
 
-def _readings(math_verify: Any, text: str) -> list[list[Any]]:
-    """What math-verify makes of a text as it stands ("18 dollars"), and as LaTeX ("x^2 + 1")."""
+def _parses(math_verify: Any, text: str) -> list[list[Any]]:
+    """Parses of a text as plain text ("18 dollars") and as LaTeX ("x^2 + 1")."""
     forms = (text, f"${text.strip('$ .')}$")
     return [math_verify.parse(form, parsing_timeout=None) for form in forms]

@@ -1,12 +1,12 @@
-"""The benchmarks that are known by name, and the paper's protocol as what holds by default."""
+"""Registry of benchmarks, and the default protocol (the paper's)."""
 
 from dataclasses import fields
 from typing import Any
 
 from c2c_lightning.errors import BenchmarkError
-from c2c_lightning.evaluation.tasks.task import READERS, Task
+from c2c_lightning.evaluation.tasks.task import ROW_PARSERS, Task
 
-#: What holds where neither the user nor the registry says anything: the paper's protocol with anchored extraction.
+#: Values that neither the user nor the registry sets: the paper's protocol with anchored extraction.
 DEFAULTS = Task(
     name="",
     split="test",
@@ -21,16 +21,18 @@ DEFAULTS = Task(
 _MATHS: dict[str, Any] = {"wording": "maths", "scoring": "maths", "rows": "free", "max_new_tokens": 1024}
 
 _ENTRIES = [
-    # The paper's four (T4); scored as the paper's code does with `scoring: released`.
+    # The paper's four (table 4); `scoring: released` scores as the released code does.
     Task("mmlu_redux", "edinburgh-dawg/mmlu-redux-2.0", "*", rows="mmlu_redux"),
     Task("openbookqa", "allenai/openbookqa", "main"),
     Task("arc_challenge", "allenai/ai2_arc", "ARC-Challenge"),
     Task("ceval", "ceval/ceval-exam", "*", split="val", rows="ceval"),
-    # ARC-Challenge as the released code counts it: 1,150 of 1,172 questions.
+    # ARC-Challenge with the released code's exclusions: 1,150 of 1,172 questions.
     Task("arc_challenge_released", "allenai/ai2_arc", "ARC-Challenge", rows="letter_key"),
     # Multiple choice.
     Task("mmlu", "cais/mmlu", "all"),
     Task("mmlu_pro", "TIGER-Lab/MMLU-Pro"),
+    # MMLU in 14 languages; `subset: SW_KE`, for example, selects one.
+    Task("mmmlu", "openai/MMMLU", "default", rows="mmmlu"),
     Task("arc_easy", "allenai/ai2_arc", "ARC-Easy"),
     Task("gpqa", "Idavidrein/gpqa", "gpqa_diamond", split="train", rows="gpqa"),
     Task("commonsenseqa", "tau/commonsense_qa", split="validation"),
@@ -40,9 +42,9 @@ _ENTRIES = [
     # Maths.
     Task("gsm8k", "openai/gsm8k", "main", **_MATHS),
     Task("math_500", "HuggingFaceH4/MATH-500", **_MATHS),
-    # Its hub repository is a script, which datasets no longer runs: give `path: DIR/*_e.jsonl` (its data.zip unpacked).
+    # The hub repository is a script, which datasets no longer runs: set `path: DIR/*_e.jsonl` (its data.zip, unpacked).
     Task("longbench_e", wording="question", rows="longbench", scoring="longbench", max_new_tokens=2048),
-    # The made-up world of the package, on facts that neither receiver nor fuser ever saw.
+    # The synthetic facts of the package that neither receiver nor fuser was trained on.
     Task("quickstart", "embedded:facts/heldout", wording="question", scoring="choice_text"),
     Task("private_context", "embedded:facts/private_context_heldout", wording="question", scoring="choice_text"),
 ]
@@ -51,25 +53,25 @@ BENCHMARKS = {entry.name: entry for entry in _ENTRIES}
 
 
 def resolve(given: Task) -> Task:
-    """A benchmark with everything filled in: what was given, else the registry's, else the default.
+    """A benchmark with all values set: the given ones, else the registry's, else the defaults.
 
     Args:
         given: as in YAML.
 
     Raises:
-        BenchmarkError: a name that is not known and no path, or a choice that does not exist.
+        BenchmarkError: an unknown name without a path, or an unknown choice.
     """
     known = BENCHMARKS.get(given.name)
     if known is None and given.path is None:
         raise BenchmarkError(
-            f"unknown benchmark {given.name!r}. Known are {', '.join(sorted(BENCHMARKS))}; for rows of your own give a "
+            f"unknown benchmark {given.name!r}. Known are {', '.join(sorted(BENCHMARKS))}; for other rows set "
             "`path` (JSON lines with question, choices, answer)."
         )
     merged = _filled(given, known, DEFAULTS)
     if merged.path is None:
-        raise BenchmarkError(f"{merged.name} is not on the hub in a form that loads; give a `path` to its files.")
-    if merged.rows not in READERS:
-        raise BenchmarkError(f"{merged.name}: unknown rows {merged.rows!r}. Known are {', '.join(READERS)}.")
+        raise BenchmarkError(f"the hub repository of {merged.name} cannot be loaded; set `path` to local files.")
+    if merged.rows not in ROW_PARSERS:
+        raise BenchmarkError(f"{merged.name}: unknown rows {merged.rows!r}. Known are {', '.join(ROW_PARSERS)}.")
     if merged.limit is not None and merged.limit < 1:
         raise BenchmarkError(f"{merged.name}: limit is {merged.limit}, but must be at least 1.")
     merged.worded()

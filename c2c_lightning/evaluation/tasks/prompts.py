@@ -1,4 +1,4 @@
-"""How a question is worded: the paper's prompts, and any other as a template."""
+"""Prompt templates of benchmarks: the paper's, and any other."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ Instructions:
 - Let's think step by step and explain your reasoning briefly.
 - Then give the final answer starting with The correct answer is"""
 
-#: Text 4 of the paper: the head of the oracle experiments' prompt and one of its shots.
+#: Text 4 of the paper: the head of the oracle experiments' prompt, and one shot.
 TEXT_4_HEAD = "The following are single choice questions (with answers) about {subject}."
 TEXT_4_SHOT = """Question: {question}
 Options:
@@ -60,24 +60,24 @@ def letter(index: int) -> str:
 
 @dataclass(frozen=True)
 class Wording:
-    r"""The prompt of a benchmark.
+    r"""The prompt template of a benchmark.
 
     Attributes:
         prompt: template of the user's message; `{question}`, `{choices}`, `{letters}`, `{subject}`.
-        choice: template of one choice; `{letter}`, `{choice}`. The line break after the last one is the paper's too.
+        choice: template of one choice; `{letter}`, `{choice}`. The paper also has a line break after the last one.
     """
 
     prompt: str = TEXT_1
     choice: str = "{letter}. {choice}\n"
 
     def __post_init__(self) -> None:
-        """Refuse a placeholder that will never have a value before any model is loaded."""
+        """Check the placeholders."""
         fill(self.prompt, **dict.fromkeys(_FIELDS, ""))
         fill(self.choice, letter="", choice="")
 
     @property
     def shows_choices(self) -> bool:
-        """Whether the model sees the choices."""
+        """Whether the prompt contains the choices."""
         return "{choices}" in self.prompt
 
     def render(self, question: str, choices: Sequence[str] = (), subject: str = "") -> str:
@@ -104,7 +104,7 @@ WORDINGS = {
 
 
 def wording_of(name_or_template: str) -> Wording:
-    """A wording by its name, or made of a template.
+    """The wording of a name, or of a template.
 
     Raises:
         BenchmarkError: neither a known name nor a text with a placeholder.

@@ -1,11 +1,10 @@
-"""One question of a benchmark, and how models are shown it."""
+"""One question of a benchmark, and its prompt."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from c2c_lightning.data.messages import Conversation
+from c2c_lightning.data.messages import Message
 from c2c_lightning.evaluation.tasks.prompts import Wording, letter
-from c2c_lightning.responders.question_views import View, plain_view
+from c2c_lightning.responders.question_prompt import QuestionPrompt
 
 
 @dataclass(frozen=True)
@@ -13,15 +12,17 @@ class Question:
     """One question.
 
     Attributes:
-        index: number of its row in the benchmark; predictions are found again by it.
+        index: number of its row in the benchmark, the key of its predictions.
         id: name of the row.
         text: the question without its choices.
         choices: texts of the choices; empty for free answers.
         answer: index of the right choice, None for free answers.
-        references: right free answers, any of which counts.
+        also_right: indices of further right choices.
+        references: right free answers, each of which counts.
         subject: field of knowledge, for accuracy by subject.
-        sharer: what sharers read instead, where they know more than the receiver (private context).
-        task: task of LongBench, which sets how it is scored.
+        history: the receiver's messages before the question.
+        sharer: the sharers' conversation under private context; None for the receiver's.
+        task: task of LongBench, which decides the metric.
         classes: all labels of a classification (LongBench).
     """
 
@@ -30,11 +31,18 @@ class Question:
     text: str
     choices: tuple[str, ...] = ()
     answer: int | None = None
+    also_right: tuple[int, ...] = ()
     references: tuple[str, ...] = ()
     subject: str = ""
-    sharer: tuple[tuple[str, str], ...] | None = None
+    history: tuple[Message, ...] = ()
+    sharer: tuple[Message, ...] | None = None
     task: str = ""
     classes: tuple[str, ...] = ()
+
+    @property
+    def right(self) -> tuple[int, ...]:
+        """Indices of all right choices, empty for free answers."""
+        return () if self.answer is None else (self.answer, *self.also_right)
 
     @property
     def gold(self) -> str:
@@ -43,28 +51,11 @@ class Question:
 
     @property
     def gold_letter(self) -> str:
-        """The letter of the right choice, empty for free answers."""
-        return "" if self.answer is None else letter(self.answer)
+        """The letters of the right choices, empty for free answers."""
+        return ", ".join(map(letter, self.right))
 
-    def conversation(self, wording: Wording) -> Conversation:
-        """What the receiver is asked."""
-        prompt = wording.render(self.text, self.choices, self.subject.replace("_", " "))
-        return [{"role": "user", "content": prompt}]
-
-
-class QuestionViews:
-    """Finds what belongs to a conversation of a benchmark: its question, and what sharers read."""
-
-    def __init__(self, questions: Sequence[Question], wording: Wording) -> None:
-        """Take the questions as they are worded."""
-        self._by_prompt = {q.conversation(wording)[-1]["content"]: q for q in questions}
-
-    def __call__(self, conversation: Conversation) -> View:
-        """The view of one conversation; that of a bare conversation for one that is not of the benchmark."""
-        question = self._by_prompt.get(conversation[-1]["content"])
-        if question is None:
-            return plain_view(conversation)
-        if question.sharer is None:
-            return View(question.text, conversation, question.text)
-        sharer = [{"role": role, "content": content} for role, content in question.sharer]
-        return View(question.text, sharer, sharer[-1]["content"])
+    def prompt(self, wording: Wording) -> QuestionPrompt:
+        """The receiver's conversation, together with the sharers'."""
+        content = wording.render(self.text, self.choices, self.subject.replace("_", " "))
+        messages = [*self.history, {"role": "user", "content": content}]
+        return QuestionPrompt(messages, self.text, None if self.sharer is None else list(self.sharer), self.choices)

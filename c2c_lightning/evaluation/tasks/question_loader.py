@@ -1,4 +1,4 @@
-"""Questions of a benchmark from local files, the package or the hub. Everything wrong is said before a model loads."""
+"""Loads the questions of a benchmark from local files, the package or the hub."""
 
 import logging
 import random
@@ -16,50 +16,50 @@ from c2c_lightning.data.readers.files import read_rows
 from c2c_lightning.errors import BenchmarkError, DataError, ModelLoadError
 from c2c_lightning.evaluation.tasks.known_tasks import resolve
 from c2c_lightning.evaluation.tasks.question import Question
-from c2c_lightning.evaluation.tasks.task import READERS, Task
+from c2c_lightning.evaluation.tasks.task import ROW_PARSERS, Task
 
 logger = logging.getLogger(__name__)
 
 _EMBEDDED = "embedded:facts/"
-# LongBench's contexts are long; a line of this size is no question of any benchmark.
+# Above the longest line of LongBench, whose contexts are long.
 _MAX_ROW_BYTES = 2**26
 
 
 def load_questions(given: Task, data_folder: str | Path | None = None) -> list[Question]:
-    """The questions of a benchmark, in the order of its rows, or of a seeded shuffle where there is a limit.
+    """The questions of a benchmark, in the order of its rows, or with a limit in that of a seeded shuffle.
 
     Args:
         given: the benchmark as in YAML.
-        data_folder: where relative paths of local files begin; names on the hub are not looked for there.
+        data_folder: base of relative paths of local files; it does not apply to hub ids.
 
     Raises:
-        BenchmarkError: rows that cannot be found or read, a row without what it needs, or no question at all.
+        BenchmarkError: rows that cannot be found or parsed, or no question at all.
     """
     benchmark = _in_folder(resolve(given), data_folder)
-    read = READERS[benchmark.rows or "choice"]
+    parse = ROW_PARSERS[benchmark.rows or "choice"]
     questions: list[Question] = []
-    left_out: Counter[str] = Counter()
+    excluded: Counter[str] = Counter()
     for index, (origin, row) in enumerate(_rows(benchmark)):
         try:
-            fields = read(row)
+            fields = parse(row)
         except (BenchmarkError, DataError, KeyError, TypeError, ValueError, IndexError) as problem:
             cause = f"there is no {problem}" if isinstance(problem, KeyError) else str(problem)
             raise BenchmarkError(f"benchmark {benchmark.name}, {origin}: {cause}") from problem
         if isinstance(fields, str):
-            left_out[fields] += 1
+            excluded[fields] += 1
             continue
         questions.append(Question(index=index, id=str(row.get("id") or row.get("_id") or index), **fields))
-    for reason, count in left_out.items():
-        logger.info("%s: %d rows left out (%s)", benchmark.name, count, reason)
+    for reason, count in excluded.items():
+        logger.info("%s: %d rows excluded (%s)", benchmark.name, count, reason)
     if not questions:
-        reasons = f" ({dict(left_out)})" if left_out else ""
+        reasons = f" (excluded: {dict(excluded)})" if excluded else ""
         raise BenchmarkError(f"benchmark {benchmark.name} has no questions at {benchmark.path}{reasons}.")
     _check_mode(benchmark, questions)
     return _limited(questions, benchmark)
 
 
 def _in_folder(benchmark: Task, data_folder: str | Path | None) -> Task:
-    """The benchmark with its path in the folder, if that is a path of local files."""
+    """The benchmark with its path in the folder, if it is a path of local files."""
     path = benchmark.path or ""
     if data_folder is None or not path.endswith((".jsonl", ".json", ".parquet", ".gz", "/")):
         return benchmark
@@ -67,15 +67,20 @@ def _in_folder(benchmark: Task, data_folder: str | Path | None) -> Task:
 
 
 def _limited(questions: list[Question], benchmark: Task) -> list[Question]:
-    """A seeded choice of questions: the first rows of a benchmark are often all of one subject."""
+    """A seeded sample of questions: the first rows of a benchmark are often all of one subject."""
     if benchmark.limit is None or benchmark.limit >= len(questions):
         return questions
     return random.Random(benchmark.seed).sample(questions, benchmark.limit)
 
 
 def _check_mode(benchmark: Task, questions: list[Question]) -> None:
-    """Refuse a way to answer, or to score, that the rows do not allow."""
-    needs_choices = benchmark.mode != "generate" or benchmark.scoring in ("anchored", "released", "choice_text")
+    """Check that the rows allow the answer mode and the scoring."""
+    needs_choices = benchmark.mode != "generate" or benchmark.scoring in (
+        "anchored",
+        "released",
+        "choice_text",
+        "first_line",
+    )
     without = next((q for q in questions if needs_choices and q.answer is None), None)
     if without is not None:
         raise BenchmarkError(
@@ -84,19 +89,19 @@ def _check_mode(benchmark: Task, questions: list[Question]) -> None:
         )
     if benchmark.mode == "letter" and not benchmark.worded().shows_choices:
         raise BenchmarkError(
-            f"benchmark {benchmark.name}: mode letter needs a wording that shows the choices; {benchmark.wording!r} "
-            "does not. Use `wording: paper`, or `mode: cloze`."
+            f"benchmark {benchmark.name}: mode letter needs a wording that shows the choices, unlike "
+            f"{benchmark.wording!r}. Use `wording: paper`, or `mode: cloze`."
         )
 
 
 def _rows(benchmark: Task) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Where each row stands, and the row."""
+    """Origin of each row, and the row."""
     try:
         path = _embedded_file(benchmark.path or "")
         is_local_path = is_local(path)
         subsets = [None] if is_local_path else _subsets(path, benchmark.subset, benchmark.revision)
         for name in subsets:
-            # Local files are streamed: a table of them would be copied to the cache of datasets first.
+            # Local files are streamed: as a table they would first be copied to the cache of datasets.
             rows = read_rows(
                 path,
                 split=benchmark.split or "test",
@@ -106,7 +111,7 @@ def _rows(benchmark: Task) -> Iterator[tuple[str, Mapping[str, Any]]]:
                 max_row_bytes=_MAX_ROW_BYTES,
             )
             for origin, row in rows:
-                # Hub subsets are the subjects of MMLU-Redux and C-Eval, whose rows do not name them.
+                # Hub subsets are the subjects of MMLU-Redux and C-Eval, whose rows have no such column.
                 yield origin, row if name is None or len(subsets) == 1 else {"subject": name, **row}
     except (DataError, ModelLoadError) as problem:
         raise BenchmarkError(f"benchmark {benchmark.name}: {problem}") from problem

@@ -1,6 +1,6 @@
-"""Rows of the benchmarks, as they lie on the hub or in local files, to questions.
+"""Parsers of benchmark rows, in the columns of the hub or of local files.
 
-Each reader takes a row and gives the fields of a `Question`, or the reason (text) why the row is left out on purpose.
+Each parser returns the fields of a `Question`, or, for a row that is excluded on purpose, the reason as text.
 """
 
 import hashlib
@@ -11,16 +11,17 @@ from typing import Any
 
 from c2c_lightning.data.messages import sharer_messages_of
 from c2c_lightning.errors import BenchmarkError
-from c2c_lightning.evaluation.scoring.longbench import length_group, longbench_prompt
+from c2c_lightning.evaluation.tasks.corrections import parse_correction
+from c2c_lightning.evaluation.tasks.longbench_prompts import length_group, longbench_prompt
 
 Row = Mapping[str, Any]
 Fields = dict[str, Any]
-Reader = Callable[[Row], Fields | str]
+RowParser = Callable[[Row], Fields | str]
 
-_QUESTION = ("question", "question_stem", "problem", "input")
+_QUESTION = ("question", "question_stem", "problem", "input", "Question")
 _CHOICES = ("choices", "options")
-_ANSWER = ("answer", "answerKey", "answer_index", "label")
-_SUBJECT = ("subject", "category", "domain", "Subdomain", "dataset")
+_ANSWER = ("answer", "answerKey", "answer_index", "label", "Answer")
+_SUBJECT = ("subject", "category", "domain", "Subdomain", "dataset", "Subject")
 
 
 def column(row: Row, names: Sequence[str]) -> Any:
@@ -38,19 +39,18 @@ def column(row: Row, names: Sequence[str]) -> Any:
 
 
 def subject(row: Row) -> str:
-    """The field of knowledge, empty where none is told."""
+    """The field of knowledge, empty where the row has none."""
     return next((str(row[name]) for name in _SUBJECT if row.get(name)), "")
 
 
 def choice_row(row: Row) -> Fields | str:
-    """Multiple choice: choices as texts or `{"text", "label"}`, the answer as a number from 0, a letter or a label.
+    """Multiple choice: choices as texts or `{"text", "label"}`; the answer as a number from 0, a letter or a label.
 
     Rows with `messages` and `sharer_messages`, or a `sharer_context`, are private context: sharers read their own.
     """
     texts, labels = _choices(column(row, _CHOICES))
-    if "messages" in row:
-        return {**_private(row), **_answered(texts, labels, row), "subject": subject(row)}
-    return {"text": str(column(row, _QUESTION)), **_answered(texts, labels, row), "subject": subject(row)}
+    text = _private(row) if "messages" in row else {"text": str(column(row, _QUESTION))}
+    return {**text, **_answered(texts, labels, row), "subject": subject(row)}
 
 
 def _choices(raw: Any) -> tuple[list[str], list[str]]:
@@ -77,16 +77,19 @@ def _answered(texts: list[str], labels: list[str], row: Row) -> Fields:
 
 
 def _private(row: Row) -> Fields:
-    asked = [message for message in row["messages"] if message["role"] == "user"]
-    told = sharer_messages_of(row, row["messages"])
-    if told and told[-1]["role"] == "assistant":
-        told = told[:-1]
-    sharer = tuple((message["role"], message["content"]) for message in told) if told else None
-    return {"text": asked[-1]["content"], "sharer": sharer}
+    messages = row["messages"]
+    question = max((n for n, message in enumerate(messages) if message["role"] == "user"), default=None)
+    if question is None:
+        raise BenchmarkError("`messages` holds no message of the user, so there is no question.")
+    sharer = sharer_messages_of(row, messages)
+    if sharer and sharer[-1]["role"] == "assistant":
+        sharer = sharer[:-1]
+    history = tuple(messages[:question])
+    return {"text": messages[question]["content"], "history": history, "sharer": tuple(sharer) if sharer else None}
 
 
 def letter_key_row(row: Row) -> Fields | str:
-    """As `choice_row`, but keys other than A to D are left out, as in the released code (ARC: 1,150 of 1,172)."""
+    """As `choice_row`, but keys other than A to D are excluded, as in the released code (ARC: 1,150 of 1,172)."""
     key = column(row, _ANSWER)
     if isinstance(key, str) and key not in ("A", "B", "C", "D"):
         return "key is not A to D"
@@ -94,33 +97,46 @@ def letter_key_row(row: Row) -> Fields | str:
 
 
 def mmlu_redux_row(row: Row) -> Fields | str:
-    """MMLU-Redux 2.0: wrong keys corrected, questions without a right answer left out, as in the released code."""
+    """MMLU-Redux 2.0: wrong keys corrected, questions without a right answer excluded, as in the released code.
+
+    Beyond the released code, a correction may name several choices, each of which counts, and a wrong key whose
+    correction cannot be parsed excludes the question.
+    """
     error = row.get("error_type", "ok")
     if error in ("no_correct_answer", "expert"):
         return f"error_type is {error}"
-    if error == "wrong_groundtruth" and row.get("correct_answer") is not None:
-        return choice_row({**row, "answer": row["correct_answer"]})
-    return choice_row(row)
+    if error not in ("wrong_groundtruth", "multiple_correct_answers"):
+        return choice_row(row)
+    texts, _ = _choices(column(row, _CHOICES))
+    right = parse_correction(row.get("correct_answer"), texts)
+    if right:
+        fields = choice_row({**row, "answer": right[0]})
+        return {**fields, "also_right": right[1:]} if isinstance(fields, dict) else fields
+    return "the correction of a wrong key cannot be parsed" if error == "wrong_groundtruth" else choice_row(row)
 
 
-def ceval_row(row: Row) -> Fields | str:
-    """C-Eval: choices in the columns A to D; the test split has no answers."""
+def letter_columns_row(row: Row) -> Fields | str:
+    """C-Eval and MMMLU: choices in the columns A to D; questions without an answer (C-Eval, test) are excluded."""
     if "A" not in row:
         return choice_row(row)
-    if not row.get("answer"):
+    if not any(row.get(name) for name in _ANSWER):
         return "no answer"
     return choice_row({**row, "choices": [row[name] for name in "ABCD"]})
 
 
 def gpqa_row(row: Row) -> Fields | str:
-    """GPQA: the right answer and three wrong ones, put in an order that depends on the question alone."""
+    """GPQA: one right and three wrong answers, in an order that depends on the question alone.
+
+    Where experts revised a question a second time ("Extra Revised ..."), that version counts, as in the released code.
+    """
     if "Correct Answer" not in row:
         return choice_row(row)
-    texts = [str(row[name]).strip() for name in ("Correct Answer", *(f"Incorrect Answer {n}" for n in (1, 2, 3)))]
+    names = ("Question", "Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3")
+    text, *answers = (str(row.get(f"Extra Revised {name}") or row[name]) for name in names)
     order = list(range(4))
     random.Random(hashlib.sha256(str(row["Question"]).encode()).digest()).shuffle(order)
-    choices = tuple(texts[n] for n in order)
-    return {"text": str(row["Question"]), "choices": choices, "answer": order.index(0), "subject": subject(row)}
+    choices = tuple(answers[n].strip() for n in order)
+    return {"text": text, "choices": choices, "answer": order.index(0), "subject": subject(row)}
 
 
 def boolq_row(row: Row) -> Fields | str:
@@ -148,7 +164,7 @@ def winogrande_row(row: Row) -> Fields | str:
 
 
 def free_row(row: Row) -> Fields | str:
-    """A question with a free answer (GSM8K: what follows `####`)."""
+    """A question with a free answer (GSM8K: the text after `####`)."""
     answer = str(column(row, ("answer", "answers")))
     reference = re.sub(r"^.*####", "", answer, flags=re.DOTALL).strip()
     return {"text": str(column(row, _QUESTION)), "references": (reference,), "subject": subject(row)}

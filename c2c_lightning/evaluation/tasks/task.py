@@ -1,4 +1,4 @@
-"""What a benchmark is: where its rows are, how they are worded, and how answers are given and read."""
+"""Configuration of a benchmark: source of its rows, prompt, answer mode and scoring."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -7,13 +7,14 @@ from c2c_lightning.evaluation.tasks import row_parsers as rows
 from c2c_lightning.evaluation.tasks.prompts import Wording, wording_of
 
 AnswerMode = Literal["generate", "letter", "cloze"]
-ScoringRule = Literal["anchored", "released", "choice_text", "maths", "longbench"]
+ScoringRule = Literal["anchored", "released", "choice_text", "first_line", "maths", "longbench"]
 
-READERS: dict[str, rows.Reader] = {
+ROW_PARSERS: dict[str, rows.RowParser] = {
     "choice": rows.choice_row,
     "letter_key": rows.letter_key_row,
     "mmlu_redux": rows.mmlu_redux_row,
-    "ceval": rows.ceval_row,
+    "ceval": rows.letter_columns_row,
+    "mmmlu": rows.letter_columns_row,
     "gpqa": rows.gpqa_row,
     "boolq": rows.boolq_row,
     "piqa": rows.piqa_row,
@@ -25,22 +26,23 @@ READERS: dict[str, rows.Reader] = {
 
 @dataclass(frozen=True)
 class Task:
-    """A benchmark, as YAML gives it. What is left out comes from the registry, for names that are in it.
+    """A benchmark, as in YAML. Values that are left out come from the registry, then from the defaults.
 
     Attributes:
-        name: how it is called in reports; a name of the registry brings everything else along.
-        path: rows: a file, folder or pattern (.jsonl, .json, .parquet), a name on the hub, or `embedded:facts/heldout`.
+        name: name in reports; a name in the registry sets all other values.
+        path: rows: a file, folder or pattern (.jsonl, .json, .parquet), a hub id, or `embedded:facts/heldout`.
         subset: configuration on the hub; `*` for all of them.
         split: split on the hub.
         revision: hub revision.
-        rows: how rows are read, a name of `READERS`.
+        rows: parser of the rows, a name in `ROW_PARSERS`.
         wording: a name (`paper`, `paper_cot`, `maths`, `question`) or a template with `{question}`.
-        mode: how answers are given: `generate`, `letter` (likelihood of the letters) or `cloze` (likelihood of the
-            choices' texts).
-        scoring: how replies are read: `anchored`, `released`, `choice_text`, `maths` or `longbench`.
-        normalise: what a cloze log-probability is divided by: `characters`, `tokens` or `none`.
-        max_new_tokens: limit of an answer, default the run's.
-        limit: how many questions, from a seeded shuffle; default all.
+        mode: `generate`, `letter` (log-probability of each letter) or `cloze` (log-probability of each choice's text).
+        scoring: extraction of the answer from a reply: `anchored`, `released`, `choice_text` (the whole reply is the
+            text of a choice), `first_line` (the first line or first sentence is: for base models, which do not stop),
+            `maths` or `longbench`.
+        normalise: divisor of a cloze log-probability: `characters`, `tokens` or `none`.
+        max_new_tokens: limit of an answer, in tokens; default that of the run.
+        limit: number of questions, from a seeded shuffle; default all.
         seed: of that shuffle.
     """
 
@@ -59,6 +61,6 @@ class Task:
     seed: int | None = None
 
     def worded(self) -> Wording:
-        """The wording."""
+        """The prompt template of `wording`."""
         assert self.wording is not None
         return wording_of(self.wording)

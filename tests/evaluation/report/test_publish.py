@@ -1,16 +1,16 @@
-"""Where a report goes: pictures, loggers with and without tables, W&B without an account."""
+"""Publication of a report: plots, loggers with and without tables, W&B offline."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from c2c_lightning.evaluation.report.plots import _CIRCLES, _RADIUS, _place, draw
+from c2c_lightning.evaluation.report.plots import _CIRCLES, _RADIUS, _position, draw
 from c2c_lightning.evaluation.report.publish import publish
 from tests.evaluation.report.test_report import full_report
 
 
-def test_four_pictures(tmp_path: Path) -> None:
+def test_four_plots(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     report = full_report()
     lines = report["benchmarks"]["bench"]["responders"]
@@ -23,19 +23,19 @@ def test_four_pictures(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("names", [("receiver", "c2c"), ("receiver", "sharer", "c2c")])
-def test_each_count_of_the_venn_diagram_stands_in_its_region(names: tuple[str, ...]) -> None:
+def test_counts_of_the_venn_diagram_are_inside_their_regions(names: tuple[str, ...]) -> None:
     circles = dict(zip(names, _CIRCLES[len(names)], strict=True))
     for mask in range(1, 2 ** len(names)):
         inside = {name for n, name in enumerate(names) if mask >> n & 1}
-        x, y = _place("+".join(name for name in names if name in inside), circles)
+        x, y = _position("+".join(name for name in names if name in inside), circles)
         found = {name for name, (a, b) in circles.items() if (x - a) ** 2 + (y - b) ** 2 < _RADIUS**2}
         assert found == inside
-    x, y = _place("none", circles)
+    x, y = _position("none", circles)
     assert all((x - a) ** 2 + (y - b) ** 2 > _RADIUS**2 for a, b in circles.values())
 
 
 class Plain:
-    """A logger of numbers alone."""
+    """A logger without tables."""
 
     def __init__(self) -> None:
         self.metrics: dict[str, float] = {}
@@ -63,7 +63,7 @@ class Rich(Plain):
         self.images[key] = images
 
 
-def test_loggers_get_what_they_can_show(tmp_path: Path) -> None:
+def test_loggers_get_metrics_tables_and_images_they_support(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     plain, rich = Plain(), Rich()
     publish(full_report(), tmp_path, [plain, rich])

@@ -1,4 +1,4 @@
-"""The report's schema, its numbers by hand, and its verdict."""
+"""The schema of the report, its numbers against hand computation, and its verdict."""
 
 import io
 import json
@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from c2c_lightning import evaluation
 from c2c_lightning.evaluation.prediction_log import Prediction
-from c2c_lightning.evaluation.report import aggregate
-from c2c_lightning.evaluation.report.aggregate import overlap, paired, summarise, unlike_receiver
+from c2c_lightning.evaluation.report.aggregate import closed_gates, overlap, paired, summarise
 from c2c_lightning.evaluation.report.build_report import REPORT_VERSION, build_report, write_report
 from c2c_lightning.evaluation.report.render import markdown, show
 from c2c_lightning.evaluation.statistics import mcnemar_p_value, wilson_interval
@@ -91,12 +91,17 @@ def test_the_verdict_needs_more_than_the_mismatched_cache() -> None:
     assert build_report(worse, KNOWN, {})["benchmarks"]["bench"]["verdict"]["communication"] is False
 
 
+def unlike(receiver: list[Prediction], closed: list[Prediction]) -> int:
+    gates = closed_gates({"receiver": receiver, "c2c:gates_closed": closed})
+    assert gates is not None
+    return gates["unlike_receiver"]
+
+
 def test_closed_gates_are_compared_word_for_word() -> None:
     receiver, closed = answers("receiver", "11"), answers("c2c:gates_closed", "11")
-    assert unlike_receiver({"receiver": receiver, "c2c:gates_closed": closed}) == 0
-    other = [closed[0], replace(closed[1], output="else")]
-    assert unlike_receiver({"receiver": receiver, "c2c:gates_closed": other}) == 1
-    assert unlike_receiver({"receiver": receiver}) is None
+    assert unlike(receiver, closed) == 0
+    assert unlike(receiver, [closed[0], replace(closed[1], output="else")]) == 1
+    assert closed_gates({"receiver": receiver}) is None
 
 
 def test_errors_and_unparsed_replies_stay_in_the_denominator() -> None:
@@ -124,7 +129,7 @@ def test_calibration_is_reported_where_there_are_probabilities() -> None:
     assert "calibration_error" not in summarise(answers("receiver", "1111"))
 
 
-def test_it_is_written_and_shown(tmp_path: Path) -> None:
+def test_report_is_written_and_shown(tmp_path: Path) -> None:
     report = full_report()
     write_report(report, tmp_path)
     assert json.loads((tmp_path / "report.json").read_text()) == report
@@ -133,7 +138,7 @@ def test_it_is_written_and_shown(tmp_path: Path) -> None:
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "75.0" in text
     assert "Communication shown" in text
-    assert "word for word" in text
+    assert "gives the receiver's answers" in text
     written = markdown(report)
     assert "| c2c | 75.0 |" in written
     assert "Text-to-text takes 4.0 times as long as C2C." in written
@@ -161,48 +166,67 @@ def test_fused_responders_are_paired_by_their_fuser_and_the_worst_run_counts() -
     assert paired(c2c, answers("receiver", "0000" * 5))["p_value"] == mcnemar_p_value(15, 0)
 
 
-def test_a_run_that_points_the_other_way_shows_nothing() -> None:
+def test_run_with_opposite_sign_has_p_value_1() -> None:
     c2c = [*answers("c2c", "1" * 40), *answers("c2c", "0" * 40, fuser=1)]
     assert paired(c2c, answers("t2t", "0" * 19 + "1" * 21))["p_value"] == 1.0
 
 
-def test_the_last_line_is_the_verdict_in_words() -> None:
+def test_last_line_is_the_verdict() -> None:
     report = full_report()
     last = markdown(report).rstrip("\n").split("\n")[-1]
     assert last.startswith("- bench: Communication shown at p < 0.01")
     assert report["verdict"].endswith(report["benchmarks"]["bench"]["verdict"]["text"])
 
 
-def test_closed_gates_that_are_not_the_receiver_are_a_fault_and_leave_no_verdict() -> None:
+def test_unexplained_differences_with_closed_gates_are_a_fault_and_leave_no_verdict() -> None:
     alone, closed = answers("receiver", "1100" * 10), answers("c2c:gates_closed", "1100" * 10)
     others = [*answers("c2c", "1110" * 10), *answers("c2c:mismatched", "0000" * 10)]
     closed[3] = replace(closed[3], output="else")
     report = build_report([*alone, *closed, *others], KNOWN, {})
     section = report["benchmarks"]["bench"]
-    assert section["faults"] == ["with closed gates 1 of C2C's answers are not the receiver's."]
+    assert section["faults"] == ["with closed gates 1 of C2C's answers differ from the unfused receiver's."]
     assert section["verdict"]["communication"] is None
     assert "FAULT: with closed gates 1" in markdown(report)
     assert markdown(report).rstrip("\n").split("\n")[-1].startswith("- bench: No verdict: 1 answers")
 
 
-def test_closed_gates_are_compared_by_their_likelihoods_where_there_are_any() -> None:
+def test_closed_gates_are_compared_by_log_probability_where_available() -> None:
     alone = answers("receiver", "11", log_probabilities=[-1.0, -2.0])
     closed = answers("c2c:gates_closed", "11", log_probabilities=[-1.0, -2.0])
-    assert unlike_receiver({"receiver": alone, "c2c:gates_closed": closed}) == 0
+    assert unlike(alone, closed) == 0
     closed[0] = replace(closed[0], log_probabilities=[-1.0, -2.01], output="else")
-    assert unlike_receiver({"receiver": alone, "c2c:gates_closed": closed}) == 0
+    assert unlike(alone, closed) == 0
     closed[0] = replace(closed[0], log_probabilities=[-1.0, -2.1])
-    assert unlike_receiver({"receiver": alone, "c2c:gates_closed": closed}) == 1
+    assert unlike(alone, closed) == 1
     failed = [closed[1], replace(closed[0], error="X: y")]
-    assert unlike_receiver({"receiver": alone, "c2c:gates_closed": failed}) == 0
+    assert unlike(alone, failed) == 0
 
 
-def test_every_question_an_error_is_a_fault() -> None:
+def test_differences_with_closed_gates_are_reported_with_their_cause() -> None:
+    alone = answers("receiver", "1100")
+    closed = answers("c2c:gates_closed", "0100", output="else", shifted_positions=True, matches_unfused=True)
+    closed[3] = replace(closed[3], shifted_positions=False)
+    report = build_report([*alone, *closed], KNOWN, {})
+    section = report["benchmarks"]["bench"]
+    assert section["gates_closed"] == {"unlike_receiver": 4, "released_positions": 3, "rounding": 1, "faults": 0}
+    assert section["faults"] == []
+    written = markdown(report)
+    assert "padding inside the receiver's prompt shifts its positions in 3 of 4 C2C prompts" in written
+    assert (
+        "3 answers differ from the receiver's because of the shifted positions; accuracy 25.0% against 50.0%" in written
+    )
+    assert "1 answers differ from the receiver's by rounding" in written
+    assert "FAULT" not in written
+    closed[0] = replace(closed[0], matches_unfused=False)
+    assert build_report([*alone, *closed], KNOWN, {})["benchmarks"]["bench"]["faults"]
+
+
+def test_errors_in_all_questions_are_a_fault() -> None:
     report = build_report(answers("c2c", "00", error="X: y", extracted=None), KNOWN, {})
     assert report["benchmarks"]["bench"]["faults"] == ["every question raised an error for c2c; see predictions.jsonl."]
 
 
-def test_cost_has_medians_and_ninety_percent_points() -> None:
+def test_costs_have_median_and_90th_percentile() -> None:
     predictions = [
         replace(p, seconds=n + 1.0, prompt_tokens=10 * n, message_tokens=n, peak_memory=2**20 * n)
         for n, p in enumerate(answers("t2t", "1" * 11, phases={"message": 0.5, "decode": 0.25}))
@@ -218,7 +242,7 @@ def test_cost_has_medians_and_ninety_percent_points() -> None:
 
 
 def keys_of(value: Any) -> set[str]:
-    """All keys of nested dictionaries, but those that are names of benchmarks, responders and the like."""
+    """All keys of nested dictionaries except names of benchmarks, responders and the like."""
     found: set[str] = set()
     for key, inner in value.items() if isinstance(value, dict) else ():
         found.add(key)
@@ -234,11 +258,11 @@ def test_the_schema_is_documented() -> None:
     report = full_report()
     report["benchmarks"]["bench"]["responders"]["more"] = summarise(
         [
-            *answers("more", "1", confidence=0.5, peak_memory=1),
+            *answers("more", "1", confidence=0.5, peak_memory=1, begins_with_choice=True, shifted_positions=True),
             *answers("more", "0", fuser=1, extracted=None),
             *answers("more", "0", fuser=2, error="X: y"),
         ]
     )
-    written = (Path(aggregate.__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    written = (Path(str(evaluation.__file__)).parent / "README.md").read_text(encoding="utf-8")
     assert f"version {REPORT_VERSION}" in written
     assert [key for key in sorted(keys_of(report)) if f"`{key}`" not in written] == ["fuser"]

@@ -36,7 +36,7 @@ RELEASED = [
 
 
 @pytest.mark.parametrize(("reply", "letter"), RELEASED)
-def test_the_released_rule_reads_what_the_released_code_reads(reply: str, letter: str | None) -> None:
+def test_released_rule_equals_the_released_code(reply: str, letter: str | None) -> None:
     assert released_letter(reply) == letter
 
 
@@ -70,7 +70,7 @@ def test_the_released_rule_reads_what_the_released_code_reads(reply: str, letter
         "The correct answer is Paris. It is the capital.",
     ],
 )
-def test_anchored_reads_what_is_stated(reply: str) -> None:
+def test_anchored_extracts_explicit_answers(reply: str) -> None:
     assert anchored_choice(reply, CITIES) == 1
 
 
@@ -91,7 +91,7 @@ def test_anchored_reads_what_is_stated(reply: str) -> None:
         "x = a + b",
     ],
 )
-def test_anchored_reads_nothing_where_nothing_is_stated(reply: str) -> None:
+def test_anchored_extracts_nothing_without_explicit_answer(reply: str) -> None:
     assert anchored_choice(reply, CITIES) is None
 
 
@@ -127,3 +127,18 @@ def test_rules_by_name() -> None:
     assert extract_choice(reply, CITIES) is None
     assert extract_choice("lille", CITIES, "choice_text") == 3
     assert extract_choice("D", ["yes", "no"], "released") is None
+
+
+@pytest.mark.parametrize(
+    ("reply", "expected"),
+    [
+        ("Paris", 1),
+        (" Paris.\nQuestion: Which river?\nAnswer: Seine", 1),
+        ("\n\nparis. It is the capital of France.", 1),
+        ("St. Denis\nLyon", 2),
+        ("The capital is Paris", None),
+        ("", None),
+    ],
+)
+def test_first_line_or_first_sentence(reply: str, expected: int | None) -> None:
+    assert extract_choice(reply, ["Lyon", "Paris", "St. Denis"], "first_line") == expected

@@ -1,4 +1,4 @@
-"""What answers are worth: choices, likelihoods, maths, LongBench."""
+"""Scoring: choices, log-probabilities, maths, LongBench."""
 
 import math
 
@@ -7,10 +7,8 @@ import pytest
 from c2c_lightning.errors import BenchmarkError
 from c2c_lightning.evaluation.scoring.judge import follows, judge_reply, judge_scores, options_of
 from c2c_lightning.evaluation.scoring.longbench import (
-    PROMPTS,
     class_match,
     code_similarity,
-    longbench_prompt,
     longbench_score,
     number_match,
     rouge_l,
@@ -18,6 +16,7 @@ from c2c_lightning.evaluation.scoring.longbench import (
 )
 from c2c_lightning.evaluation.scoring.maths import judge_maths
 from c2c_lightning.evaluation.tasks import Question, Task, resolve
+from c2c_lightning.evaluation.tasks.longbench_prompts import LONGBENCH_PROMPTS, longbench_prompt
 from c2c_lightning.responders.option_scoring import OptionScores
 
 CITIES = Question(0, "a", "Capital?", ("Lyon", "Paris", "Aix-en-Provence"), 1)
@@ -39,6 +38,13 @@ def test_replies_with_letters_and_with_texts() -> None:
     assert (nothing.extracted, nothing.score, nothing.choice) == (None, 0.0, None)
 
 
+def test_each_of_several_right_choices_counts() -> None:
+    both = Question(0, "a", "Prime?", ("2", "3", "4"), 0, also_right=(1,))
+    assert [judge_reply(f"The correct answer is {x}", both, PAPER).score for x in "ABC"] == [1.0, 1.0, 0.0]
+    assert both.gold_letter == "A, B"
+    assert follows(judge_reply("B", CITIES, PAPER), CITIES, both, PAPER)
+
+
 def test_likelihoods_by_length() -> None:
     given = scores(-4.0, -6.0, -7.0)
     by = {
@@ -50,6 +56,11 @@ def test_likelihoods_by_length() -> None:
     assert judge_scores(given, CITIES, by["characters"]).choice == 2
     confidence = judge_scores(given, CITIES, by["none"]).confidence
     assert confidence == pytest.approx(math.exp(-4) / (math.exp(-4) + math.exp(-6) + math.exp(-7)))
+
+
+def test_nan_log_probabilities_are_an_error() -> None:
+    with pytest.raises(BenchmarkError, match="NaN"):
+        judge_scores(scores(-4.0, math.nan, -7.0), CITIES, PAPER)
 
 
 def test_letters_are_compared_without_length() -> None:
@@ -69,7 +80,7 @@ def test_following_the_donor() -> None:
     cloze = Task("m", "x", mode="cloze", normalise="none", wording="question")
     chosen = judge_scores(scores(-4.0, -6.0, -3.0), CITIES, cloze)
     assert follows(chosen, CITIES, DONOR, cloze)
-    # Only what is asked about can be chosen, so nobody can follow.
+    # The donor's answer is no choice, so following it is undefined.
     assert follows(chosen, CITIES, colours, cloze) is None
 
 
@@ -119,7 +130,7 @@ def test_rouge_l_against_the_definition(a: str, b: str) -> None:
 
 
 def test_longbench_prompts() -> None:
-    assert len(PROMPTS) == 13
+    assert len(LONGBENCH_PROMPTS) == 13
     prompt = longbench_prompt("hotpotqa", "Text with {input} inside.", "Who?")
     assert "Text with {input} inside." in prompt
     assert prompt.endswith("Question: Who?\nAnswer:")

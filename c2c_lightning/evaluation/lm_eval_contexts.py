@@ -1,0 +1,129 @@
+"""Requests of lm-evaluation-harness: contexts as plain text or messages, truncation, stop strings, batches."""
+
+import json
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any, TypeVar
+
+from c2c_lightning.data.messages import Conversation
+from c2c_lightning.errors import PromptError
+
+logger = logging.getLogger(__name__)
+
+#: Prefix of a context that contains messages instead of plain text.
+_CHAT = "\x02chat\x03"
+
+Reply = TypeVar("Reply")
+Value = TypeVar("Value")
+
+
+def chat_context(messages: Conversation) -> str:
+    """Messages as a context."""
+    return _CHAT + json.dumps(messages)
+
+
+def is_chat(context: str) -> bool:
+    """Whether a context contains messages."""
+    return context.startswith(_CHAT)
+
+
+def conversation_of(context: str) -> Conversation:
+    """The messages of a context; plain text is one message."""
+    if not is_chat(context):
+        return [{"role": "user", "content": context}]
+    messages: Conversation = json.loads(context.removeprefix(_CHAT))
+    return messages
+
+
+def adds_bos(tokenizer: Any) -> bool:
+    """Whether a tokenizer puts the BOS token in front of a text; the prompt template `text` does the same."""
+    return tokenizer.bos_token_id is not None and tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id
+
+
+def truncated(text: str, tokenizer: Any, max_tokens: int) -> str:
+    """The end of a text, of at most `max_tokens` tokens; at least one token is kept.
+
+    Args:
+        text: plain text.
+        tokenizer: the model's tokenizer.
+        max_tokens: number of tokens of the result.
+    """
+    ids = tokenizer.encode(text, add_special_tokens=False)
+    if len(ids) <= max_tokens:
+        return text
+    logger.warning(
+        "A context of %d tokens exceeds the %d tokens that the model can read before the answer. The beginning is "
+        "dropped.",
+        len(ids),
+        max_tokens,
+    )
+    for kept in range(max(max_tokens, 1), 0, -1):
+        shorter = text[_start_of(len(ids) - kept, text, ids, tokenizer) :]
+        # Without its left neighbour, the first word may be split into more tokens.
+        if len(tokenizer.encode(shorter, add_special_tokens=False)) <= max_tokens:
+            break
+    return shorter
+
+
+def _start_of(token: int, text: str, ids: list[int], tokenizer: Any) -> int:
+    """Character where a token begins."""
+    if tokenizer.is_fast:
+        encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        return int(encoded["offset_mapping"][token][0])
+    return len(text) - len(tokenizer.decode(ids[token:]))
+
+
+def answer_fitting(
+    requests: Sequence[tuple[str, Value]], answer: Callable[[Sequence[tuple[str, Value]]], list[Reply]]
+) -> list[Reply]:
+    """Replies to a batch of requests; a context that is too long for its responder loses its beginning until it fits.
+
+    Chat templates and text-to-text make prompts longer than their contexts, so the length is unknown in advance.
+
+    Args:
+        requests: contexts, each with its options or other arguments.
+        answer: gives a reply to each request, in their order.
+
+    Raises:
+        PromptError: the empty context does not fit either.
+    """
+    try:
+        return answer(requests)
+    except PromptError as problem:
+        if len(requests) > 1:
+            return [reply for request in requests for reply in answer_fitting([request], answer)]
+        context, value = requests[0]
+        shorter = _without_eighth(context)
+        if shorter is None:
+            raise
+        logger.warning("A context loses its beginning: %s", problem)
+        return answer_fitting([(shorter, value)], answer)
+
+
+def _without_eighth(context: str) -> str | None:
+    """A context without an eighth of its characters, from the left; None for an empty one."""
+    messages = conversation_of(context)
+    num_characters = sum(len(message["content"]) for message in messages)
+    if not num_characters:
+        return None
+    remaining, shorter = num_characters // 8 + 1, []
+    for message in messages:
+        dropped = min(remaining, len(message["content"]))
+        remaining -= dropped
+        shorter.append({**message, "content": message["content"][dropped:]})
+    return chat_context(shorter) if is_chat(context) else shorter[0]["content"]
+
+
+def cut(text: str, until: Iterable[str]) -> str:
+    """A text up to the first stop string."""
+    for stop in until:
+        text = text.split(stop)[0] if stop else text
+    return text
+
+
+def batched(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    """Lists of `size` items, the last one shorter."""
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch

@@ -1,0 +1,46 @@
+"""A benchmark question as a prompt: the receiver's conversation with everything else that models read of it."""
+
+from collections.abc import Iterable, Sequence
+from typing import Self
+
+from c2c_lightning.data.messages import Conversation, Message
+
+
+class QuestionPrompt(list[Message]):
+    """The receiver's conversation of one question.
+
+    The sharers' conversation travels with it instead of being looked up, so that questions with the same wording and
+    different private documents never share one.
+
+    Attributes:
+        question: the question without choices and instructions; the paper's message prompt quotes it.
+        sharer: the sharers' conversation, which differs from the receiver's under private context.
+        sharer_question: the question in the sharers' conversation.
+        choices: texts of the choices, empty for free answers.
+    """
+
+    def __init__(
+        self,
+        messages: Iterable[Message],
+        question: str | None = None,
+        sharer: Conversation | None = None,
+        choices: Sequence[str] = (),
+    ) -> None:
+        """Set the attributes.
+
+        Args:
+            messages: the receiver's conversation.
+            question: default the last message.
+            sharer: default the receiver's conversation.
+            choices: texts of the choices.
+        """
+        super().__init__(messages)
+        self.question: str = self[-1]["content"] if question is None else question
+        self.sharer: Conversation = list(self) if sharer is None else sharer
+        self.sharer_question: str = self.question if sharer is None else sharer[-1]["content"]
+        self.choices = tuple(choices)
+
+    @classmethod
+    def of(cls, conversation: Conversation) -> Self:
+        """A conversation as a prompt; all models read a bare one, and its last message is the question."""
+        return conversation if isinstance(conversation, cls) else cls(conversation)
