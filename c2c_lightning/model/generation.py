@@ -50,6 +50,8 @@ def generate(receiver: FrozenLM, prompt: PromptBatch, cache: Cache, **kwargs: An
         GenerationError: an argument that would silently give wrong tokens, or that transformers refuses.
     """
     _refuse(kwargs)
+    if _given(kwargs, "stop_strings") is not None:
+        kwargs.setdefault("tokenizer", receiver.tokenizer)  # transformers compares text
     tokens, kwargs = prompt.receiver, _with_defaults(receiver, prompt, kwargs)
     if expansion := _expansion(receiver, kwargs):
         # transformers repeats the ids for beams and several sequences, but not a cache that it is given.

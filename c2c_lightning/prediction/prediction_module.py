@@ -16,18 +16,19 @@ from c2c_lightning.errors import C2CError, DataError, PromptError
 from c2c_lightning.model.c2c import C2CModel
 from c2c_lightning.model.frozen_lm import LMSpec
 from c2c_lightning.model.pretrained import DType
+from c2c_lightning.prediction.generation_settings import checked_settings, try_settings
 from c2c_lightning.prediction.requests import Line, PredictionRequest, load_requests
 
 logger = logging.getLogger(__name__)
 
 
 class ConversationDataModule(LightningDataModule):
-    """Rows to answer, in batches of about the same length, longest first; shared out to processes here.
+    """Conversations in batches of similar length, longest first; each process gets its own batches.
 
     Args:
-        path: JSON lines or Parquet, a hub data set, or `embedded:facts/NAME`. A row has `messages`, with
-            `sharer_messages` if the sharers read something else, or a `question`; a response at the end of `messages`
-            is kept as `reference` and not shown to any model.
+        path: JSON lines or Parquet, a hub data set, or `embedded:facts/NAME`. A row has a conversation as in
+            `lightning fit` (`messages`, `conversations` or `instruction`; optionally `sharer_messages`) or a
+            `question`; a response at the end is kept as `reference` and not shown to any model.
         batch_size: rows per batch and process.
         max_rows: take the first rows only.
         split: which split, for data that has several.
@@ -38,7 +39,7 @@ class ConversationDataModule(LightningDataModule):
         if batch_size < 1:
             raise DataError(f"`batch_size` must be at least 1, but is {batch_size}.")
         self.path, self.batch_size, self.max_rows, self.split = path, batch_size, max_rows, split
-        self._asked: list[PredictionRequest] = []
+        self._requests: list[PredictionRequest] = []
 
     def setup(self, stage: str) -> None:
         """Read and check all rows, so that a malformed one is found before the first answer.
@@ -46,15 +47,15 @@ class ConversationDataModule(LightningDataModule):
         Raises:
             DataError: naming file and line of a row that does not fit, or when there are no rows.
         """
-        self._asked = load_requests(self.path, self.split, self.max_rows)
+        self._requests = load_requests(self.path, self.split, self.max_rows)
 
     def predict_dataloader(self) -> DataLoader[Any]:
         """Every n-th batch, for n processes."""
-        asked = sorted(self._asked, key=lambda row: -row.length)
-        batches = [asked[start : start + self.batch_size] for start in range(0, len(asked), self.batch_size)]
+        requests = sorted(self._requests, key=lambda row: -row.length)
+        batches = [requests[start : start + self.batch_size] for start in range(0, len(requests), self.batch_size)]
         rank, world = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
-        mine: Any = batches[rank::world]
-        return DataLoader(mine, batch_size=None)
+        own: Any = batches[rank::world]
+        return DataLoader(own, batch_size=None)
 
     def transfer_batch_to_device(
         self, batch: list[PredictionRequest], device: torch.device, dataloader_idx: int
@@ -72,7 +73,8 @@ class PredictionModule(LightningModule):
         receiver: another copy of the receiver; default the one that the fuser names.
         sharers: likewise, one for each sharer.
         dtype: type of the language models' weights, default as in their checkpoints.
-        generate: what transformers' `generate` takes, such as `max_new_tokens` (tokens) or `do_sample`.
+        generate: settings of transformers' `generate`, such as `max_new_tokens` (tokens), `do_sample`, `stop_strings`
+            or `num_return_sequences`.
     """
 
     model: C2CModel
@@ -89,7 +91,7 @@ class PredictionModule(LightningModule):
         super().__init__()
         self.fuser, self.output, self.dtype_name = fuser, Path(output), dtype
         self.receiver_name, self.sharer_names = receiver, sharers
-        self.generate_kwargs: dict[str, Any] = {"max_new_tokens": 256, "do_sample": False, **(generate or {})}
+        self.generate_kwargs = checked_settings({"max_new_tokens": 256, "do_sample": False, **(generate or {})})
         self._lines: dict[int, Line] = {}
 
     def configure_model(self) -> None:
@@ -100,11 +102,19 @@ class PredictionModule(LightningModule):
                 self.fuser, self.receiver_name, self.sharer_names, dtype=self.dtype_name, device=device
             )
 
-    def predict_step(self, batch: list[PredictionRequest], batch_idx: int) -> list[str]:
-        """Answers to a batch.
+    def on_predict_start(self) -> None:
+        """Find settings that transformers refuses before the first answer.
 
         Raises:
-            PromptError: naming the rows of a batch that cannot be answered, say because one is too long.
+            GenerationError: with the reason.
+        """
+        try_settings(self.model.receiver, self.generate_kwargs)
+
+    def predict_step(self, batch: list[PredictionRequest], batch_idx: int) -> list[str]:
+        """Answers to a batch; several answers to a row are adjacent.
+
+        Raises:
+            PromptError: naming the rows of a batch that cannot be answered, for example because one is too long.
         """
         own = [row.sharer_messages for row in batch]
         try:
@@ -116,7 +126,8 @@ class PredictionModule(LightningModule):
             )
         except C2CError as problem:
             raise PromptError(f"{self._blame(batch)} cannot be answered: {problem}") from problem
-        self._lines |= {row.index: row.answered(text) for row, text in zip(batch, answers, strict=True)}
+        count = len(answers) // len(batch)
+        self._lines |= {row.index: row.to_line(answers[n * count : (n + 1) * count]) for n, row in enumerate(batch)}
         return answers
 
     def on_predict_epoch_end(self) -> None:
@@ -128,7 +139,7 @@ class PredictionModule(LightningModule):
             logger.info("%d answers written to %s", len(lines), self.output)
 
     def _blame(self, batch: list[PredictionRequest]) -> str:
-        """The row of a failed batch that fails alone, or the first and the last where none does."""
+        """The row of a failed batch that fails alone, or all rows where none does."""
         for row in batch:
             try:
                 self.model.receiver.check_length(

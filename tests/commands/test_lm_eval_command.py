@@ -64,7 +64,7 @@ def scripts(tmp_path: Path) -> Path:
 def test_the_installed_script_runs_a_task(scripts: Path, models: Path, tmp_path: Path) -> None:
     from c2c_lightning.fuser.config import FuserConfig
     from c2c_lightning.model.c2c import C2CModel
-    from c2c_lightning.model.frozen_lm import load_frozen
+    from c2c_lightning.model.load_lm import load_frozen
 
     pair = [load_frozen(str(models / name)) for name in ("receiver", "sharer")]
     fuser = C2CModel(pair[0], pair[1:], FuserConfig(**SMALL)).save_pretrained(tmp_path / "fuser")

@@ -84,7 +84,7 @@ def test_prediction_encodes_a_row_as_training_does(name: str, tmp_path: Path) ->
     prompt = one.encode(request.messages, request.sharer_messages, request.chat_template_kwargs)
     assert prompt == trained.example.prompt
     # The line that is written is a row with the same prompt.
-    encoded({**request.answered("x"), "messages": [*request.messages, ANSWER]}, tmp_path / "again.jsonl", one)
+    encoded({**request.to_line(["x"]), "messages": [*request.messages, ANSWER]}, tmp_path / "again.jsonl", one)
     again = load_requests(str(tmp_path / "again.jsonl"))[0]
     assert (again.messages, again.chat_template_kwargs) == (request.messages, request.chat_template_kwargs)
 

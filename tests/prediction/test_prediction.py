@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from c2c_lightning.errors import DataError, PromptError
+from c2c_lightning.data.sources import Messages
+from c2c_lightning.errors import DataError, GenerationError, PromptError
 from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.model.c2c import C2CModel
 from c2c_lightning.model.load_lm import load_frozen
@@ -44,9 +45,11 @@ ROWS: list[Any] = [
 ]
 
 
-def predict(fuser: Path, folder: Path, path: str, **choices: Any) -> list[dict[str, Any]]:
+def predict(
+    fuser: Path, folder: Path, path: str, settings: dict[str, Any] = SETTINGS, **choices: Any
+) -> list[dict[str, Any]]:
     output = folder / "out" / "answers.jsonl"
-    made = PredictionModule(str(fuser), str(output), generate=SETTINGS, **choices)
+    made = PredictionModule(str(fuser), str(output), generate=settings, **choices)
     trainer(folder, -1).predict(made, ConversationDataModule(path, batch_size=2))
     return [json.loads(line) for line in output.read_text().splitlines()]
 
@@ -78,7 +81,7 @@ def test_every_row_is_somebodys(tmp_path: Path) -> None:
     ("row", "message"),
     [
         ('{"messages": [', "not JSON"),
-        ('{"text": "x"}', "needs `messages`"),
+        ('{"text": "x"}', "has no `messages`"),
         ('{"messages": []}', "at least one message"),
         ('{"messages": [{"role": "assistant", "content": "x"}]}', "nothing to answer"),
         ('{"messages": [{"role": "user"}]}', "content"),
@@ -116,3 +119,62 @@ def test_an_output_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="cannot be written"):
         write_lines(tmp_path / "file" / "answers.jsonl", [{}])
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"conversations": [{"from": "human", "value": "Where?"}, {"from": "gpt", "value": "Here."}]},
+        {"instruction": "Where?", "input": "", "output": "Here."},
+        {"messages": [*user("Where?"), {"role": "assistant", "content": "Here."}]},
+    ],
+    ids=["ShareGPT", "Alpaca", "messages"],
+)
+def test_rows_of_every_shape_that_fit_reads(row: Any, tmp_path: Path) -> None:
+    path = write(tmp_path / "rows.jsonl", [row])
+    (request,) = load_requests(path)
+    assert (request.messages, request.reference) == (user("Where?"), "Here.")
+    assert Messages(path).messages(row)[0] == [*user("Where?"), {"role": "assistant", "content": "Here."}]
+
+
+def test_a_multiple_choice_row_names_its_source() -> None:
+    with pytest.raises(DataError, match="MultipleChoice"):
+        Messages("x").messages({"question": "Where?", "choices": ["a"], "answer": 0})
+
+
+@pytest.mark.parametrize(
+    ("generate", "count"),
+    [
+        ({"num_return_sequences": 2, "do_sample": True}, 2),
+        ({"num_return_sequences": 2, "num_beams": 3}, 2),
+        ({"return_dict_in_generate": True}, 1),
+        ({"stop_strings": ["a", "e"]}, 1),
+        ({"temperature": 0}, 1),
+    ],
+    ids=["sampled", "beams", "dictionary", "stop strings", "temperature 0"],
+)
+def test_every_answer_of_a_row_is_in_its_line(
+    generate: dict[str, Any], count: int, fuser: Path, tmp_path: Path
+) -> None:
+    lines = predict(fuser, tmp_path, write(tmp_path / "rows.jsonl", ROWS), {**SETTINGS, **generate})
+    assert len(lines) == len(ROWS)
+    for line in lines:
+        assert len(line.get("answers", [line["answer"]])) == count
+        assert line["answer"] == line.get("answers", [line["answer"]])[0]
+
+
+@pytest.mark.parametrize(
+    ("generate", "message"),
+    [
+        ({"max_new_token": 4}, "Did you mean `max_new_tokens`"),
+        ({"do_sample": True, "temperature": 0}, "greedy"),
+        ({"repetition_penalty": -1.0}, "penalty"),
+        ({"num_return_sequences": 2}, "num_return_sequences"),
+    ],
+)
+def test_a_wrong_setting_is_found_before_the_first_answer(
+    generate: dict[str, Any], message: str, fuser: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(C2CModel, "chat", lambda *args, **kwargs: pytest.fail("an answer was generated"))
+    with pytest.raises(GenerationError, match=message):
+        predict(fuser, tmp_path, write(tmp_path / "rows.jsonl", ROWS), {"do_sample": False, **generate})

@@ -9,6 +9,7 @@ from c2c_lightning.data.messages import (
     sharer_messages_of,
     template_kwargs_of,
 )
+from c2c_lightning.data.row_shapes import conversation_of
 from c2c_lightning.data.sources.source import Row, TableSource
 from c2c_lightning.errors import DataError
 
@@ -16,15 +17,15 @@ from c2c_lightning.errors import DataError
 class Messages(TableSource):
     """Rows of `{"messages": [{"role", "content"}, ...]}`; the last message is the response to learn.
 
+    Rows in the shape of ShareGPT (`conversations`) and of Alpaca (`instruction`, `input`, `output`) are read too.
+
     With `"sharer_messages"` sharers read these instead (private context): say a document and the question, where the
     receiver reads only the question. With `"sharer_context"` they read this text in front of the first question.
     """
 
     def messages(self, row: Row) -> tuple[Conversation, Conversation | None]:
         """The conversation, and the sharers' own if the row has one."""
-        if "messages" not in row:
-            raise DataError("The row has no `messages`.")
-        messages = check_messages(row["messages"], DataError)
+        messages = conversation_of(row)
         own = sharer_messages_of(row, messages)
         return messages, None if own is None else check_messages(own, DataError)
 

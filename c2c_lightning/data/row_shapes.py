@@ -1,0 +1,41 @@
+"""The common shapes of a row that holds a conversation."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from c2c_lightning.data.messages import Conversation, check_messages, from_speakers
+from c2c_lightning.errors import DataError
+
+
+def conversation_of(row: Mapping[str, Any]) -> Conversation:
+    r"""The conversation of a row, with or without a response at its end.
+
+    Args:
+        row: `messages` (role, content), `conversations` (from, value: ShareGPT, OpenHermes), or `instruction` with an
+            optional `input` and `output` (Alpaca).
+
+    Raises:
+        DataError: for a row of another shape, or with malformed messages.
+
+    Example:
+        >>> conversation_of({"instruction": "Add.", "input": "1 + 1", "output": "2"})
+        [{'role': 'user', 'content': 'Add.\n\n1 + 1'}, {'role': 'assistant', 'content': '2'}]
+    """
+    if row.get("messages") is not None:
+        return check_messages(row["messages"], DataError)
+    if row.get("conversations") is not None:
+        return from_speakers(row["conversations"])
+    if row.get("instruction") is not None:
+        return check_messages(_from_instruction(row), DataError)
+    if "choices" in row:
+        raise DataError("The row has no `messages`; it is a multiple-choice question: use the source `MultipleChoice`.")
+    raise DataError(f"The row has no `messages`; it has {', '.join(f'`{name}`' for name in row) or 'nothing'}.")
+
+
+def _from_instruction(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    parts = [row["instruction"], row.get("input") or ""]
+    if not all(isinstance(part, str) for part in parts):
+        raise DataError("`instruction` and `input` must be text.")
+    prompt = {"role": "user", "content": "\n\n".join(part for part in parts if part)}
+    output = row.get("output")
+    return [prompt] if not output else [prompt, {"role": "assistant", "content": output}]
