@@ -47,7 +47,7 @@ def _without_early_end() -> Iterator[None]:
 
 #: Each saving, and the step without it.
 SAVINGS: dict[str, Callable[[], Any]] = {
-    "rows run as one, without padding": lambda: patch.object(FrozenLM, "runs_packed", False),
+    "rows run as one, without padding": lambda: patch.object(FrozenLM, "supports_ragged", False),
     "prefills end at the last keys and values": _without_early_end,
     "output head for supervised tokens, in chunks": lambda: patch.object(C2CModel, "response_loss", _all_logits),
     "norm and GELU recomputed in the backward pass": lambda: patch.object(

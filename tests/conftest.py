@@ -46,7 +46,7 @@ def _seeded() -> Iterator[None]:
 def _ragged_rows_are_packed() -> Iterator[None]:
     """Tiny models run ragged rows as one, as large ones do, though they do not gain by it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("c2c_lightning.model.frozen_lm.ROW_FLOP", 0)
+        patch.setattr("c2c_lightning.model.frozen_lm.SEQUENCE_FLOP", 0)
         yield
 
 

@@ -23,10 +23,16 @@ from c2c_lightning.kv.geometry import KVGeometry, probe_geometry
 from c2c_lightning.kv.layer import LayerKV, LayerStack
 from c2c_lightning.model.output_head import OutputHead, output_head, transformer_body
 from c2c_lightning.model.response_prefix import ResponsePrefix
-from c2c_lightning.ops.ragged_attention import Packing, Rows, can_go_row_by_row, is_contiguous, row_by_row
+from c2c_lightning.ops.ragged_attention import (
+    RaggedBatch,
+    SequenceLengths,
+    is_contiguous,
+    ragged_attention,
+    supports_ragged_attention,
+)
 
 #: Cost of one more attention call per layer, in FLOP: some 50 microseconds at 100 GFLOP/s.
-ROW_FLOP = 5_000_000
+SEQUENCE_FLOP = 5_000_000
 
 
 @dataclass(frozen=True)
@@ -230,12 +236,12 @@ class FrozenLM:
                 prefill.run(one, torch.ones_like(one), one)
             return self.empty_kv(len(input_ids))[:num_layers]
         with self.lock:
-            if prefix or not self.gains_by_packing(mask) or not mask.any() or not is_contiguous(mask):
+            if prefix or not self.gains_by_ragged(mask) or not mask.any() or not is_contiguous(mask):
                 return prefill.run(ids, mask, positions, prefix)
-            packing = Packing.of(mask.bool())
-            with row_by_row(self.model, Rows(packing.lengths, (0,) * len(packing.lengths))):
-                packed = prefill.run(packing.pack(ids), None, packing.pack(positions))
-        return [packing.unpack_kv(layer) for layer in packed]
+            ragged = RaggedBatch.of(mask.bool())
+            with ragged_attention(self.model, SequenceLengths(ragged.lengths, (0,) * len(ragged.lengths))):
+                packed = prefill.run(ragged.pack(ids), None, ragged.pack(positions))
+        return [ragged.unpack_kv(layer) for layer in packed]
 
     def hidden_states(self, tokens: TokenBatch, prefix: ResponsePrefix) -> Float[Tensor, "batch new width"]:
         """Last hidden states of the tokens after a prefix, (batch, new, width); arbitrary at padding.
@@ -250,22 +256,22 @@ class FrozenLM:
         ids, positions, edit = tokens.input_ids[:, begin:], tokens.positions[:, begin:], prefix.edit
         body, new_mask = transformer_body(self.model), tokens.mask[:, begin:]
         with self.lock:
-            if not self.gains_by_packing(new_mask) or not is_contiguous(tokens.mask):
+            if not self.gains_by_ragged(new_mask) or not is_contiguous(tokens.mask):
                 cache = prefix.cache(edit)
                 padded: Tensor = body(
                     input_ids=ids, attention_mask=tokens.mask, position_ids=positions, past_key_values=cache,
                     use_cache=False,
                 ).last_hidden_state  # fmt: skip
                 return padded
-            packing = Packing.of(new_mask.bool())
-            rows = Rows(packing.lengths, tuple(tokens.mask[:, :begin].sum(1).tolist()))
-            cache = prefix.cache(None if edit is None else packing.packed_edit(edit), rows.behind)
-            with row_by_row(self.model, rows):
+            ragged = RaggedBatch.of(new_mask.bool())
+            rows = SequenceLengths(ragged.lengths, tuple(tokens.mask[:, :begin].sum(1).tolist()))
+            cache = prefix.cache(None if edit is None else ragged.packed_edit(edit), rows.join)
+            with ragged_attention(self.model, rows):
                 packed = body(
-                    input_ids=packing.pack(ids), position_ids=packing.pack(positions), past_key_values=cache,
+                    input_ids=ragged.pack(ids), position_ids=ragged.pack(positions), past_key_values=cache,
                     use_cache=False,
                 )  # fmt: skip
-        return packing.unpack(packed.last_hidden_state)
+        return ragged.unpack(packed.last_hidden_state)
 
     def cross_entropy(
         self,
@@ -284,12 +290,12 @@ class FrozenLM:
         return self.head.summed_loss(states, targets.flatten().index_select(0, supervised))
 
     @property
-    def runs_packed(self) -> bool:
+    def supports_ragged(self) -> bool:
         """Whether ragged batches may run without padding, see `ops.ragged_attention`.
 
         On a CPU reading the mask is free and padding costs its tokens; on a GPU it is the other way round.
         """
-        return self.device.type == "cpu" and not self.is_sharded and can_go_row_by_row(self.model)
+        return self.device.type == "cpu" and not self.is_sharded and supports_ragged_attention(self.model)
 
     @cached_property
     def layer_flop(self) -> int:
@@ -297,12 +303,12 @@ class FrozenLM:
         body = transformer_body(self.model)
         return 2 * int(body.num_parameters(exclude_embeddings=True)) // self.geometry.num_layers
 
-    def gains_by_packing(self, mask: Tensor) -> bool:
+    def gains_by_ragged(self, mask: Tensor) -> bool:
         """Whether the padding of `mask` (batch, columns) costs more than one attention call per row."""
-        if not self.runs_packed:
+        if not self.supports_ragged:
             return False
         padding = mask.numel() - int(mask.count_nonzero())
-        return padding * self.layer_flop > len(mask) * ROW_FLOP
+        return padding * self.layer_flop > len(mask) * SEQUENCE_FLOP
 
     def empty_kv(self, batch: int) -> LayerStack:
         """A cache of no tokens."""

@@ -1,12 +1,13 @@
-"""The loss over a large vocabulary, without logits of the whole batch."""
+"""Cross-entropy over a large vocabulary in chunks of tokens: the logits of the whole batch never exist at once."""
 
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-#: Logits that exist at a time, in numbers: 256 MiB in float32.
+#: Number of logits that exist at a time: 256 MiB in float32.
 MAX_LOGITS = 2**26
 
 
@@ -23,31 +24,33 @@ class LinearHead:
         """
         self.linear, self.cap, self.vocab = linear, cap, vocab
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """(..., width) to (..., vocab)."""
+    def logits(self, hidden: Float[Tensor, "*rest width"]) -> Float[Tensor, "*rest vocab"]:
+        """Logits at each hidden state."""
         logits: Tensor = self.linear(hidden.contiguous())  # a strided view is multiplied row by row
         return logits if self.cap is None else torch.tanh(logits / self.cap) * self.cap
 
-    def summed_loss(self, hidden: Tensor, targets: Tensor, max_logits: int = MAX_LOGITS) -> Tensor:
-        """Summed cross-entropy.
+    def summed_loss(
+        self, hidden: Float[Tensor, "tokens width"], targets: Int[Tensor, " tokens"], max_logits: int = MAX_LOGITS
+    ) -> Float[Tensor, ""]:
+        """Summed cross-entropy in nats.
 
         Args:
             hidden: (tokens, width), last hidden states at supervised positions.
-            targets: (tokens,), the tokens to be predicted there.
-            max_logits: how many logits may exist at a time.
+            targets: (tokens,), the ids of the next tokens.
+            max_logits: number of logits that may exist at a time.
         """
         loss: Tensor = _ChunkedLoss.apply(hidden, targets, self, max(1, max_logits // self.vocab))  # type: ignore[no-untyped-call]
         return loss
 
 
-def summed_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Summed cross-entropy in a type in which a loss over a large vocabulary does not lose its digits."""
+def summed_loss(logits: Float[Tensor, "tokens vocab"], targets: Int[Tensor, " tokens"]) -> Float[Tensor, ""]:
+    """Summed cross-entropy in nats, in float32 or wider: the plain reference."""
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     return F.cross_entropy(logits, targets, reduction="sum")
 
 
 class _ChunkedLoss(torch.autograd.Function):
-    """Loss and gradient chunk by chunk, in one visit: what is kept is (tokens, width), never (tokens, vocab)."""
+    """Loss and gradient of each chunk in the forward pass; the backward pass needs (tokens, width) only."""
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, targets: Tensor, head: LinearHead, step: int) -> Tensor:

@@ -1,10 +1,12 @@
-"""Rows of different lengths, run as one: no padding is computed, and products are as large as they can be.
+"""Padding-free (ragged) batching: all sequences concatenated in one row; attention per sequence.
 
-The tokens of a batch lie one after the other in a batch of one. What a model does token by token is done for all of
-them at once; attention alone goes row by row, by the function that the model would call anyway. No model code is
-changed: transformers has attention functions and masks registered by name.
+Everything that a model computes token by token is computed for all sequences at once. Attention runs sequence by
+sequence, by the attention function of the model itself. No model code is changed: transformers looks up attention
+functions and masks by name.
 
-For a CPU, where a token costs more than a call. A GPU would have to be told the lengths, and to wait for them.
+For CPUs, where a padding token costs more than a function call. On a GPU, reading the lengths would be a host sync.
+
+Axes: B batch, C padded columns, T real tokens of all sequences, H KV heads, D head width.
 """
 
 import sys
@@ -15,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
@@ -24,56 +26,57 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from c2c_lightning.kv.cache import NewEntries
 from c2c_lightning.kv.layer import LayerKV
 
-NAME = "c2c_row_by_row"
+#: Name of the attention function in the registries of transformers.
+NAME = "c2c_ragged"
 
 
 @dataclass(frozen=True)
-class Packing:
-    """Which tokens of a padded batch lie in the row.
+class RaggedBatch:
+    """The real tokens of a padded batch.
 
     Attributes:
-        places: (tokens,), their numbers in the flattened batch, in order.
-        lengths: how many each row of the batch has.
-        shape: rows and columns of the batch.
+        indices: (T,), their indices in the flattened (B, C), ascending.
+        lengths: number of real tokens of each sequence.
+        shape: (B, C).
     """
 
-    places: Tensor
+    indices: Int[Tensor, " tokens"]
     lengths: tuple[int, ...]
     shape: tuple[int, int]
 
     @classmethod
-    def of(cls, mask: Tensor) -> Self:
-        """The tokens where `mask` (batch, columns) holds."""
+    def of(cls, mask: Bool[Tensor, "batch columns"]) -> Self:
+        """The tokens for which `mask` holds."""
         rows, columns = mask.shape
         return cls(mask.flatten().nonzero()[:, 0], tuple(mask.sum(1).tolist()), (rows, columns))
 
     def pack(self, padded: Tensor) -> Tensor:
-        """(batch, columns, ...) to (1, tokens, ...)."""
-        return padded.flatten(0, 1).index_select(0, self.places)[None]
+        """(B, C, ...) to (1, T, ...)."""
+        return padded.flatten(0, 1).index_select(0, self.indices)[None]
 
     def unpack(self, packed: Tensor) -> Tensor:
-        """(1, tokens, ...) to (batch, columns, ...), zero where nothing lies."""
+        """(1, T, ...) to (B, C, ...), zeros at padding."""
         rows, columns = self.shape
-        whole = packed.new_zeros(rows * columns, *packed.shape[2:]).index_copy(0, self.places, packed[0])
+        whole = packed.new_zeros(rows * columns, *packed.shape[2:]).index_copy(0, self.indices, packed[0])
         return whole.view(rows, columns, *packed.shape[2:])
 
     def pack_kv(self, kv: LayerKV) -> LayerKV:
-        """(batch, kv_heads, columns, dim) to (1, kv_heads, tokens, dim)."""
+        """(B, H, C, D) to (1, H, T, D)."""
         keys, values = (self.pack(entries.transpose(1, 2)).transpose(1, 2) for entries in (kv.keys, kv.values))
         return LayerKV(keys, values)
 
     def unpack_kv(self, kv: LayerKV) -> LayerKV:
-        """(1, kv_heads, tokens, dim) to (batch, kv_heads, columns, dim)."""
+        """(1, H, T, D) to (B, H, C, D), zeros at padding."""
         keys, values = (self.unpack(entries.transpose(1, 2)).transpose(1, 2) for entries in (kv.keys, kv.values))
         return LayerKV(keys, values)
 
     def packed_edit(self, edit: NewEntries) -> NewEntries:
-        """An edit of padded entries, (batch, ...), as one of packed entries, (1, ...)."""
+        """An edit of padded entries, (B, ...), as one of packed entries, (1, ...)."""
         return lambda layer, new: self.pack_kv(edit(layer, self.unpack_kv(new)))
 
 
 def is_contiguous(mask: Int[Tensor, "batch columns"] | Bool[Tensor, "batch columns"]) -> bool:
-    """Whether the real tokens of each row are adjacent.
+    """Whether the real tokens of each sequence are adjacent.
 
     Tokens with padding between them must not be moved together: sliding windows count columns.
     """
@@ -83,58 +86,54 @@ def is_contiguous(mask: Int[Tensor, "batch columns"] | Bool[Tensor, "batch colum
 
 
 @dataclass(frozen=True)
-class Rows:
-    """The rows that lie in one.
+class SequenceLengths:
+    """The sequences of a ragged pass.
 
     Attributes:
-        new: tokens that each of them runs; none for a row that does not take part.
-        before: entries that each of them has before these.
+        new: number of new tokens of each sequence; 0 for one that does not take part.
+        cached: number of entries of each sequence in the cache.
     """
 
     new: tuple[int, ...]
-    before: tuple[int, ...]
+    cached: tuple[int, ...]
 
     @property
     def spans(self) -> list[tuple[int, int]]:
-        """New tokens and all entries of each row that takes part."""
-        return [(new, before + new) for new, before in zip(self.new, self.before, strict=True) if new]
+        """(new tokens, all entries) of each sequence that takes part."""
+        return [(new, cached + new) for new, cached in zip(self.new, self.cached, strict=True) if new]
 
-    def behind(self, prefix: Tensor, packed: Tensor) -> Tensor:
-        """Each row's new entries behind those that it has, in one row.
-
-        Args:
-            prefix: (batch, kv_heads, columns, dim), left padded.
-            packed: (1, kv_heads, new tokens, dim).
-        """
+    def join(
+        self, prefix: Float[Tensor, "batch kv_heads columns dim"], packed: Float[Tensor, "1 kv_heads tokens dim"]
+    ) -> Float[Tensor, "1 kv_heads all_tokens dim"]:
+        """The entries of each sequence, cached ones (left padded) before new ones, concatenated."""
         parts, columns = [], prefix.shape[2]
-        # unbind and split, not indexing: their backward makes one tensor, not one as large as the whole for each row.
-        pairs = zip(prefix.unbind(0), packed[0].split(self.new, 1), self.before, strict=True)
-        for old, new, before in pairs:
+        # unbind and split, not indexing: its backward fills a tensor as large as the whole for each sequence.
+        for old, new, cached in zip(prefix.unbind(0), packed[0].split(self.new, 1), self.cached, strict=True):
             if new.shape[1]:
-                parts += [old[:, columns - before :], new]
+                parts += [old[:, columns - cached :], new]
         return torch.cat(parts, 1)[None]
 
 
 @dataclass(frozen=True)
-class _RowMasks:
-    """What attention of the base kind is to see in each row, in place of a mask."""
+class _SequenceMasks:
+    """One attention mask per sequence, for an attention function named `base`."""
 
-    rows: Rows
+    lengths: SequenceLengths
     base: str
     masks: list[Any]
 
 
-#: The rows of the pass that is running, and the attention that the model is set to.
-_running: ContextVar[tuple[Rows, str]] = ContextVar("rows of the running pass")
+#: The sequences of the running pass, and the model's own attention function.
+_running: ContextVar[tuple[SequenceLengths, str]] = ContextVar("sequences of the running pass")
 
 
 @contextmanager
-def row_by_row(model: nn.Module, rows: Rows) -> Iterator[None]:
-    """While it lasts, `model` attends within each of the rows that lie in its one row; no other thread may run it."""
+def ragged_attention(model: nn.Module, lengths: SequenceLengths) -> Iterator[None]:
+    """Within it, `model` attends within each sequence of its one row. No other thread may run the model."""
     config: Any = model.config
     config = config.get_text_config()
     base = config._attn_implementation
-    token = _running.set((rows, base))
+    token = _running.set((lengths, base))
     config._attn_implementation = NAME
     try:
         yield
@@ -143,35 +142,35 @@ def row_by_row(model: nn.Module, rows: Rows) -> Iterator[None]:
         _running.reset(token)
 
 
-def as_now(model: nn.Module) -> AbstractContextManager[None]:
-    """To be entered later: `model` attends as it would now. For a part of a pass that is run again after its end."""
+def current_attention(model: nn.Module) -> AbstractContextManager[None]:
+    """A context that restores the present attention of `model` later: for parts of a pass that are recomputed."""
     running = _running.get(None)
-    return nullcontext() if running is None else row_by_row(model, running[0])
+    return nullcontext() if running is None else ragged_attention(model, running[0])
 
 
-def can_go_row_by_row(model: nn.Module) -> bool:
-    """Whether a model's attention can be told the rows: it goes through transformers' registry, by a known kind."""
+def supports_ragged_attention(model: nn.Module) -> bool:
+    """Whether a model looks up its attention in transformers' registry, and uses a function of a known kind."""
     config: Any = model.config
-    is_told = getattr(type(model), "_supports_attention_backend", False)
-    return bool(is_told) and config.get_text_config()._attn_implementation in ("eager", "sdpa")
+    has_registry = getattr(type(model), "_supports_attention_backend", False)
+    return bool(has_registry) and config.get_text_config()._attn_implementation in ("eager", "sdpa")
 
 
 def _masks(
     q_length: int, kv_length: int, q_offset: int = 0, kv_offset: int = 0, attention_mask: Any = None, **kwargs: Any
-) -> _RowMasks:
-    """Masks of each row alone: causal, with a window or in chunks, as the model asks."""
-    rows, base = _running.get()
+) -> _SequenceMasks:
+    """The mask of each sequence: causal, with a window or in chunks, as the model asks."""
+    lengths, base = _running.get()
     make: Callable[..., Any] = ALL_MASK_ATTENTION_FUNCTIONS[base]
     kwargs["batch_size"] = 1
-    masks = [make(q_length=new, kv_length=all_, q_offset=all_ - new, **kwargs) for new, all_ in rows.spans]
-    return _RowMasks(rows, base, masks)
+    masks = [make(q_length=new, kv_length=all_, q_offset=all_ - new, **kwargs) for new, all_ in lengths.spans]
+    return _SequenceMasks(lengths, base, masks)
 
 
 def _attend(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: _RowMasks, **kwargs: Any
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: _SequenceMasks, **kwargs: Any
 ) -> tuple[Tensor, None]:
-    """Attention of each row by itself; the arguments of any attention function of transformers."""
-    spans = attention_mask.rows.spans
+    """Attention within each sequence; arguments as of any attention function of transformers."""
+    spans = attention_mask.lengths.spans
     new, all_ = ([span[n] for span in spans] for n in (0, 1))
     parts: Sequence[Sequence[Any]] = (query.split(new, 2), key.split(all_, 2), value.split(all_, 2))
     attend = ALL_ATTENTION_FUNCTIONS.get(attention_mask.base) or _eager(module)
@@ -180,7 +179,7 @@ def _attend(
 
 
 def _eager(module: nn.Module) -> Callable[..., tuple[Tensor, Any]]:
-    """The plain attention of a model, which has no name in the registry."""
+    """The eager attention of a model, which is not in the registry."""
     eager: Callable[..., tuple[Tensor, Any]] = vars(sys.modules[type(module).__module__])["eager_attention_forward"]
     return eager
 

@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from c2c_lightning.kv.cache import is_replayable
-from c2c_lightning.ops.ragged_attention import as_now
+from c2c_lightning.ops.ragged_attention import current_attention
 
 
 @contextmanager
@@ -39,7 +39,7 @@ def _checkpointed(forward: Callable[..., Any], model: nn.Module) -> Callable[...
     @wraps(forward)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         if torch.is_grad_enabled() and is_replayable(kwargs.get("past_key_values")):
-            again = as_now(model)
+            again = current_attention(model)
             return checkpoint(forward, *args, use_reentrant=False, context_fn=lambda: (nullcontext(), again), **kwargs)
         return forward(*args, **kwargs)
 

@@ -87,7 +87,7 @@ def test_responses_whose_first_tokens_or_some_between_do_not_count(supervised: l
 def test_logits_are_made_when_asked_for_and_those_of_the_padded_rows() -> None:
     model, batch = _model("prefill", "qwen3"), _batch((0, 1, 2, 3))
     packed = model(batch.prompt, batch.response_ids, batch.response_mask)
-    with patch.object(FrozenLM, "runs_packed", False):
+    with patch.object(FrozenLM, "supports_ragged", False):
         padded = model(batch.prompt, batch.response_ids, batch.response_mask)
     with torch.no_grad():
         assert packed.logits.requires_grad

@@ -25,7 +25,7 @@ def _pair(mode: str) -> tuple[C2CModel, C2CModel]:
 @pytest.mark.parametrize("mode", ["prefill", "decode"])
 def test_eight_threads_give_the_answers_of_one(mode: str) -> None:
     models = _pair(mode)
-    assert models[0].receiver.gains_by_packing(models[0].encode(QUESTIONS).receiver.mask)
+    assert models[0].receiver.gains_by_ragged(models[0].encode(QUESTIONS).receiver.mask)
 
     def answers(number: int) -> list[list[int]]:
         model = models[number % 2]
