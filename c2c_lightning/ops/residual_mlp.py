@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from c2c_lightning.ops.stacked_linear import StackedLinear
-from c2c_lightning.ops.stacked_norm import StackedRMSNorm, normalised
+from c2c_lightning.ops.stacked_norm import StackedRMSNorm, rms_factor
 
 
 class ResidualMLP(nn.Module):
@@ -26,9 +26,9 @@ class ResidualMLP(nn.Module):
         """The block's output."""
         # A hand-written backward pass has types and kernels of its own: it is for neither autocast nor a compiler.
         is_plain = _has_autocast(x) or torch.compiler.is_compiling() or not torch.is_grad_enabled()
-        update = self.plain_update(x) if is_plain else self._low_memory_update(x)
-        out: Tensor = x + self.dropout(update)
-        return out
+        update: Tensor = self.dropout(self.plain_update(x) if is_plain else self._low_memory_update(x))
+        # In place: nothing needs the update itself in the backward pass.
+        return x + update if is_plain else update.add_(x)
 
     def plain_update(self, x: Float[Tensor, "layers tokens dim"]) -> Float[Tensor, "layers tokens dim"]:
         """`w2(gelu(w1(rmsnorm(x))))` by autograd: the reference."""
@@ -54,7 +54,7 @@ class _LowMemoryUpdate(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, w1: Tensor, w2: Tensor) -> Tensor:
-        inner = torch.bmm(normalised(x)[0].mul_(scale), w1)
+        inner = torch.bmm((x * rms_factor(x)).to(x.dtype).mul_(scale), w1)
         ctx.save_for_backward(x, scale, w1, w2, inner)
         return torch.bmm(F.gelu(inner), w2)
 
@@ -63,13 +63,14 @@ class _LowMemoryUpdate(torch.autograd.Function):
         x, scale, w1, w2, inner = ctx.saved_tensors
         (grad,) = grads
         grad_w2 = torch.bmm(F.gelu(inner).mT, grad)
-        grad_inner = torch.ops.aten.gelu_backward(torch.bmm(grad, w2.mT), inner)
-        unit, factor = normalised(x)
-        # Both from one product: the scale is between the tokens and w1.
-        grad_scaled_w1 = torch.bmm(unit.mT, grad_inner)
+        grad_inner = torch.bmm(grad, w2.mT)
+        torch.ops.aten.gelu_backward.grad_input(grad_inner, inner, grad_input=grad_inner)
+        # The norm is `factor * x * scale` with one factor per token, so the normalised tokens are not needed again.
+        factor = rms_factor(x)
+        grad_inner.mul_(factor)
+        grad_scaled_w1 = torch.bmm(x.mT, grad_inner)
         grad_scale = torch.linalg.vecdot(w1, grad_scaled_w1).unsqueeze(1)
         grad_w1 = grad_scaled_w1.mul_(scale.mT)
-        grad_unit = torch.bmm(grad_inner, w1.mT).mul_(scale)
-        along = torch.linalg.vecdot(grad_unit, unit).div_(-x.shape[-1]).unsqueeze(-1)
-        grad_x = grad_unit.addcmul_(unit, along).mul_(factor)
-        return grad_x, grad_scale, grad_w1, grad_w2
+        grad_x = torch.bmm(grad_inner, w1.mT).mul_(scale)
+        along = torch.einsum("lfd,lfd->lf", grad_x, x).div_(-x.shape[-1]).unsqueeze(-1)
+        return grad_x.addcmul_(x, along * factor.square()), grad_scale, grad_w1, grad_w2

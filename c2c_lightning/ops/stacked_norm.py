@@ -35,12 +35,11 @@ class StackedLayerNorm(nn.Module):
         return torch.addcmul(self.bias, F.layer_norm(x, x.shape[-1:]), self.weight)
 
 
-def normalised(x: Float[Tensor, "*rest dim"]) -> tuple[Float[Tensor, "*rest dim"], Float[Tensor, "*rest 1"]]:
-    """Root-mean-square norm without its scale, and the factor of each token.
+def rms_factor(x: Float[Tensor, "*rest dim"]) -> Float[Tensor, "*rest 1"]:
+    """The factor of each token in its root-mean-square norm without scale: `x * rms_factor(x)`.
 
-    The factor is float32 or wider: rounded to bfloat16 it would be the largest error of the norm.
+    It is float32 or wider: rounded to bfloat16 it would be the largest error of the norm.
     """
     wide = torch.promote_types(x.dtype, torch.float32)
     mean_square = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=wide).square_().div_(x.shape[-1])
-    factor = mean_square.add_(EPS).rsqrt_()
-    return (x * factor).to(x.dtype), factor
+    return mean_square.add_(EPS).rsqrt_()
