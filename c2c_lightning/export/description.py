@@ -160,6 +160,8 @@ class FuserDescription:
         try:
             _check_kinds(raw.get("kind_classes") or {}, where)
             recorded = [dict(sharer) for sharer in raw["sharers"]]
+            if not recorded:
+                raise FuserConfigError("it has no sharers")
             maps = [sharer.pop("layer_map") for sharer in recorded]
             description = cls(
                 parse_config(raw["fuser"]),

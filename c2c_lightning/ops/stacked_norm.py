@@ -36,10 +36,11 @@ class StackedLayerNorm(nn.Module):
 
 
 def rms_factor(x: Float[Tensor, "*rest dim"]) -> Float[Tensor, "*rest 1"]:
-    """The factor of each token in its root-mean-square norm without scale: `x * rms_factor(x)`.
+    """Factor of each token in its root-mean-square norm: the norm without scale is the product of `x` and this.
 
     It is float32 or wider: rounded to bfloat16 it would be the largest error of the norm.
     """
     wide = torch.promote_types(x.dtype, torch.float32)
     mean_square = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=wide).square_().div_(x.shape[-1])
-    return mean_square.add_(EPS).rsqrt_()
+    factor: Tensor = mean_square.add_(EPS).rsqrt_()
+    return factor
