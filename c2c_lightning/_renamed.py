@@ -79,7 +79,7 @@ MODULES = {
     "evaluation.answers": "evaluation.scoring.extract",
     "evaluation.benchmarks": "evaluation.tasks",
     "evaluation.benchmarks.load": "evaluation.tasks.question_loader",
-    "evaluation.benchmarks.question": "evaluation.tasks.question",
+    "evaluation.benchmarks.question": "evaluation.tasks.benchmark_question",
     "evaluation.benchmarks.registry": "evaluation.tasks.known_tasks",
     "evaluation.benchmarks.rows": "evaluation.tasks.row_parsers",
     "evaluation.benchmarks.spec": "evaluation.tasks.task",

@@ -15,8 +15,8 @@ from c2c_lightning.evaluation.scoring.extract import (
 )
 from c2c_lightning.evaluation.scoring.longbench import longbench_score
 from c2c_lightning.evaluation.scoring.maths import judge_maths
+from c2c_lightning.evaluation.tasks.benchmark_question import Question
 from c2c_lightning.evaluation.tasks.prompts import letter
-from c2c_lightning.evaluation.tasks.question import Question
 from c2c_lightning.evaluation.tasks.task import Task
 from c2c_lightning.responders.option_scoring import OptionScores
 

@@ -14,8 +14,8 @@ from c2c_lightning import embedded
 from c2c_lightning.data.readers.data_files import is_local
 from c2c_lightning.data.readers.files import read_rows
 from c2c_lightning.errors import BenchmarkError, DataError, ModelLoadError
+from c2c_lightning.evaluation.tasks.benchmark_question import Question
 from c2c_lightning.evaluation.tasks.known_tasks import resolve
-from c2c_lightning.evaluation.tasks.question import Question
 from c2c_lightning.evaluation.tasks.task import ROW_PARSERS, Task
 
 logger = logging.getLogger(__name__)
