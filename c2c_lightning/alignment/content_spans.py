@@ -58,10 +58,9 @@ def with_placeholders(messages: Messages) -> list[Mapping[str, Any]]:
 
 
 def with_placeholders_inside(messages: Messages) -> list[Mapping[str, Any]]:
-    """The messages with a placeholder in the middle of each content that is not blank."""
+    """The messages with a placeholder in the middle of each content that is not blank after its reasoning block."""
     return [
-        {**m, "content": _insert_placeholder(n, content_text(m))} if content_text(m).strip() else m
-        for n, m in enumerate(messages)
+        {**m, "content": _insert_placeholder(n, content_text(m))} if _answer(m) else m for n, m in enumerate(messages)
     ]
 
 
@@ -77,6 +76,11 @@ def _middle(content: str) -> int:
 
 def _after_reasoning(content: str) -> int:
     return content.rfind("</think>") + len("</think>") if "</think>" in content else 0
+
+
+def _answer(message: Mapping[str, Any]) -> str:
+    content = content_text(message)
+    return content[_after_reasoning(content) if message["role"] == "assistant" else 0 :].strip()
 
 
 def _insert_placeholder(number: int, content: str) -> str:

@@ -200,6 +200,18 @@ def test_a_template_that_refuses_the_placeholders_is_still_rendered(caplog: pyte
     assert "not fused" in caplog.text
 
 
+def test_reasoning_without_an_answer_before_a_tool_call(caplog: pytest.LogCaptureFixture) -> None:
+    template = (
+        "{% for m in messages %}{% set text = m.content.split('</think>')[-1].strip() %}<{{ m.role }}>{{ text }}"
+        "{% if m.tool_calls %}{% if text %}, {% endif %}{{ m.tool_calls[0].name }}{% endif %}</>{% endfor %}"
+    )
+    call = {"role": "assistant", "content": "<think>\nhm\n</think>\n\n", "tool_calls": [{"name": "add"}]}
+    chat = ChatRenderer(tokenizer_of("chatml"), template).render([*HI, call, *HI], False)
+    assert chat.text == "<user>Hi</><assistant>add</><user>Hi</>"
+    assert [(span.message, chat.text[span.start : span.end]) for span in chat.spans] == [(0, "Hi"), (2, "Hi")]
+    assert not caplog.records
+
+
 def test_a_message_without_content() -> None:
     template = "{% for m in messages %}[{{ m.content or m.tool_calls[0].name }}]{% endfor %}"
     call = {"role": "assistant", "content": None, "tool_calls": [{"name": "add"}]}
