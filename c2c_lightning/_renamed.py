@@ -128,7 +128,7 @@ MODULES = {
     "model.modes": "model.fusion_modes",
     "model.prefix": "model.prefix_match",
     "model.prompting": "model.last_token_cache",
-    "model.tokenizer_spec": "model.prefill",
+    "model.reading": "model.prefill_state",
     "model.responder": "responders.base",
     "training.asked": "prediction.requests",
     "training.callbacks.access": "training.callbacks._utils",
