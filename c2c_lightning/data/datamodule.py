@@ -1,12 +1,10 @@
 """The Lightning data module: sources in, batches for a pair of models out."""
 
-import logging
 import math
 from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from c2c_lightning.data.batch import TrainingBatch
@@ -19,9 +17,8 @@ from c2c_lightning.data.preprocessing.prepare import Settings, sources_of
 from c2c_lightning.data.preprocessing.tokenized_dataset import cache_folder, usable_processes
 from c2c_lightning.data.row_lengths import BatchLimits
 from c2c_lightning.data.sources import Mixture, Source
-from c2c_lightning.errors import ConfigurationError, DataError
-
-logger = logging.getLogger(__name__)
+from c2c_lightning.data.trainer_settings import check_stream_ends, check_validation_interval
+from c2c_lightning.errors import DataError
 
 # Rows per device as in the paper (A.3.5: 4 x 8 GPUs x 8 accumulation), if neither limit is given.
 _BATCH_SIZE = 4
@@ -96,8 +93,7 @@ class InstructionDataModule(L.LightningDataModule):
         self._loaders: TableLoaders | StreamLoaders | None = None
         self._loader: ResumableLoader | None = None
         self._resume: dict[str, Any] | None = None
-        # Batches of a resumed epoch that the trainer has to count as done.
-        self._done: int | None = None
+        self._done: int | None = None  # batches of a resumed epoch that the trainer has to count as done
 
     @property
     def encoder(self) -> Encoder:
@@ -140,22 +136,19 @@ class InstructionDataModule(L.LightningDataModule):
         rank_zero_info(f"Data:\n{self.report.to_text()}")
 
     def train_dataloader(self) -> Any:
-        """Training batches; after a restart they continue after those of the checkpoint.
-
-        Raises:
-            ConfigurationError: when the trainer would never validate.
-        """
+        """Training batches; after a restart those after the checkpoint."""
         loaders = self._prepared()
         loader: ResumableLoader = loaders.train_loader(self._processes())
-        if isinstance(loaders, StreamLoaders):
-            self._check_trainer_ends()
+        if isinstance(loaders, StreamLoaders) and self.trainer is not None:
+            check_stream_ends(self.trainer)
         loader.on_epoch = self._on_epoch
         if self._resume is None:
             loader.set_epoch(0 if self.trainer is None else self.trainer.current_epoch)
         else:
             self._resume_loader(loader, self._resume)
         self._resume, self._loader = None, loader
-        self._check_validation_comes(len(loader) if isinstance(loader, EpochLoader) else math.inf)
+        if self.trainer is not None:
+            check_validation_interval(self.trainer, len(loader) if isinstance(loader, EpochLoader) else math.inf)
         return loader
 
     def val_dataloader(self) -> Any:
@@ -201,31 +194,6 @@ class InstructionDataModule(L.LightningDataModule):
     def _update_report(self) -> None:
         if self._loaders is not None and self._loader is not None and (seen := self._loader.reports()):
             self.report = self._loaders.report(seen)
-
-    def _check_trainer_ends(self) -> None:
-        trainer = self.trainer
-        if trainer is None:
-            return
-        has_timer = any(isinstance(callback, Timer) for callback in getattr(trainer, "callbacks", []))
-        if trainer.max_steps == -1 and not has_timer and trainer.limit_train_batches == 1.0:
-            raise DataError("A stream has no end, so the trainer needs one: set `trainer.max_steps`.")
-        if trainer.val_check_interval == 1.0 and trainer.limit_train_batches == 1.0 and trainer.limit_val_batches:
-            rank_zero_warn(
-                "A stream has no epochs: set `trainer.val_check_interval` to a number of batches to validate."
-            )
-
-    def _check_validation_comes(self, batches: int | float) -> None:
-        trainer = self.trainer
-        if trainer is None or trainer.check_val_every_n_epoch is None or not trainer.limit_val_batches:
-            return
-        interval, limit = trainer.val_check_interval, trainer.limit_train_batches
-        batches = min(batches, limit) if isinstance(limit, int) else batches * limit
-        if isinstance(interval, int) and interval > batches:
-            raise ConfigurationError(
-                f"`trainer.val_check_interval` is {interval} batches, but an epoch of this run has {batches:.0f}, so "
-                "there would be no validation. Set `trainer.check_val_every_n_epoch: null` to count batches over all "
-                "epochs, or a smaller interval (a float is a share of an epoch)."
-            )
 
     def _data_key(self) -> list[Any]:
         """The settings that the order of rows depends on, except the size of optimizer steps."""

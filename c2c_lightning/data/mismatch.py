@@ -1,4 +1,4 @@
-"""Sharers that read other prompts than the receiver: does the right cache matter, or would any do?"""
+"""Mismatched sharers, which read other prompts than the receiver: a control for transferred information."""
 
 from dataclasses import replace
 
@@ -9,11 +9,11 @@ from c2c_lightning.data.batch import PromptBatch
 
 
 def swap_sharers(own: PromptBatch, donors: PromptBatch) -> PromptBatch:
-    """Prompts whose sharers read other prompts, row by row.
+    """Prompts with the sharers of other prompts, row by row.
 
     Args:
         own: the receiver's prompts.
-        donors: what their sharers read instead.
+        donors: the prompts of the sharers.
     """
     pairs = zip(own.sharers, donors.sharers, strict=True)
     sharers = (replace(theirs, source_index=reread(mine.index, theirs.index)) for mine, theirs in pairs)
@@ -21,7 +21,7 @@ def swap_sharers(own: PromptBatch, donors: PromptBatch) -> PromptBatch:
 
 
 def reread(own_index: Tensor, donor_index: Tensor) -> Tensor:
-    """Which donor token each receiver token reads.
+    """The donor token that each receiver token reads.
 
     Args:
         own_index: (batch, receiver tokens), the source index of the receiver's own sharer tokens.

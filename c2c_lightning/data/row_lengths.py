@@ -11,7 +11,7 @@ Rows = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Lengths:
-    """How long rows are, in tokens.
+    """Lengths of rows in tokens.
 
     Attributes:
         prompts: (rows, models) the prompt of the receiver and of each sharer.
@@ -30,7 +30,7 @@ class Lengths:
         return Lengths(self.prompts[rows], self.responses[rows])
 
     def blurred(self, random: np.random.Generator, share: float) -> "Lengths":
-        """Each length up to `share` longer at random, so that rows of about one length are sorted anew each time."""
+        """Each length up to `share` longer at random: rows of similar length are sorted differently each time."""
         prompts = np.ceil(self.prompts * random.uniform(1, 1 + share, (len(self), 1)))
         responses = np.ceil(self.responses * random.uniform(1, 1 + share, len(self)))
         return Lengths(prompts.astype(np.int64), responses.astype(np.int64))
@@ -48,7 +48,7 @@ class Lengths:
 
 @dataclass(frozen=True)
 class BatchLimits:
-    """How large a batch may be. At least one limit is set; both may be.
+    """Limits of a batch. At least one is set; both may be.
 
     Attributes:
         batch_size: rows.

@@ -76,11 +76,13 @@ class BatchSampler(Sampler[list[int]]):
     _num_pieces: dict[StepSize, int] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
-        """Fix the number of batches of an epoch by the plan of epoch 0."""
+        """Determine the number of batches of an epoch."""
         if self.limits.batch_size is None and self.limits.max_tokens is None:
             raise DataError("Set `batch_size`, `max_tokens_per_batch` or both: nothing limits the size of a batch.")
         self.size = StepSize.of(self.limits, self.world_size * self.accumulate)
-        self._count = self.count_batches(self.remaining(EpochProgress()))
+        # A plan takes half a minute for 500,000 rows; steps of so many rows can be counted without one.
+        steps = self.remaining(EpochProgress()) if self.size.rows is None else self._unordered(self.size.rows)
+        self._count = self.count_batches(steps)
 
     def __len__(self) -> int:
         """Batches of this process in an epoch."""
@@ -139,6 +141,10 @@ class BatchSampler(Sampler[list[int]]):
             spare = _SPARE if self.epoch_rows is None else _SPARE_IF_ROWS_CHANGE
             self._num_pieces[size] = -(-min(first + int(first * spare) + 1, len(rows)) // count) * count
         return self._num_pieces[size]
+
+    def _unordered(self, step_rows: int) -> list[Step]:
+        rows = self._rows(0)
+        return [[rows[start : start + step_rows]] for start in range(0, len(rows), step_rows)]
 
     def _rows(self, epoch: int) -> Rows:
         return np.arange(len(self.lengths)) if self.epoch_rows is None else self.epoch_rows(epoch)

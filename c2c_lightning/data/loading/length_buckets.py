@@ -16,7 +16,7 @@ def cut_batches(rows: Rows, lengths: Lengths, limits: BatchLimits) -> list[Rows]
     Args:
         rows: the rows to cut.
         lengths: the lengths of *all* rows.
-        limits: how large a batch may be.
+        limits: of a batch.
 
     Returns:
         Batches; neighbours in the list have similar lengths. With a `batch_size` alone there are
@@ -50,7 +50,7 @@ def _places_to_cut(count: int, limits: BatchLimits) -> Rows:
 
 
 def _costs(ordered: Lengths, places: Rows, limits: BatchLimits) -> NDArray[np.float64]:
-    """What is padded and computed if the ordered rows are cut at each of the places, (places,)."""
+    """Padded tokens if the ordered rows are cut at each of the places, (places,)."""
     count = len(ordered)
     left = places * (_running_width(ordered)[places - 1])
     backwards = ordered.take(np.arange(count)[::-1])

@@ -1,4 +1,4 @@
-"""Which rows of a mixture an epoch reads: a pure function of (seed, epoch)."""
+"""The rows of a mixture in an epoch: a pure function of (seed, epoch)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ from c2c_lightning.data.row_lengths import Rows
 class MixedRows:
     """The rows of each epoch of a mixture.
 
-    Each part is read in a shuffled order without end; an epoch takes its share where the last one stopped, so that
-    over the epochs every row comes equally often.
+    Each part is an endless sequence of shuffled passes; an epoch takes its share after that of the last epoch, so that
+    over the epochs every row is read equally often.
 
     Attributes:
         parts: the rows of each part, none empty.
@@ -37,13 +37,13 @@ class MixedRows:
         return np.concatenate(taken)
 
     def counts(self) -> list[int]:
-        """Rows that an epoch takes of each part; the same in every epoch."""
+        """Number of rows of each part in an epoch; equal in all epochs."""
         sizes = [len(rows) / share for rows, share in zip(self.parts, self.shares, strict=True)]
         total = min(sizes) if self.until == "first" else max(sizes)
         return [max(1, round(share * total)) for share in self.shares]
 
     def _endless_order(self, part: int, size: int, places: Rows) -> Rows:
-        """What stands at some places of an order that shuffles `size` rows again each time it has seen them all."""
+        """The entries at some places of endless shuffled passes over `size` rows."""
         order = np.empty_like(places)
         for round_ in np.unique(places // size):
             here = places // size == round_

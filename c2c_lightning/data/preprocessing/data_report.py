@@ -1,4 +1,4 @@
-"""What was read, kept and dropped, and why: nothing is dropped silently."""
+"""Counts of rows that were read, kept and dropped, by reason: nothing is dropped silently."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -22,8 +22,8 @@ class SourceReport:
         name: the source.
         use: `train` or `validation`.
         rows: rows read.
-        dropped: rows that are not used, by reason.
-        held_out: rows that went from training to validation.
+        dropped: number of unused rows by reason.
+        held_out: training rows that are validation data.
         examples: the first bad rows, `FILE:LINE: why`.
     """
 
@@ -36,7 +36,7 @@ class SourceReport:
 
     @property
     def kept(self) -> int:
-        """Rows that are used in this use."""
+        """Rows that are used."""
         return self.rows - self.dropped.total() - self.held_out
 
     @property
@@ -55,7 +55,7 @@ class SourceReport:
             self.dropped[reason] += count
 
     def note(self, origin: str, why: str) -> None:
-        """Remember where a bad row stands, if it is one of the first."""
+        """Keep the origin of a bad row, if it is one of the first."""
         if len(self.examples) < _SHOWN:
             self.examples.append(f"{origin}: {why}")
 
@@ -65,7 +65,7 @@ class SourceReport:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """What `to_dict` gave."""
+        """The report of a `to_dict`."""
         return cls(
             **{**values, "dropped": Counter(values.get("dropped", {})), "examples": [*values.get("examples", [])]}
         )
@@ -78,13 +78,13 @@ class SourceReport:
         self.examples = (self.examples + other.examples)[:_SHOWN]
 
     def check(self, max_bad_share: float) -> None:
-        """Make sure that most rows could be read.
+        """Check the fraction of bad rows.
 
         Args:
-            max_bad_share: the share of bad rows that is still fine.
+            max_bad_share: the fraction that is tolerated.
 
         Raises:
-            DataError: when there are more.
+            DataError: when there are more; names the first ones.
         """
         if self.bad <= max_bad_share * self.rows:
             return
@@ -98,7 +98,7 @@ class SourceReport:
 
 @dataclass
 class DataReport:
-    """All sources of a run and what became of them.
+    """The counts of all sources of a run.
 
     Attributes:
         sources: one entry per source and use.
@@ -106,7 +106,7 @@ class DataReport:
         validation_rows: rows of the validation data.
         batches: batches of an epoch over all processes; None for a stream.
         tokens: tokens of an epoch over all models, without padding.
-        padding: share of the tokens in batches that are padding.
+        padding: fraction of the tokens in batches that are padding.
     """
 
     sources: list[SourceReport] = field(default_factory=list)
@@ -121,7 +121,7 @@ class DataReport:
         return {**asdict(self), "sources": [source.to_dict() for source in self.sources]}
 
     def to_text(self) -> str:
-        """Lines to read."""
+        """The report in lines of text."""
         lines = [line for source in self.sources for line in _source_lines(source)]
         if self.train_rows is not None:
             lines.append(f"epoch: {self.train_rows:,} rows in {self.batches:,} batches, {self.tokens:,} tokens")

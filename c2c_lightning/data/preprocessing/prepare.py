@@ -1,4 +1,4 @@
-"""Sources to encoded rows, split in training and validation, with an account of everything left out."""
+"""Sources to encoded rows, split into training and validation, with counts of the rows that are left out."""
 
 import logging
 from collections.abc import Sequence
@@ -26,19 +26,19 @@ KEY_RANGE = 2.0**63
 
 @dataclass(frozen=True)
 class Settings:
-    """How sources become batches.
+    """Settings of the data module that its parts share.
 
     Attributes:
-        encoder: makes the tokens.
-        cache_dir: where encoded tables are kept.
-        limits: how large a batch may be.
+        encoder: encodes conversations.
+        cache_dir: folder of encoded tables.
+        limits: of a batch.
         max_length: tokens of the longer model; longer rows are dropped.
         context_lengths: positions of the receiver and of each sharer, None where there is no limit; longer rows are
             dropped.
         max_rows: read only that many rows of each training source.
         max_validation_rows: use only that many rows for validation.
-        validation_share: held out of the training data if there is no other validation data.
-        max_bad_share: the share of unreadable rows that is still fine.
+        validation_share: fraction of the training data that is held out if there is no other validation data.
+        max_bad_share: fraction of unreadable rows that is tolerated.
         num_proc: processes that encode.
         num_workers: processes that read and pad batches.
         pin_memory: whether batches go to page-locked memory.
@@ -60,7 +60,7 @@ class Settings:
     seed: int = 0
 
     def is_held_out(self, key: int) -> bool:
-        """Whether a question belongs to the validation data that is taken out of the training data."""
+        """Whether the prompt of a key belongs to the held-out validation data."""
         return key < self.validation_share * KEY_RANGE
 
     def too_long(self, lengths: Lengths) -> dict[str, NDArray[np.bool_]]:
@@ -97,7 +97,7 @@ class PreparedRows:
         return np.concatenate(self.parts)
 
     def first(self, count: int | None) -> "PreparedRows":
-        """The same with no more than `count` rows, those with the smallest keys."""
+        """At most `count` rows, those with the smallest keys."""
         keys = self.table.keys[self.rows]
         if count is None or len(keys) <= count:
             return self
@@ -105,13 +105,13 @@ class PreparedRows:
         return PreparedRows(self.table, [part[self.table.keys[part] <= border] for part in self.parts], self.reports)
 
     def leave_out(self, unwanted: NDArray[np.bool_]) -> list[int]:
-        """Use fewer rows.
+        """Remove rows from the parts.
 
         Args:
-            unwanted: (rows of the table,) what to leave out.
+            unwanted: (rows of the table,), True for rows to remove.
 
         Returns:
-            How many rows of each part that were.
+            Number of removed rows of each part.
         """
         before = [len(part) for part in self.parts]
         self.parts = [part[~unwanted[part]] for part in self.parts]
@@ -119,7 +119,7 @@ class PreparedRows:
 
 
 def sources_of(data: Source | Mixture | Sequence[Source]) -> list[Source]:
-    """The sources of what a user may give."""
+    """The sources of a `train` or `validation` setting."""
     if isinstance(data, Source):
         return [data]
     return list(data.sources if isinstance(data, Mixture) else data)
@@ -129,12 +129,9 @@ def prepare(sources: Sequence[Source], use: str, settings: Settings) -> Prepared
     """Read, encode and filter sources.
 
     Args:
-        sources: where rows come from.
+        sources: the sources.
         use: `train` or `validation`, for the report.
         settings: of the data module.
-
-    Returns:
-        Encoded rows.
 
     Raises:
         DataError: when a source cannot be read, has too many bad rows, or nothing is left of it.
@@ -162,19 +159,19 @@ def prepare(sources: Sequence[Source], use: str, settings: Settings) -> Prepared
 
 
 def hold_out(train: PreparedRows, share: float) -> PreparedRows | None:
-    """Take validation rows out of the training data, by the prompts' keys: the same question, the same side.
+    """Move validation rows out of the training data by the keys of their prompts; equal prompts stay together.
 
     Args:
         train: loses the rows.
-        share: about how many of them.
+        share: fraction of the rows.
 
     Returns:
-        The rows taken out; None if the share is 0.
+        The held-out rows; None if the share is 0.
     """
     if not share:
         return None
     keys = train.table.keys
-    # A very small data set may have no key below the border: then the smallest key is taken.
+    # A very small data set may have no key below the border: then the smallest key is chosen.
     border = max(share * KEY_RANGE, float(keys[train.rows].min()))
     chosen = keys <= border
     parts = [part[chosen[part]] for part in train.parts]
@@ -186,12 +183,7 @@ def hold_out(train: PreparedRows, share: float) -> PreparedRows | None:
 
 
 def leave_out_questions(train: PreparedRows, validation: PreparedRows) -> None:
-    """Take rows out of the training data whose question is in the validation data.
-
-    Args:
-        train: loses the rows.
-        validation: stays as it is.
-    """
+    """Remove training rows whose prompt is in the validation data."""
     asked = np.isin(train.table.keys, validation.table.keys[validation.rows])
     for report, count in zip(train.reports, train.leave_out(asked), strict=True):
         report.drop(IN_VALIDATION, count)

@@ -1,4 +1,4 @@
-"""Encoded rows as a table on disk, so that a second start reads no text at all."""
+"""Encoded rows as a table on disk, so that a second start reads no text."""
 
 import hashlib
 import json
@@ -24,7 +24,7 @@ from c2c_lightning.errors import DataError
 
 logger = logging.getLogger(__name__)
 
-# Part of the cache's key: raise it when the columns or what they mean change.
+# Part of the cache's key: raise it when the columns or their meaning change.
 _VERSION = 1
 _ROWS_AT_ONCE = 256
 _ROWS_WORTH_A_PROCESS = 2000
@@ -51,26 +51,26 @@ FEATURES = datasets.Features(
 
 
 def cache_folder(given: str | None = None) -> Path:
-    """Where encoded tables are kept: the folder that was given, or one in the cache of `datasets`."""
+    """The folder of encoded tables; default one in the cache of `datasets`."""
     return Path(datasets.config.HF_DATASETS_CACHE) / "c2c_lightning" if given is None else Path(given).expanduser()
 
 
 def usable_processes() -> int:
-    """How many processes may encode at once: the CPUs that this one may use."""
+    """Number of CPUs that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def encoded_table(
     source: Source, encoder: Encoder, cache_dir: Path, max_rows: int | None = None, num_proc: int = 1
 ) -> datasets.Dataset:
-    """All rows of a source as tokens, from the cache if they were encoded before.
+    """All rows of a source as tokens, from the cache if there.
 
     Args:
-        source: where rows come from.
-        encoder: makes tokens of them.
-        cache_dir: where tables are kept, one folder each; safe to delete.
+        source: the source.
+        encoder: encodes its rows.
+        cache_dir: folder of tables, one folder each; safe to delete.
         max_rows: read only that many rows.
-        num_proc: processes that encode.
+        num_proc: number of processes that encode.
 
     Returns:
         A table with `FEATURES`, one row per row of the source.
@@ -82,7 +82,7 @@ def encoded_table(
     key = hashlib.sha256(json.dumps(key_parts).encode()).hexdigest()[:24]
     folder = cache_dir / f"tokens-{key}"
     cache_dir.mkdir(parents=True, exist_ok=True)
-    # Processes of one run come here together: the first one encodes, the others wait and read.
+    # All processes of a run call this: the first one encodes, the others wait and read.
     with FileLock(cache_dir / f"tokens-{key}.lock"):
         if not (folder / "files.json").is_file():
             _encode_into(folder, RowEncoder(source, encoder), max_rows, num_proc, key)
@@ -91,7 +91,7 @@ def encoded_table(
 
 
 def _encode_into(folder: Path, rows: RowEncoder, max_rows: int | None, num_proc: int, key: str) -> None:
-    """Encode into a folder of another name, which gets its own when it is complete."""
+    """Encode into a temporary folder, which is renamed when it is complete."""
     table = rows.source.load()
     if not isinstance(table, datasets.Dataset):
         raise DataError(f"{rows.source.name} is a stream. Give it an attribute `streaming` that is True.")
@@ -133,14 +133,7 @@ class _Encode:
 
 
 def pack(result: Accepted | Rejected) -> dict[str, Any]:
-    """A row of the table.
-
-    Args:
-        result: what became of a row of the source.
-
-    Returns:
-        Its columns.
-    """
+    """The columns of an encoded or rejected row."""
     if isinstance(result, Rejected):
         empty = dict.fromkeys(FEATURES)
         return {**empty, "origin": result.origin, "rejected": result.kind, "why": result.why}
@@ -161,14 +154,7 @@ def pack(result: Accepted | Rejected) -> dict[str, Any]:
 
 
 def unpack(row: Mapping[str, Any]) -> EncodedExample:
-    """The example in a row of the table.
-
-    Args:
-        row: the columns that hold tokens.
-
-    Returns:
-        What was packed.
-    """
+    """The example of a row of the table, the inverse of `pack`."""
     ids = row["receiver_ids"]
     sharers = tuple(
         SharerEncoding(
@@ -193,7 +179,7 @@ def _pack_sharer(sharer: SharerEncoding, receiver_ids: list[int]) -> dict[str, l
 
 
 def _one_for_one(ids: list[int]) -> list[int]:
-    """Every token reads the same place, but for the last one, which is not fused."""
+    """The source index of a sharer with the receiver's tokens; the last one is not fused."""
     return [*range(len(ids) - 1), -1]
 
 
@@ -217,7 +203,7 @@ class TokenTable:
         self.is_rejected = np.asarray(responses.is_null())
         self.keys = columns["key"].combine_chunks().fill_null(0).to_numpy()
         prompts = columns["prompt_lengths"].combine_chunks().flatten().to_numpy().astype(np.int64)
-        # A table of rejected rows only does not say how many models there are.
+        # The number of models is unknown in a table of rejected rows only.
         models = len(prompts) // max(1, int((~self.is_rejected).sum())) or 1
         widths = np.zeros((len(table), models), np.int64)
         widths[~self.is_rejected] = prompts.reshape(-1, models)

@@ -1,4 +1,4 @@
-"""Where conversations come from. Each source is one class, chosen in YAML by its `class_path`."""
+"""Sources of conversations. Each is one class, chosen in YAML by its `class_path`."""
 
 from c2c_lightning.data.sources.chat import Messages, OpenHermes
 from c2c_lightning.data.sources.choice import MultipleChoice

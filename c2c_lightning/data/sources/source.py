@@ -1,4 +1,4 @@
-"""What a source is, and the one all tables share."""
+"""The interface of a source, and the base class of sources in tables."""
 
 import hashlib
 import inspect
@@ -19,7 +19,7 @@ Table: TypeAlias = Dataset | IterableDataset
 
 
 class Source(ABC):
-    """Rows, and how to read a conversation off a row.
+    """Rows of data and their conversion to conversations.
 
     A new kind of data is a new subclass: `load` gives rows, `messages` reads one. The data module does the rest
     (checks, tokens, cache, batches).
@@ -27,7 +27,7 @@ class Source(ABC):
 
     @property
     def name(self) -> str:
-        """What reports call this source."""
+        """Name in reports."""
         return type(self).__name__
 
     @abstractmethod
@@ -105,7 +105,7 @@ class TableSource(Source):
 
     @property
     def name(self) -> str:
-        """What reports call this source."""
+        """Name in reports."""
         return f"{type(self).__name__}({self.path})"
 
     def check(self) -> None:
