@@ -16,7 +16,7 @@ def run_export(args: Sequence[str]) -> None:
     parser = CommandParser(prog="lightning export", description=run_export.__doc__)
     parser.add_argument("--ckpt_path", type=str, required=True, help="Lightning checkpoint of `lightning fit`")
     parser.add_argument("--output_dir", type=str, required=True, help="fuser directory to write")
-    parser.add_argument("--overwrite", action="store_true", help="replace the fuser of another run in output_dir")
+    parser.add_argument("--overwrite", action="store_true", help="replace another fuser in output_dir")
     options = parser.options(args[1:])
     if (Path(options.ckpt_path) / "fuser_config.json").is_file():
         raise CheckpointError(f"{options.ckpt_path} is a fuser directory already, which needs no export.")

@@ -93,7 +93,6 @@ class TrainingRecord:
         examples: number of examples.
         settings: other settings that decide the outcome (learning rate, batch size, seed, ...).
         results: measured figures by name, such as `val/loss`.
-        run: identifier of the run; a fuser directory of one run is not replaced by another.
     """
 
     data: str | None = None
@@ -101,7 +100,6 @@ class TrainingRecord:
     examples: int | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     results: dict[str, Any] = field(default_factory=dict)
-    run: str | None = None
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ def save_fuser(directory: str | Path, fuser: Fuser, description: FuserDescriptio
         directory: the directory; other files in it are kept.
         fuser: the fuser, on any device.
         description: its description.
-        overwrite: whether the fuser of another run may be replaced.
+        overwrite: whether a fuser with other weights may be replaced.
 
     Returns:
         The directory.
@@ -136,7 +136,7 @@ def write_directory(
         directory: the directory; other files in it are kept.
         tensors: the fuser's state dict; types are kept.
         description: the fuser's.
-        overwrite: whether the fuser of another run may be replaced.
+        overwrite: whether a fuser with other weights may be replaced.
 
     Raises:
         FuserFormatError: weights that are not finite, or a directory that holds another fuser.
@@ -148,8 +148,7 @@ def write_directory(
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     content = {**description.to_json(), "checksum": checksum_of(contiguous)}
     if not overwrite:
-        run = None if description.training is None else description.training.run
-        check_replaceable(target, run, content["checksum"])
+        check_replaceable(target, content["checksum"])
     target.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
@@ -164,31 +163,28 @@ def write_directory(
     return target
 
 
-def check_replaceable(directory: Path, run: str | None = None, checksum: str | None = None) -> None:
-    """Refuse to replace the fuser of another run.
+def check_replaceable(directory: Path, checksum: str) -> None:
+    """Refuse to replace another fuser.
 
     Args:
         directory: the directory that a fuser is to be written to.
-        run: identifier of the run that writes it.
-        checksum: that of the fuser's tensors.
+        checksum: that of the tensors that are to be written.
 
     Raises:
-        FuserFormatError: the directory holds a fuser of another run with other weights.
+        FuserFormatError: the directory holds a fuser with other weights.
     """
     if not (directory / CONFIG_NAME).is_file():
         return
     try:
         raw = read_json(directory / CONFIG_NAME)
         recorded = raw.get("checksum") or checksum_of(read_tensors(directory / WEIGHTS_NAME))
-        recorded_run = (raw.get("training") or {}).get("run")
-    except (FuserFormatError, AttributeError):  # a damaged fuser may be the only copy, too
-        recorded = recorded_run = None
-    if (run is not None and run == recorded_run) or (checksum is not None and checksum == recorded):
-        return
-    raise FuserFormatError(
-        f"{directory} holds another fuser already. Name another directory, or replace it with `--overwrite` "
-        "(in Python `overwrite=True`)."
-    )
+    except FuserFormatError:  # a damaged fuser may be the only copy, too
+        recorded = None
+    if recorded != checksum:
+        raise FuserFormatError(
+            f"{directory} holds another fuser already. Name another directory, or replace it with `--overwrite` "
+            "(in Python `overwrite=True`)."
+        )
 
 
 def _compact_json(content: Mapping[str, Any]) -> str:

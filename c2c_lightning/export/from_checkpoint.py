@@ -106,7 +106,7 @@ def export_checkpoint(path: Path, output_dir: Path, overwrite: bool = False) -> 
     Args:
         path: the checkpoint.
         output_dir: the fuser directory.
-        overwrite: whether the fuser of another run may be replaced.
+        overwrite: whether a fuser with other weights may be replaced.
 
     Raises:
         CheckpointError: the checkpoint is missing, damaged, or of another kind.

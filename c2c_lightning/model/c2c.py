@@ -104,7 +104,7 @@ class C2CModel(C2CCore):
 
         Args:
             directory: where to.
-            overwrite: whether the fuser of another run may be replaced.
+            overwrite: whether a fuser with other weights may be replaced.
 
         Raises:
             FuserFormatError: the directory holds another fuser, or weights are not finite.

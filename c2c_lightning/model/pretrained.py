@@ -69,7 +69,7 @@ def save_pretrained(
         receiver: the model that answers.
         sharers: the models that share their caches.
         training: how it was trained, for the card.
-        overwrite: whether the fuser of another run may be replaced.
+        overwrite: whether a fuser with other weights may be replaced.
     """
     references = tuple(reference(sharer) for sharer in sharers)
     description = FuserDescription(fuser.config, reference(receiver), references, training)

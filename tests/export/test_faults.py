@@ -186,14 +186,10 @@ def test_export_of_a_folder_names_the_mistake(saved: Path, tmp_path: Path) -> No
         export_checkpoint(tmp_path, tmp_path / "other")
 
 
-def test_export_replaces_the_fuser_of_its_own_run_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def of_run(name: str) -> Callable[[dict[str, Any]], Any]:
-        return lambda c: c["c2c"].update(training={**c["c2c"]["training"], "run": name})
-
-    first, later = (checkpoint(tmp_path / f"{n}.ckpt", of_run("a"), seed=n) for n in (1, 2))
-    other = checkpoint(tmp_path / "3.ckpt", of_run("b"), seed=3)
+def test_export_replaces_another_fuser_only_with_overwrite(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, other = (checkpoint(tmp_path / f"{n}.ckpt", seed=n) for n in (1, 2))
     arguments = ["--output_dir", str(tmp_path / "fuser")]
-    for path in (first, first, later):
+    for path in (first, first):
         main(["export", "--ckpt_path", str(path), *arguments])
     before = (tmp_path / "fuser" / "model.safetensors").read_bytes()
     with pytest.raises(SystemExit):
