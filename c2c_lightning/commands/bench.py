@@ -26,11 +26,10 @@ Time parts of C2C on a pair of models. Results are JSON on standard output; a ta
 error, pictures into `output_dir`.
 
 Examples:
-  lightning bench --config configs/bench/step.yaml              the training step on fixed work
+  lightning bench --config configs/bench/step.yaml              the training step in each fusion mode
   lightning bench --config configs/bench/inference.yaml         prefill, fusion, decode; text-to-text against C2C
   lightning bench --config configs/bench/sweep.yaml             how cost grows with batch and length, with a picture
-  lightning bench --config configs/bench/loading.yaml           data loading alone
-  lightning bench --config configs/bench/paper_size.yaml        the paper's sizes, predictions for a GPU"""
+  lightning bench --config configs/bench/loading.yaml           data loading alone"""
 
 
 class HelpFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):

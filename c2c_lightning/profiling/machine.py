@@ -1,12 +1,10 @@
-"""What the machine could do at best: its matrix-product rate, measured or from a data sheet."""
-
-from dataclasses import dataclass
+"""The machine's matrix-product rate, to which the rate of a step is compared."""
 
 import torch
 
 
 class MatrixProduct:
-    """One square matrix product, the yardstick of rates.
+    """One square matrix product, the reference for rates.
 
     Attributes:
         flop: its operations.
@@ -22,22 +20,3 @@ class MatrixProduct:
         """Multiply some times."""
         for _ in range(times):
             torch.mm(self._a, self._b, out=self._out)
-
-
-@dataclass(frozen=True)
-class Accelerator:
-    """A GPU by its data sheet, for predictions.
-
-    Attributes:
-        name: what it is called.
-        flop_rate: dense matrix products in the frozen models' type, in FLOP/s.
-        fuser_flop_rate: likewise in the fuser's type, in FLOP/s.
-        bandwidth: of its memory, in bytes/s.
-        launch: seconds that a kernel's launch takes when PyTorch runs operation by operation.
-    """
-
-    name: str = "H100 SXM"
-    flop_rate: float = 989e12  # bfloat16
-    fuser_flop_rate: float = 494.5e12  # TF32 for a float32 fuser
-    bandwidth: float = 3.35e12
-    launch: float = 5e-6

@@ -1,8 +1,9 @@
 """The training step: samples and tokens a second, needed work, share of the machine's rate, peak memory."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Literal
 
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
@@ -57,16 +58,18 @@ class Trainer:
 
 @dataclass(frozen=True)
 class TrainStep:
-    """Times the optimizer steps of a workload, and beside each a matrix product.
+    """Times the optimizer steps of a workload, each followed by matrix products.
 
     Attributes:
         workload: the examples, and how they are batched.
+        fusion_mode: the fusion mode; the needed work is counted for `prefill` only.
         rounds: how often all of them are timed.
         product_size: rows of the square matrix product that the machine's rate is taken from.
-        products: how many such products stand beside each step.
+        products: how many such products follow each step.
     """
 
     workload: Workload = field(default_factory=Workload)
+    fusion_mode: Literal["prefill", "prompt", "decode"] = "prefill"
     rounds: int = 3
     product_size: int = 1024
     products: int = 10
@@ -75,24 +78,20 @@ class TrainStep:
     def run(self, bench: BenchContext) -> Result:
         """Measure memory in the first pass over the batches, from the optimizer's making on; time in later ones."""
         model = bench.build()
+        model.fuser.config = replace(model.fuser.config, fusion_mode=self.fusion_mode)
         batches = [b.to(bench.device) for b in self.workload.batches(smallest_vocabulary(model), len(model.sharers))]
-        samples = [sample for batch in batches for sample in samples_of(batch.to("cpu"))]
-        needed = training_step(PairShape.of(model), samples)
         memory = peak_bytes(lambda: Trainer(model).steps(batches), bench.device)
         steps, products, flop = self._time(Trainer(model), batches, bench)
         tokens, seconds = real_tokens(batches), steps.seconds
+        work = _needed_work(model, batches, steps, products, flop) if self.fusion_mode == "prefill" else {}
         return {
             "samples": self.workload.num_samples,
             "steps": len(batches),
             "tokens": tokens,
             "samples_per_second": self.workload.num_samples / seconds,
             "tokens_per_second": tokens / seconds,
-            "needed_gflop": needed.total / 1e9,
-            "needed_gflop_by_part": {part: flop / 1e9 for part, flop in needed.parts().items()},
-            "needed_gflop_per_second": needed.total / seconds / 1e9,
+            **work,
             "product_gflop_per_second": flop / products.seconds / 1e9,
-            "share_of_product_rate": needed.total / flop * median_ratio(products.wall, steps.wall),
-            "share_of_product_rate_by_cpu_time": needed.total / flop * median_ratio(products.cpu, steps.cpu),
             "peak_mib_above_models": memory / 2**20,
             "time": steps.to_dict(),
         }
@@ -115,3 +114,18 @@ class TrainStep:
             products.in_rounds(self.rounds),
             product.flop * self.products * len(batches),
         )
+
+
+def _needed_work(
+    model: C2CModel, batches: Sequence[TrainingBatch], steps: Times, products: Times, product_flop: int
+) -> Result:
+    """The needed operations of a pass over the batches, and the step's rate over that of the products."""
+    needed = training_step(PairShape.of(model), [s for batch in batches for s in samples_of(batch.to("cpu"))])
+    ratio = needed.total / product_flop
+    return {
+        "needed_gflop": needed.total / 1e9,
+        "needed_gflop_by_part": {part: flop / 1e9 for part, flop in needed.parts().items()},
+        "needed_gflop_per_second": needed.total / steps.seconds / 1e9,
+        "share_of_product_rate": ratio * median_ratio(products.wall, steps.wall),
+        "share_of_product_rate_by_cpu_time": ratio * median_ratio(products.cpu, steps.cpu),
+    }

@@ -67,4 +67,5 @@ def test_help_names_the_shipped_configurations(capsys: pytest.CaptureFixture[str
         main(["bench", "--help"])
     assert exit_.value.code == 0
     said = capsys.readouterr().out
-    assert all(f"configs/bench/{path.name}" in said for path in CONFIGS)
+    names = {path.name for path in CONFIGS} - {"paper_size.yaml"}  # its benchmark is not part of the package
+    assert all(f"configs/bench/{name}" in said for name in names)

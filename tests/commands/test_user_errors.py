@@ -71,6 +71,13 @@ def test_yaml_is_bounded(text: str, message: str, tmp_path: Path, capsys: pytest
     assert message in message_of(capsys, 2, ["fit", "--config", str(config)])
 
 
+def test_a_yaml_tag_runs_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "run.yaml"
+    config.write_text(f"model: !!python/object/apply:os.mkdir ['{tmp_path / 'made'}']\n")
+    assert "could not determine a constructor" in message_of(capsys, 2, ["fit", "--config", str(config)])
+    assert not (tmp_path / "made").exists()
+
+
 def test_aliases_of_ordinary_size_are_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = tmp_path / "run.yaml"
     config.write_text("trainer: {max_steps: &n 7, log_every_n_steps: *n}\n")

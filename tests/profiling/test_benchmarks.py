@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 
+from benchmarks.paper_size import PaperSize
 from c2c_lightning.profiling.answer_latency import AnswerLatency
 from c2c_lightning.profiling.benchmark import BenchContext, Benchmark
 from c2c_lightning.profiling.data_loading import DataLoading
 from c2c_lightning.profiling.decode_latency import DecodeLatency
-from c2c_lightning.profiling.paper_size import PaperSize
 from c2c_lightning.profiling.prefill_latency import PrefillLatency, first_logits
 from c2c_lightning.profiling.sweep import Sweep, growth
 from c2c_lightning.profiling.train_step import Trainer, TrainStep
@@ -43,6 +43,14 @@ def test_the_training_step(tmp_path: Path) -> None:
     assert result["tokens_per_second"] == pytest.approx(result["tokens"] / result["time"]["seconds"])
     assert result["needed_gflop"] == pytest.approx(sum(result["needed_gflop_by_part"].values()))
     assert result["share_of_product_rate"] > 0
+
+
+@pytest.mark.parametrize("mode", ["prompt", "decode"])
+def test_the_training_step_of_the_other_fusion_modes(mode: str, tmp_path: Path) -> None:
+    step = TrainStep(Workload(num_samples=2, batch_size=2), mode, rounds=1, product_size=16, products=1)
+    result = run(step, tmp_path)
+    assert result["tokens_per_second"] > 0
+    assert "needed_gflop" not in result
 
 
 def test_its_step_teaches_the_fuser_and_nothing_else() -> None:

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from c2c_lightning.profiling.flops import Sample, StepWork
-from c2c_lightning.profiling.machine import Accelerator
 from c2c_lightning.profiling.shapes import LMShape, PairShape
 
 FUSER_BYTES = 4
@@ -61,6 +60,25 @@ def step_bytes(pair: PairShape, samples: Sequence[Sample], width: int) -> dict[s
         "receiver_backward": lm_bytes(lm, new, prefix, lm.num_layers - pair.lowest_layer, width, labelled),
         "optimizer": FUSER_BYTES * _OPTIMIZER_PASSES * sum(weights),
     }
+
+
+@dataclass(frozen=True)
+class Accelerator:
+    """A GPU by its data sheet.
+
+    Attributes:
+        name: product name.
+        flop_rate: dense matrix products in the frozen models' type, in FLOP/s.
+        fuser_flop_rate: likewise in the fuser's type, in FLOP/s.
+        bandwidth: of its memory, in bytes/s.
+        launch: seconds that a kernel's launch takes when PyTorch runs operation by operation.
+    """
+
+    name: str = "H100 SXM"
+    flop_rate: float = 989e12  # bfloat16
+    fuser_flop_rate: float = 494.5e12  # TF32 for a float32 fuser
+    bandwidth: float = 3.35e12
+    launch: float = 5e-6
 
 
 @dataclass(frozen=True)

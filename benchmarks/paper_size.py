@@ -1,18 +1,25 @@
-"""The paper's sizes without a GPU: a few training steps on the CPU, and what a GPU would take by the work's model."""
+"""The paper's sizes without a GPU: a few training steps on the CPU, and the predicted time of a GPU.
 
+    python -m benchmarks.paper_size
+
+is `lightning bench --config configs/bench/paper_size.yaml`, with this folder's modules importable.
+"""
+
+import sys
 from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from benchmarks.memory_traffic import Accelerator, Efficiency, predicted_seconds, step_bytes
+from c2c_lightning.cli import main
 from c2c_lightning.model.c2c import C2CModel
 from c2c_lightning.profiling.benchmark import BenchContext, Result, smallest_vocabulary
 from c2c_lightning.profiling.flops import Sample, samples_of, training_step
-from c2c_lightning.profiling.machine import Accelerator
-from c2c_lightning.profiling.memory_traffic import Efficiency, predicted_seconds, step_bytes
 from c2c_lightning.profiling.peak_memory import peak_bytes
 from c2c_lightning.profiling.shapes import PairShape
 from c2c_lightning.profiling.timing import Times
@@ -21,7 +28,7 @@ from c2c_lightning.profiling.workload import equal_batch
 
 
 class CountKernels(TorchDispatchMode):
-    """Counts PyTorch's operations, but for those that only look at a tensor in another way.
+    """Counts PyTorch's operations except views.
 
     Attributes:
         kernels: how many there were; on a GPU each is at least one launch.
@@ -94,7 +101,7 @@ class PaperSize:
         }
 
     def _predict(self, model: C2CModel, samples: list[Sample], kernels: int) -> Result:
-        """What the GPU would take; every figure here is predicted, none was measured."""
+        """The GPU's time; every figure here is predicted, none was measured."""
         pair, width = PairShape.of(model), next(model.receiver.model.parameters()).element_size()
         moved = step_bytes(pair, samples, width)
         seconds = predicted_seconds(training_step(pair, samples), moved, self.accelerator, self.efficiency)
@@ -114,3 +121,8 @@ class PaperSize:
 def _mib(modules: Iterable[nn.Module]) -> float:
     """Size of some modules' weights."""
     return sum(weight.nbytes for module in modules for weight in module.parameters()) / 2**20
+
+
+if __name__ == "__main__":
+    config = Path(__file__).parents[1] / "configs" / "bench" / "paper_size.yaml"
+    main(["bench", "--config", str(config), *sys.argv[1:]])

@@ -4,9 +4,8 @@ from dataclasses import replace
 
 import pytest
 
+from benchmarks.memory_traffic import Accelerator, Efficiency, predicted_seconds, step_bytes
 from c2c_lightning.profiling.flops import Sample, StepWork
-from c2c_lightning.profiling.machine import Accelerator
-from c2c_lightning.profiling.memory_traffic import Efficiency, predicted_seconds, step_bytes
 from c2c_lightning.profiling.shapes import PairShape
 from tests.profiling.pairs import tiny
 
