@@ -1,6 +1,6 @@
 """`C2CModel`: a fused model that encodes, generates, chats, and is loaded and saved."""
 
-import logging
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -29,8 +29,6 @@ from c2c_lightning.model.fused_prompt import FusedPrompt
 from c2c_lightning.model.generation import generate, new_tokens
 from c2c_lightning.model.prefix_match import match_prefix
 from c2c_lightning.model.pretrained import DType, ModelLike, load_pretrained, save_pretrained
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -202,6 +200,11 @@ class C2CModel(C2CCore):
         """
         with self._exclusive():
             return self._fused(prompt, active_sharers, sharer_kv, prefix)
+
+    def read(self, *args: Any, **kwargs: Any) -> FusedPrompt:
+        """The former name of `prefill`."""
+        warnings.warn("C2CModel.read is now C2CModel.prefill.", DeprecationWarning, stacklevel=2)
+        return self.prefill(*args, **kwargs)
 
     def _fused(
         self,
