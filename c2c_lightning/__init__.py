@@ -6,7 +6,7 @@ from c2c_lightning.export.released.convert import convert_released, to_released
 from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.model.c2c import C2CModel
 from c2c_lightning.model.chat_session import ChatSession
-from c2c_lightning.model.frozen_lm import LMSpec
+from c2c_lightning.model.lm_spec import LMSpec
 
 __all__ = [
     "C2CModel",

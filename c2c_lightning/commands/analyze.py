@@ -19,7 +19,7 @@ from c2c_lightning.data.preprocessing.tokenized_dataset import cache_folder, usa
 from c2c_lightning.data.row_lengths import BatchLimits
 from c2c_lightning.data.sources import Source
 from c2c_lightning.errors import ConfigurationError
-from c2c_lightning.model.frozen_lm import LMSpec, tokenizer_spec
+from c2c_lightning.model.lm_spec import LMSpec, tokenizer_spec
 from c2c_lightning.model.load_lm import load_tokenizer
 
 

@@ -172,6 +172,11 @@ class TrainingBatch:
         """Number of examples."""
         return len(self.response_ids)
 
+    @property
+    def attended(self) -> Bool[Tensor, "batch response"]:
+        """True up to the last supervised token of each row; the tokens after it are padding."""
+        return self.response_mask.flip(1).cummax(1).values.flip(1)
+
     def to(self, device: torch.device | str) -> "TrainingBatch":
         """The same batch on another device."""
         if self.response_ids.device == torch.device(device):

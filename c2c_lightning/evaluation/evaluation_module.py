@@ -22,7 +22,7 @@ from c2c_lightning.evaluation.report.publish import publish
 from c2c_lightning.evaluation.report.render import show
 from c2c_lightning.evaluation.run_description import describe, describe_benchmark, fingerprint
 from c2c_lightning.evaluation.runner import Runner
-from c2c_lightning.model.frozen_lm import LMSpec
+from c2c_lightning.model.lm_spec import LMSpec
 from c2c_lightning.responders.registry import ModelBundle, ResponderFactory
 
 logger = logging.getLogger(__name__)

@@ -26,7 +26,8 @@ from c2c_lightning.evaluation.lm_eval_contexts import (
 )
 from c2c_lightning.evaluation.load_models import load_bundle
 from c2c_lightning.model.c2c import C2CModel
-from c2c_lightning.model.frozen_lm import FrozenLM, LMSpec
+from c2c_lightning.model.frozen_lm import FrozenLM
+from c2c_lightning.model.lm_spec import LMSpec
 from c2c_lightning.responders.base import Responder
 from c2c_lightning.responders.c2c_responder import C2CResponder
 from c2c_lightning.responders.option_scoring import OptionScores, Scorer

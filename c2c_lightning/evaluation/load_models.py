@@ -13,7 +13,7 @@ from c2c_lightning.export.format import find_directory, read_description
 from c2c_lightning.export.from_checkpoint import export_checkpoint, fuser_of, load_checkpoint
 from c2c_lightning.export.pair_check import check_models
 from c2c_lightning.model.c2c import C2CModel
-from c2c_lightning.model.frozen_lm import LMSpec
+from c2c_lightning.model.lm_spec import LMSpec
 from c2c_lightning.model.load_lm import load_frozen
 from c2c_lightning.model.meta_geometry import expected_geometry
 from c2c_lightning.responders.registry import ModelBundle

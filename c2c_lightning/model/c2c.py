@@ -1,10 +1,8 @@
 """`C2CModel`: a fused model that encodes, generates, chats, and is loaded and saved."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
-from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, Self
@@ -23,31 +21,13 @@ from c2c_lightning.export.description import TrainingRecord
 from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.fuser.fuser import Fuser
 from c2c_lightning.kv.layer import SharerKV
+from c2c_lightning.model.c2c_output import C2COutput
 from c2c_lightning.model.core import C2CCore
 from c2c_lightning.model.frozen_lm import FrozenLM, exclusive
 from c2c_lightning.model.fused_prompt import FusedPrompt
 from c2c_lightning.model.generation import generate, new_tokens
 from c2c_lightning.model.prefix_match import match_prefix
 from c2c_lightning.model.pretrained import DType, ModelLike, load_pretrained, save_pretrained
-
-
-@dataclass(frozen=True)
-class C2COutput:
-    """Result of a teacher-forced pass.
-
-    Attributes:
-        loss: mean cross-entropy over the supervised response tokens.
-        make_logits: computes the logits; the loss needs none where nothing is supervised.
-    """
-
-    loss: Tensor
-    make_logits: Callable[[], Tensor] = field(repr=False)
-
-    @cached_property
-    def logits(self) -> Tensor:
-        """(batch, 1 + response, vocab), at the last prompt token and at each response token; computed on demand."""
-        with torch.set_grad_enabled(self.loss.requires_grad):
-            return self.make_logits()
 
 
 class C2CModel(C2CCore):
@@ -157,15 +137,14 @@ class C2CModel(C2CCore):
         mask = torch.ones_like(response_ids) if response_mask is None else response_mask
         batch = TrainingBatch(self._checked(prompt), response_ids, mask.bool()).to(self.receiver.device)
         with self._exclusive():
-            is_real = _up_to_last_supervised(batch.response_mask)
-            states = self.response_states(batch.prompt, batch.response_ids, is_real, active_sharers)
+            states = self.response_states(batch.prompt, batch.response_ids, batch.attended, active_sharers)
             loss = self.receiver.cross_entropy(states[:, :-1], batch.response_ids, batch.supervised)
         return C2COutput(loss / len(batch.supervised), lambda: self.receiver.head.logits(states))
 
     def response_loss(self, batch: TrainingBatch, active_sharers: Sequence[int] | None = None) -> Tensor:
         """Summed cross-entropy of the supervised response tokens; a row's last one is predicted, but not run."""
         batch = batch.to(self.receiver.device)
-        ids, mask = batch.response_ids[:, :-1], _up_to_last_supervised(batch.response_mask)[:, 1:]
+        ids, mask = batch.response_ids[:, :-1], batch.attended[:, 1:]
         with self._exclusive():
             states = self.response_states(batch.prompt, ids, mask, active_sharers)
             return self.receiver.cross_entropy(states, batch.response_ids, batch.supervised)
@@ -257,7 +236,9 @@ class C2CModel(C2CCore):
     def continue_from(self, fused: FusedPrompt, cache: Cache, **generate_kwargs: Any) -> Any:
         """As `generate`, on the generation cache of a fused prompt, which grows."""
         length = fused.prompt.num_receiver_tokens
-        self.receiver.check_continuation(length, length + new_tokens(self.receiver, fused.prompt, generate_kwargs))
+        self.receiver.limits.check_continuation(
+            length, length + new_tokens(self.receiver, fused.prompt, generate_kwargs)
+        )
         with self._exclusive():
             return generate(self.receiver, fused.prompt, cache, **generate_kwargs)
 
@@ -286,8 +267,8 @@ class C2CModel(C2CCore):
     def _checked(self, prompt: PromptBatch) -> PromptBatch:
         """The prompts, if the models can read them."""
         for lm, tokens in zip((self.receiver, *self.sharers), (prompt.receiver, *prompt.sharers), strict=False):
-            lm.check_ids(tokens)
-        self.receiver.check_length(prompt.num_receiver_tokens)
+            lm.limits.check_ids(tokens)
+        self.receiver.limits.check_length(prompt.num_receiver_tokens)
         return prompt
 
     def _exclusive(self) -> AbstractContextManager[None]:
@@ -301,8 +282,3 @@ class C2CModel(C2CCore):
             for model in (self.receiver, *self.sharers):
                 model.to(parameter.device)
         return self
-
-
-def _up_to_last_supervised(mask: Bool[Tensor, "batch response"]) -> Bool[Tensor, "batch response"]:
-    """True up to the last supervised token of each row."""
-    return mask.flip(1).cummax(1).values.flip(1)

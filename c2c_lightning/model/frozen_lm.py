@@ -3,9 +3,8 @@
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -16,11 +15,12 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from c2c_lightning.alignment.vocabulary import check_vocabulary
 from c2c_lightning.data.batch import TokenBatch
 from c2c_lightning.data.encode import TokenizerSpec
-from c2c_lightning.data.prompt_template import PromptTemplate
-from c2c_lightning.errors import PromptError, UnsupportedModelError
+from c2c_lightning.errors import UnsupportedModelError
 from c2c_lightning.kv.cache import Prefill
 from c2c_lightning.kv.geometry import KVGeometry, probe_geometry
 from c2c_lightning.kv.layer import LayerKV, LayerStack
+from c2c_lightning.model.limits import ModelLimits
+from c2c_lightning.model.lm_spec import LMSpec, tokenizer_spec
 from c2c_lightning.model.output_head import OutputHead, output_head, transformer_body
 from c2c_lightning.model.response_prefix import ResponsePrefix
 from c2c_lightning.ops.ragged_attention import (
@@ -35,38 +35,6 @@ from c2c_lightning.ops.ragged_attention import (
 SEQUENCE_FLOP = 5_000_000
 
 
-@dataclass(frozen=True)
-class LMSpec:
-    """Which language model to load, and how.
-
-    Attributes:
-        path: a local directory, a hub id, or `embedded:NAME` for a model of the package.
-        revision: hub revision (branch, tag or commit).
-        dtype: type of its weights; `auto` keeps the checkpoint's.
-        device: where it lives; default the fuser's device.
-        prompt_template: chat template for a base model that has none: a named one or a path to a .jinja file. A fuser
-            directory gives a `PromptTemplate`, which is never a path.
-        chat_template_kwargs: arguments of its chat template for every conversation, such as `{enable_thinking: true}`
-            (default false, as released).
-        quantization: quantisation of its weights while they are loaded, as transformers' `quantization_config`
-            (`{quant_method: bitsandbytes, load_in_4bit: true}`). A checkpoint that is quantised already needs none.
-    """
-
-    path: str
-    revision: str | None = None
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    device: str | None = None
-    prompt_template: str | PromptTemplate | None = None
-    quantization: dict[str, Any] | None = None
-    chat_template_kwargs: dict[str, Any] | None = None
-
-    @property
-    def template(self) -> PromptTemplate | None:
-        """The prompt template, loaded."""
-        given = self.prompt_template
-        return given if given is None or isinstance(given, PromptTemplate) else PromptTemplate.from_name_or_file(given)
-
-
 class FrozenLM:
     """A causal language model that never changes, with its tokenizer.
 
@@ -77,6 +45,7 @@ class FrozenLM:
         tokenizer: its tokenizer.
         spec: how it was loaded.
         geometry: shapes of its KV-cache.
+        limits: the sequences and token ids that it can process.
         is_sharded: whether each process holds a part of every decoder layer. Every prefill is then a complete forward
             pass, however little is needed: processes gather layers together.
         lock: held during every forward pass. Ragged batches change the attention function of the whole model, so that
@@ -88,6 +57,7 @@ class FrozenLM:
         self.tokenizer, self.spec = tokenizer, spec
         self.geometry: KVGeometry = probe_geometry(model, spec.path)
         check_vocabulary(tokenizer, model, spec.path)
+        self.limits = ModelLimits(self.model, spec.path)
         self.is_sharded = False
         self.lock = threading.RLock()
 
@@ -134,68 +104,7 @@ class FrozenLM:
     @property
     def max_tokens(self) -> int | None:
         """Longest sequence that its position embeddings allow, in tokens, if the config names it."""
-        return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-
-    @cached_property
-    def rotary_switch(self) -> int | None:
-        """Length from which on the model uses another rotary table (Phi-3 family); None if the tables are equal.
-
-        Entries of one table are wrong for the other, so that transformers recomputes the cache there.
-        """
-        config = self.model.config.get_text_config()
-        rope, switch = getattr(config, "rope_parameters", None), getattr(config, "original_max_position_embeddings", 0)
-        if not switch or not isinstance(rope, dict) or rope.get("short_factor") == rope.get("long_factor"):
-            return None
-        return int(switch)
-
-    @property
-    def drops_cache(self) -> bool:
-        """Whether transformers drops its cache at some length although both rotary tables are equal (Phi-3 family)."""
-        config = self.model.config
-        return self.rotary_switch is None and bool(getattr(config, "original_max_position_embeddings", None))
-
-    def check_length(self, num_tokens: int) -> None:
-        """Refuse a sequence that is longer than the model's context.
-
-        Raises:
-            PromptError: with both lengths.
-        """
-        if self.max_tokens is not None and num_tokens > self.max_tokens:
-            raise PromptError(
-                f"a sequence of {num_tokens} tokens is longer than the context of {self.spec.path} "
-                f"({self.max_tokens} tokens). Shorten the prompt, or drop such rows with `data.max_length`."
-            )
-
-    def check_continuation(self, num_cached: int, num_tokens: int) -> None:
-        """Refuse to continue a cache beyond the length at which the model changes its rotary table.
-
-        Raises:
-            PromptError: with the lengths.
-        """
-        if self.rotary_switch is not None and 0 < num_cached <= self.rotary_switch < num_tokens:
-            raise PromptError(
-                f"{self.spec.path} uses another rotary table beyond {self.rotary_switch} tokens, for which a fused "
-                f"cache of {num_cached} tokens is not valid, but prompt and response have up to {num_tokens} tokens. "
-                f"Shorten the prompt, or set `max_new_tokens` so that they fit into {self.rotary_switch} tokens."
-            )
-
-    def check_ids(self, tokens: TokenBatch) -> None:
-        """Refuse token ids that have no embedding.
-
-        Raises:
-            PromptError: with the largest id and the number of embeddings.
-        """
-        ids, size = tokens.input_ids, self.model.get_input_embeddings().num_embeddings
-        if not ids.shape[1]:
-            raise PromptError(f"a prompt for {self.spec.path} has no tokens.")
-        if ids.device.type != "cpu":  # reading a value would be a host sync
-            return
-        low, high = (int(ids.min()), int(ids.max())) if ids.numel() else (0, 0)
-        if low < 0 or high >= size:
-            raise PromptError(
-                f"the token ids of a prompt are {low} to {high}, but {self.spec.path} has embeddings for 0 to "
-                f"{size - 1}. Use the tokenizer that belongs to the model, or resize its embeddings and train them."
-            )
+        return self.limits.max_tokens
 
     def prefill_tokens(
         self, tokens: TokenBatch, until: int, prefix: LayerStack | None = None, num_layers: int | None = None
@@ -224,11 +133,11 @@ class FrozenLM:
         """
         num_layers = self.geometry.num_layers if num_layers is None or self.is_sharded else num_layers
         ids, mask, positions = (tensor.to(self.device) for tensor in (input_ids, attention_mask, position_ids))
-        self.check_length(mask.shape[1])
+        self.limits.check_length(mask.shape[1])
         if prefix and not prefix[0].num_tokens:
             prefix = None
         if prefix:
-            self.check_continuation(prefix[0].num_tokens, mask.shape[1])
+            self.limits.check_continuation(prefix[0].num_tokens, mask.shape[1])
         prefill = Prefill(self.model, num_layers, to_end=self.is_sharded)
         if num_layers == 0 or input_ids.shape[1] == 0:
             if self.is_sharded:
@@ -251,8 +160,8 @@ class FrozenLM:
             prefix: the cache over the first of them.
         """
         begin = prefix.num_tokens
-        self.check_length(tokens.input_ids.shape[1])
-        self.check_continuation(begin, tokens.input_ids.shape[1])
+        self.limits.check_length(tokens.input_ids.shape[1])
+        self.limits.check_continuation(begin, tokens.input_ids.shape[1])
         ids, positions, edit = tokens.input_ids[:, begin:], tokens.positions[:, begin:], prefix.edit
         body, new_mask = transformer_body(self.model), tokens.mask[:, begin:]
         with self.lock:
@@ -319,11 +228,6 @@ class FrozenLM:
 
         layers = self.geometry.layers
         return [LayerKV(empty(g.kv_heads, g.key_dim), empty(g.kv_heads, g.value_dim)) for g in layers]
-
-
-def tokenizer_spec(spec: LMSpec, tokenizer: PreTrainedTokenizerBase) -> TokenizerSpec:
-    """How a model reads conversations: its tokenizer, and the prompt template of a base model."""
-    return TokenizerSpec(tokenizer, spec.template, spec.chat_template_kwargs)
 
 
 @contextmanager

@@ -159,7 +159,7 @@ def _cache_inputs(receiver: FrozenLM, cache: Cache, num_prompt_tokens: int) -> I
 
     def before(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
         nonlocal is_first
-        is_dropped = kwargs.get("past_key_values") is None and receiver.drops_cache
+        is_dropped = kwargs.get("past_key_values") is None and receiver.limits.drops_cache
         if kwargs.get("past_key_values") is not cache and not is_dropped:  # an assistant may be the same model
             return None
         if is_dropped or (is_first and kwargs["input_ids"].shape[1] >= num_prompt_tokens):

@@ -12,7 +12,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from c2c_lightning import embedded
 from c2c_lightning.errors import ModelLoadError
 from c2c_lightning.kv.geometry import refuse_unfusable
-from c2c_lightning.model.frozen_lm import FrozenLM, LMSpec, tokenizer_spec
+from c2c_lightning.model.frozen_lm import FrozenLM
+from c2c_lightning.model.lm_spec import LMSpec, tokenizer_spec
 
 __all__ = ["FrozenLM", "LMSpec", "load_frozen", "load_tokenizer", "tokenizer_spec"]
 

@@ -16,7 +16,8 @@ from c2c_lightning.export.description import FuserDescription, ModelReference, T
 from c2c_lightning.export.format import load_fuser, save_fuser
 from c2c_lightning.export.pair_check import check_models
 from c2c_lightning.fuser.fuser import Fuser
-from c2c_lightning.model.frozen_lm import FrozenLM, LMSpec
+from c2c_lightning.model.frozen_lm import FrozenLM
+from c2c_lightning.model.lm_spec import LMSpec
 from c2c_lightning.model.load_lm import load_frozen
 
 logger = logging.getLogger(__name__)

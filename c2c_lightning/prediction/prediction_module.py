@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from c2c_lightning.errors import C2CError, DataError, PromptError
 from c2c_lightning.model.c2c import C2CModel
-from c2c_lightning.model.frozen_lm import LMSpec
+from c2c_lightning.model.lm_spec import LMSpec
 from c2c_lightning.model.pretrained import DType
 from c2c_lightning.prediction.generation_settings import checked_settings, try_settings
 from c2c_lightning.prediction.requests import Line, PredictionRequest, load_requests
@@ -142,7 +142,7 @@ class PredictionModule(LightningModule):
         """The row of a failed batch that fails alone, or all rows where none does."""
         for row in batch:
             try:
-                self.model.receiver.check_length(
+                self.model.receiver.limits.check_length(
                     self.model.encode([row.messages], None, [row.chat_template_kwargs]).num_receiver_tokens
                 )
             except C2CError:

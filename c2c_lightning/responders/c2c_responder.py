@@ -96,7 +96,7 @@ class C2CResponder:
     def _start(self, conversations: Sequence[Conversation]) -> tuple[PhaseTimer, PromptBatch]:
         device = self.model.receiver.device
         prompt = self.encode(conversations).to(device)
-        self.model.receiver.check_length(prompt.num_receiver_tokens)
+        self.model.receiver.limits.check_length(prompt.num_receiver_tokens)
         return PhaseTimer(device, self.measure_latency), prompt
 
 

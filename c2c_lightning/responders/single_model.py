@@ -58,7 +58,7 @@ class SingleModel:
     def prefill(self, prompt: PromptBatch) -> LayerStack:
         """The model's cache over all prompt tokens but the last."""
         tokens = prompt.receiver
-        self.lm.check_length(tokens.input_ids.shape[1])
+        self.lm.limits.check_length(tokens.input_ids.shape[1])
         return self.lm.prefill(tokens.input_ids[:, :-1], tokens.mask[:, :-1], tokens.positions[:, :-1])
 
     def respond(self, conversations: Sequence[Conversation], **generate_kwargs: Any) -> list[Answer]:

@@ -24,7 +24,8 @@ from c2c_lightning.errors import NonFiniteError
 from c2c_lightning.export.description import FuserDescription, parse_config
 from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.fuser.fuser import Fuser
-from c2c_lightning.model.frozen_lm import FrozenLM, LMSpec, tokenizer_spec
+from c2c_lightning.model.frozen_lm import FrozenLM
+from c2c_lightning.model.lm_spec import LMSpec, tokenizer_spec
 from c2c_lightning.model.load_lm import load_frozen, load_tokenizer
 from c2c_lightning.model.pretrained import reference
 from c2c_lightning.training.callbacks.gate_monitor import GateMonitor

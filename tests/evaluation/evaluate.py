@@ -10,7 +10,7 @@ from lightning import Trainer
 from c2c_lightning.evaluation.benchmark_datamodule import BenchmarkDataModule
 from c2c_lightning.evaluation.evaluation_module import EvaluationModule
 from c2c_lightning.evaluation.tasks import Task
-from c2c_lightning.model.frozen_lm import LMSpec
+from c2c_lightning.model.lm_spec import LMSpec
 from c2c_lightning.responders.registry import T2T
 
 

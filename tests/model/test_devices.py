@@ -12,7 +12,8 @@ from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.fuser.packing import PackedKV, add_packed, pack
 from c2c_lightning.kv.layer import LayerKV, LayerStack
 from c2c_lightning.model.c2c import C2CModel
-from c2c_lightning.model.frozen_lm import FrozenLM, LMSpec
+from c2c_lightning.model.frozen_lm import FrozenLM
+from c2c_lightning.model.lm_spec import LMSpec
 from c2c_lightning.model.load_lm import load_frozen
 from c2c_lightning.ops.chunked_cross_entropy import LinearHead
 from tests.model.test_families import prompts

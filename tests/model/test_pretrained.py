@@ -14,7 +14,8 @@ from c2c_lightning.errors import ModelLoadError, PairMismatchError
 from c2c_lightning.export import TrainingRecord, convert_released
 from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.model.c2c import C2CModel
-from c2c_lightning.model.frozen_lm import FrozenLM, LMSpec
+from c2c_lightning.model.frozen_lm import FrozenLM
+from c2c_lightning.model.lm_spec import LMSpec
 from c2c_lightning.model.load_lm import load_frozen
 from c2c_lightning.model.pretrained import Pretrained, load_pretrained, save_pretrained
 from tests.tiny import Style, tiny_pair

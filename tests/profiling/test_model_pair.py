@@ -5,7 +5,7 @@ import torch
 
 from c2c_lightning.errors import ConfigurationError
 from c2c_lightning.fuser.config import FuserConfig
-from c2c_lightning.model.frozen_lm import LMSpec
+from c2c_lightning.model.lm_spec import LMSpec
 from c2c_lightning.profiling.model_pair import FIRST_WORD, LoadedPair, RandomPair, number_tokenizer
 from tests.profiling.pairs import RECEIVER, SHARER, tiny
 

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from c2c_lightning.data.batch import TrainingBatch
 from c2c_lightning.data.collate import collate_examples
 from c2c_lightning.fuser.config import FuserConfig
-from c2c_lightning.model.frozen_lm import LMSpec
+from c2c_lightning.model.lm_spec import LMSpec
 from c2c_lightning.training.module import C2CModule
 from c2c_lightning.training.optim import ParameterGroups, Schedule
 from tests.tiny import tiny_pair

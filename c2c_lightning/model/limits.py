@@ -1,0 +1,81 @@
+"""Limits of a language model: context length, rotary tables, vocabulary."""
+
+from functools import cached_property
+from typing import Any
+
+from c2c_lightning.data.batch import TokenBatch
+from c2c_lightning.errors import PromptError
+
+
+class ModelLimits:
+    """The sequences and token ids that a model can process."""
+
+    def __init__(self, model: Any, name: str) -> None:
+        """Take a causal LM, and its name for messages."""
+        self.model, self.name = model, name
+
+    @property
+    def max_tokens(self) -> int | None:
+        """Longest sequence that its position embeddings allow, in tokens, if the config names it."""
+        return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+
+    @cached_property
+    def rotary_switch(self) -> int | None:
+        """Length from which on the model uses another rotary table (Phi-3 family); None if the tables are equal.
+
+        Entries of one table are wrong for the other, so that transformers recomputes the cache there.
+        """
+        config = self.model.config.get_text_config()
+        rope, switch = getattr(config, "rope_parameters", None), getattr(config, "original_max_position_embeddings", 0)
+        if not switch or not isinstance(rope, dict) or rope.get("short_factor") == rope.get("long_factor"):
+            return None
+        return int(switch)
+
+    @property
+    def drops_cache(self) -> bool:
+        """Whether transformers drops its cache at some length although both rotary tables are equal (Phi-3 family)."""
+        config = self.model.config
+        return self.rotary_switch is None and bool(getattr(config, "original_max_position_embeddings", None))
+
+    def check_length(self, num_tokens: int) -> None:
+        """Refuse a sequence that is longer than the model's context.
+
+        Raises:
+            PromptError: with both lengths.
+        """
+        if self.max_tokens is not None and num_tokens > self.max_tokens:
+            raise PromptError(
+                f"a sequence of {num_tokens} tokens is longer than the context of {self.name} "
+                f"({self.max_tokens} tokens). Shorten the prompt, or drop such rows with `data.max_length`."
+            )
+
+    def check_continuation(self, num_cached: int, num_tokens: int) -> None:
+        """Refuse to continue a cache beyond the length at which the model changes its rotary table.
+
+        Raises:
+            PromptError: with the lengths.
+        """
+        if self.rotary_switch is not None and 0 < num_cached <= self.rotary_switch < num_tokens:
+            raise PromptError(
+                f"{self.name} uses another rotary table beyond {self.rotary_switch} tokens, for which a fused "
+                f"cache of {num_cached} tokens is not valid, but prompt and response have up to {num_tokens} tokens. "
+                f"Shorten the prompt, or set `max_new_tokens` so that they fit into {self.rotary_switch} tokens."
+            )
+
+    def check_ids(self, tokens: TokenBatch) -> None:
+        """Refuse token ids that have no embedding.
+
+        Raises:
+            PromptError: with the largest id and the number of embeddings.
+        """
+        ids, size = tokens.input_ids, self.model.get_input_embeddings().num_embeddings
+        if not ids.shape[1]:
+            raise PromptError(f"a prompt for {self.name} has no tokens.")
+        if ids.device.type != "cpu":  # reading a value would be a host sync
+            return
+        low, high = (int(ids.min()), int(ids.max())) if ids.numel() else (0, 0)
+        if low < 0 or high >= size:
+            raise PromptError(
+                f"the token ids of a prompt are {low} to {high}, but {self.name} has embeddings for 0 to "
+                f"{size - 1}. Use the tokenizer that belongs to the model, or resize its embeddings and train them."
+            )
