@@ -2,14 +2,19 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from inspect import signature
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache
+from transformers import DynamicCache, GenerationMixin
 from transformers.cache_utils import Cache, DynamicLayer
 
 from c2c_lightning.errors import UnsupportedModelError
 from c2c_lightning.kv.layer import LayerKV, LayerStack
+
+_ARGUMENTS = signature(GenerationMixin.prepare_inputs_for_generation).parameters
+CACHE_ARGUMENT = "cache" if "cache" in _ARGUMENTS else "past_key_values"
+"""The cache's argument of transformers' `forward`: `cache` from version 5.24 on, `past_key_values` before."""
 
 JoinEntries = Callable[[Tensor, Tensor], Tensor]
 """Joins a prefix and new entries, (batch, kv_heads, tokens, head_dim) each, along the tokens."""
@@ -106,7 +111,7 @@ class Prefill:
                 input_ids=input_ids,
                 attention_mask=attention_mask,
                 position_ids=position_ids,
-                past_key_values=Cache(layers=list(layers)),
+                **{CACHE_ARGUMENT: Cache(layers=list(layers))},
                 use_cache=True,
                 logits_to_keep=1,
             )

@@ -16,7 +16,7 @@ from c2c_lightning.alignment.vocabulary import check_vocabulary
 from c2c_lightning.data.batch import TokenBatch
 from c2c_lightning.data.encode import TokenizerSpec
 from c2c_lightning.errors import UnsupportedModelError
-from c2c_lightning.kv.cache import Prefill
+from c2c_lightning.kv.cache import CACHE_ARGUMENT, Prefill
 from c2c_lightning.kv.geometry import KVGeometry, probe_geometry
 from c2c_lightning.kv.layer import LayerKV, LayerStack
 from c2c_lightning.model.limits import ModelLimits
@@ -168,7 +168,7 @@ class FrozenLM:
             if not self.gains_by_ragged(new_mask) or not is_contiguous(tokens.mask):
                 cache = prefix.cache(edit)
                 padded: Tensor = body(
-                    input_ids=ids, attention_mask=tokens.mask, position_ids=positions, past_key_values=cache,
+                    input_ids=ids, attention_mask=tokens.mask, position_ids=positions, **{CACHE_ARGUMENT: cache},
                     use_cache=False,
                 ).last_hidden_state  # fmt: skip
                 return padded
@@ -177,7 +177,7 @@ class FrozenLM:
             cache = prefix.cache(None if edit is None else ragged.packed_edit(edit), rows.join)
             with ragged_attention(self.model, rows):
                 packed = body(
-                    input_ids=ragged.pack(ids), position_ids=ragged.pack(positions), past_key_values=cache,
+                    input_ids=ragged.pack(ids), position_ids=ragged.pack(positions), **{CACHE_ARGUMENT: cache},
                     use_cache=False,
                 )  # fmt: skip
         return ragged.unpack(packed.last_hidden_state)

@@ -11,6 +11,7 @@ from transformers.cache_utils import Cache
 
 from c2c_lightning.data.batch import PromptBatch
 from c2c_lightning.errors import GenerationError
+from c2c_lightning.kv.cache import CACHE_ARGUMENT
 from c2c_lightning.model.decode_cache import DecodeCache
 from c2c_lightning.model.frozen_lm import FrozenLM
 
@@ -23,6 +24,7 @@ REFUSED = {
     "use_mtp": "drafting heads need the receiver's hidden states over the whole prompt",
     "speculation_type": "a drafter that reads the receiver's hidden states needs them over the whole prompt",
     "cache_implementation": "generation continues from the fused cache",
+    "cache": "generation continues from the fused cache; a fused prompt to reuse is given as `prefix`",
     "past_key_values": "generation continues from the fused cache; a fused prompt to reuse is given as `prefix`",
     "attention_mask": "it belongs to the prompt: set `TokenBatch.attention_mask`",
     "position_ids": "they belong to the prompt: set `TokenBatch.position_ids`",
@@ -56,7 +58,7 @@ def generate(receiver: FrozenLM, prompt: PromptBatch, cache: Cache, **kwargs: An
     if expansion := _expansion(receiver, kwargs):
         # transformers repeats the ids for beams and several sequences, but not a cache that it is given.
         cache.batch_repeat_interleave(expansion)
-    kwargs |= {"attention_mask": tokens.mask, "position_ids": tokens.positions, "past_key_values": cache}
+    kwargs |= {"attention_mask": tokens.mask, "position_ids": tokens.positions, CACHE_ARGUMENT: cache}
     inputs = _cache_inputs(receiver, cache, prompt.num_receiver_tokens)
     with receiver.lock, inputs, _growing_cache(receiver.model.generation_config):
         return receiver.model.generate(tokens.input_ids, **kwargs)
@@ -159,13 +161,13 @@ def _cache_inputs(receiver: FrozenLM, cache: Cache, num_prompt_tokens: int) -> I
 
     def before(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
         nonlocal is_first
-        is_dropped = kwargs.get("past_key_values") is None and receiver.limits.drops_cache
-        if kwargs.get("past_key_values") is not cache and not is_dropped:  # an assistant may be the same model
+        is_dropped = kwargs.get(CACHE_ARGUMENT) is None and receiver.limits.drops_cache
+        if kwargs.get(CACHE_ARGUMENT) is not cache and not is_dropped:  # an assistant may be the same model
             return None
         if is_dropped or (is_first and kwargs["input_ids"].shape[1] >= num_prompt_tokens):
             known = cache.get_seq_length()
             kwargs |= {name: kwargs[name][:, known:] for name in ("input_ids", "position_ids")}
-            kwargs["past_key_values"] = cache
+            kwargs[CACHE_ARGUMENT] = cache
         is_first = False
         if isinstance(cache, DecodeCache):
             # transformers leaves the mask out where nothing is padded.

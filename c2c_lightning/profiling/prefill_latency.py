@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from c2c_lightning.data.batch import PromptBatch
+from c2c_lightning.kv.cache import CACHE_ARGUMENT
 from c2c_lightning.model.c2c import C2CModel
 from c2c_lightning.model.frozen_lm import FrozenLM
 from c2c_lightning.model.prefill_state import PrefillState
@@ -71,7 +72,7 @@ def first_logits(model: C2CModel, prompt: PromptBatch) -> Tensor:
         input_ids=tokens.input_ids[:, -1:],
         attention_mask=tokens.mask,
         position_ids=tokens.positions[:, -1:],
-        past_key_values=model.fuse(prompt),
+        **{CACHE_ARGUMENT: model.fuse(prompt)},
     ).logits
     return logits
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from c2c_lightning.kv.cache import is_replayable
+from c2c_lightning.kv.cache import CACHE_ARGUMENT, is_replayable
 from c2c_lightning.ops.ragged_attention import current_attention
 
 
@@ -38,7 +38,7 @@ def activation_checkpointing_context(model: nn.Module, blocks: Sequence[nn.Modul
 def _checkpointed(forward: Callable[..., Any], model: nn.Module) -> Callable[..., Any]:
     @wraps(forward)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        if torch.is_grad_enabled() and is_replayable(kwargs.get("past_key_values")):
+        if torch.is_grad_enabled() and is_replayable(kwargs.get(CACHE_ARGUMENT)):
             again = current_attention(model)
             return checkpoint(forward, *args, use_reentrant=False, context_fn=lambda: (nullcontext(), again), **kwargs)
         return forward(*args, **kwargs)
