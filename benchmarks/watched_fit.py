@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from c2c_lightning.data.batch import TrainingBatch
-from c2c_lightning.training.callbacks._utils import model_of
+from c2c_lightning.training._utils import model_of
 from c2c_lightning.training.checkpoint import AtomicCheckpointIO
 
 BEGAN = "began"

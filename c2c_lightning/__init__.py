@@ -1,5 +1,8 @@
 """Train, prove, ship and use Cache-to-Cache fusers (arXiv 2510.03215)."""
 
+import importlib
+from typing import Any
+
 from c2c_lightning import _renamed
 from c2c_lightning.data.batch import PromptBatch, SharerTokens, TokenBatch, TrainingBatch
 from c2c_lightning.export.released.convert import convert_released, to_released
@@ -10,8 +13,10 @@ from c2c_lightning.model.lm_spec import LMSpec
 
 __all__ = [
     "C2CModel",
+    "C2CModule",
     "ChatSession",
     "FuserConfig",
+    "InstructionDataModule",
     "LMSpec",
     "PromptBatch",
     "SharerTokens",
@@ -22,3 +27,16 @@ __all__ = [
 ]
 
 _renamed.install()
+
+# Imported when they are used: the method needs no Lightning.
+_LIGHTNING = {"C2CModule": "training.module", "InstructionDataModule": "data.datamodule"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LIGHTNING:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_LIGHTNING[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -129,7 +129,7 @@ MODULES = {
     "model.reading": "model.prefill_state",
     "model.responder": "responders.base",
     "training.asked": "prediction.requests",
-    "training.callbacks.access": "training.callbacks._utils",
+    "training.callbacks.access": "training._utils",
     "training.callbacks.export": "training.callbacks.export_fuser",
     "training.callbacks.gates": "training.callbacks.gate_monitor",
     "training.callbacks.picture": "training.callbacks.run_picture",

@@ -12,7 +12,7 @@ from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.trainer.states import TrainerFn
 
 from c2c_lightning.errors import ConfigurationError
-from c2c_lightning.training.callbacks._utils import is_trial
+from c2c_lightning.training._utils import is_trial
 
 
 class SaveRunConfig(SaveConfigCallback):

@@ -10,7 +10,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from c2c_lightning.training.callbacks._utils import is_trial
+from c2c_lightning.training._utils import is_trial
 from c2c_lightning.training.checkpoint_io import PARTIAL, AtomicCheckpointIO, undamaged_checkpoints
 from c2c_lightning.training.lightning_internals import is_between_steps, is_last_batch, validation_is_due
 from c2c_lightning.training.run_folder import run_path

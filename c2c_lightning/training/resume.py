@@ -7,11 +7,13 @@ from typing import Any
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from c2c_lightning.errors import CheckpointError
+from c2c_lightning.training._utils import model_of
 from c2c_lightning.training.finite_values import non_finite_in_checkpoint
 
 logger = logging.getLogger(__name__)
@@ -35,8 +37,16 @@ class ResumeCheck(Callback):
         check_optimizers(self._optimizer_states, trainer.optimizers)
         self._optimizer_states = []
 
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Warn that `validate` measures an untrained fuser."""
+        if model_of(pl_module).is_untrained and trainer.state.fn == TrainerFn.VALIDATING:
+            rank_zero_warn(
+                "No checkpoint was loaded: these are the losses of an untrained fuser. Name one with `--ckpt_path`."
+            )
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Set the rates of this run's schedule: a checkpoint holds those of its own, 0 at the end of a run."""
+        model_of(pl_module).is_untrained = False
         if trainer.global_step == 0:
             return
         for config in trainer.lr_scheduler_configs:
@@ -61,12 +71,14 @@ def check_checkpoint(checkpoint: Mapping[str, Any], module: LightningModule) -> 
     Raises:
         CheckpointError: names or shapes of weights differ, values are not finite, or training cannot resume from it.
     """
+    trainer = module._trainer
+    if "state_dict" not in checkpoint and trainer is not None and trainer.strategy.restore_checkpoint_after_setup:
+        return  # a sharded checkpoint, which the strategy has loaded
     if not isinstance(checkpoint.get("state_dict"), Mapping):
         raise CheckpointError("This is not a Lightning checkpoint: it has no `state_dict`.")
     check_weights(checkpoint, module)
     if broken := non_finite_in_checkpoint(checkpoint):
         raise CheckpointError(f"The checkpoint holds NaN or infinity in {_listed(broken)}. Use an earlier one.")
-    trainer = module._trainer
     if trainer is not None and trainer.state.fn == TrainerFn.FITTING and "optimizer_states" not in checkpoint:
         raise CheckpointError(
             "The checkpoint holds weights only, so training cannot resume from it: the optimizer, the schedule and the "

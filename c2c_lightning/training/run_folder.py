@@ -10,7 +10,7 @@ from typing import Protocol, runtime_checkable
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from c2c_lightning.training.callbacks._utils import is_trial
+from c2c_lightning.training._utils import is_trial
 from c2c_lightning.training.lightning_internals import callbacks_of
 from c2c_lightning.training.metrics_file import MetricsFile
 

@@ -78,7 +78,7 @@ class FSDP2Strategy(ModelParallelStrategy):
         options = StateDictOptions(full_state_dict=True)
         assert self.lightning_module is not None
         check_checkpoint(checkpoint, self.lightning_module)
-        set_model_state_dict(self.model, checkpoint.pop("state_dict"), options=options)
+        set_model_state_dict(self.model, checkpoint["state_dict"], options=options)
         saved = checkpoint.get("optimizer_states", [])
         check_optimizers(saved, self.optimizers)
         for optimizer, state in zip(self.optimizers, saved, strict=False):

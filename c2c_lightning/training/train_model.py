@@ -1,4 +1,4 @@
-"""The fused model as it is trained: the loss of a batch, whatever runs around it."""
+"""The fused model in training: the loss of a batch in one or many processes, sharded or not."""
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -17,38 +17,36 @@ from c2c_lightning.training.activation_checkpointing import activation_checkpoin
 
 
 class TrainModel(C2CModel):
-    """A fused model whose `batch_loss` trains alone, in many processes, and sharded.
+    """A fused model with a loss that keeps processes in step and can be sharded.
 
     Attributes:
-        activation_checkpointing: whether the receiver's response pass keeps only its layers' inputs and is computed
-            again, layer by layer, on the way back.
+        activation_checkpointing: recompute the receiver's response pass, layer by layer, in the backward pass.
+        is_untrained: the fuser was neither trained nor loaded from a checkpoint.
     """
 
     activation_checkpointing = False
+    is_untrained = True
 
     def batch_loss(self, batch: TrainingBatch, active_sharers: tuple[int, ...] | None = None) -> Tensor:
-        """Summed cross-entropy of the supervised response tokens, and what keeps processes in step.
+        """Summed cross-entropy of the supervised response tokens, ().
 
-        Where the fuser is sharded this is its forward pass: gathered at the beginning, gradients reduced once, however
-        many spans a process has in its batch.
+        For a sharded fuser this is the forward pass: its weights are gathered at the beginning and gradients reduced
+        once, whatever the number of fusion spans in the batch.
 
         Args:
             batch: prompts and responses.
-            active_sharers: numbers of the sharers that take part, default all.
+            active_sharers: indices of the active sharers, default all.
         """
         if not torch.is_grad_enabled():
             return self.response_loss(batch, active_sharers)
-        replay: AbstractContextManager[None] = nullcontext()
+        recomputation: AbstractContextManager[None] = nullcontext()
         if self.activation_checkpointing:
-            replay = activation_checkpointing_context(self.receiver.model, self.receiver.blocks)
-        with replay:
-            return self.response_loss(batch, active_sharers) + self._anchor(batch.prompt)
+            recomputation = activation_checkpointing_context(self.receiver.model, self.receiver.blocks)
+        with recomputation:
+            return self.response_loss(batch, active_sharers) + self._unused_parameters(batch.prompt)
 
-    def _anchor(self, prompt: PromptBatch) -> Tensor:
-        """Zero, with a gradient to what may have no part in the loss; DDP waits for the gradient of every parameter.
-
-        Those are all weights of a sharer that no row reads.
-        """
+    def _unused_parameters(self, prompt: PromptBatch) -> Tensor:
+        """Zero, with a gradient for the sharers that no row uses: DDP waits for the gradient of every parameter."""
         parameters: list[Tensor] = []
         for number, sharer in enumerate(self.fuser.sharers):
             if not any(len(fusion.fused_tokens[number]) for fusion in prompt.fusion_plan):
@@ -72,9 +70,9 @@ class TrainModel(C2CModel):
         return replace(state, fused_kv=[LayerKV(layer.keys + zero, layer.values + zero) for layer in state.fused_kv])
 
     def whole_fuser(self) -> Fuser | None:
-        """The fuser, gathered on the CPU where it is sharded; all processes call this, and only the first one gets it.
+        """The fuser; a sharded one is gathered on the CPU of the first process, and None elsewhere.
 
-        In processes that hold all of it: the fuser itself.
+        All processes call this together.
         """
         if not isinstance(self, FSDPModule):
             return self.fuser

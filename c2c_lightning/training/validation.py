@@ -1,65 +1,79 @@
-"""What a validation measures: the loss with fusion, beside the two losses that say what it is worth."""
+"""Validation losses: with fusion, with mismatched caches, and of the receiver alone."""
+
+import logging
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
+from torchmetrics import MeanMetric, SumMetric
 
 from c2c_lightning.data.batch import TrainingBatch
 from c2c_lightning.data.mismatch import swap_sharers
 from c2c_lightning.training.train_model import TrainModel
+
+logger = logging.getLogger(__name__)
 
 
 class ValidationLosses(nn.Module):
     """Losses of one validation, over all processes.
 
     - `val/loss`: with fusion.
-    - `val/loss_mismatched`: with fusion, each row reading the sharer's cache of its neighbour in the batch. What the
-      right cache is worth over it has been communicated; the rest of a gain is the fuser's own. Rows without a
-      neighbour have no part in it.
-    - `val/loss_receiver`: of the receiver alone. It never changes, so in one run it is computed once.
+    - `val/loss_mismatched`: with fusion, each row with the sharer cache of the next row in its batch. Its difference to
+      `val/loss` measures transferred information; the remaining gain over the receiver is extra capacity of the fuser.
+      Batches of one row are left out.
+    - `val/loss_receiver`: of the receiver alone. It is constant, so it is computed once per run.
+
+    NaN in a batch makes the mean NaN, with a warning.
+
+    Args:
+        per_token: average over the supervised tokens, or over the batches' means (as released).
     """
 
     def __init__(self, per_token: bool) -> None:
-        """Average over the rows' supervised tokens, or over the batches' means (as released)."""
         super().__init__()
         self.per_token = per_token
-        self.fused, self.mismatched, self.receiver = MeanMetric(), MeanMetric(), MeanMetric()
+        # torchmetrics leaves out NaN by default.
+        self.fused, self.mismatched, self.receiver = (MeanMetric(nan_strategy="disable") for _ in range(3))
+        self.pairs = SumMetric()
         self._receiver_loss: Tensor | None = None
 
     def forget(self) -> None:
-        """A run begins; another one may have other validation data."""
+        """Start a run, which may have other validation data."""
         self._receiver_loss = None
 
     def update(self, model: TrainModel, batch: TrainingBatch) -> None:
-        """Measure a batch, the same tokens three times."""
+        """Measure a batch three times on the same tokens."""
         num_tokens = batch.response_mask.sum()
         weight = num_tokens if self.per_token else num_tokens.clamp(max=1)
         tokens = num_tokens.clamp(min=1)
         self.fused.update(model.batch_loss(batch) / tokens, weight)
-        # Run for a single row too: where the fuser is sharded, processes must make as many passes.
-        self.mismatched.update(model.batch_loss(mismatched(batch)) / tokens, weight * (len(batch) > 1))
+        # Computed for a single row too: where the fuser is sharded, processes must make the same number of passes.
+        other = model.batch_loss(mismatched(batch)) / tokens
+        self.mismatched.update(other if len(batch) > 1 else torch.zeros_like(other), weight * (len(batch) > 1))
+        self.pairs.update(len(batch) - 1)
         if self._receiver_loss is None:
             self.receiver.update(model.batch_loss(batch, active_sharers=()) / tokens, weight)
 
     def compute(self, is_trial: bool) -> dict[str, Tensor]:
-        """The losses in nats per token, and a fresh start.
+        """The losses in nats per token; resets them.
 
         Args:
-            is_trial: a few batches before training, whose receiver's loss does not count for the run.
+            is_trial: whether these are a few batches before training, whose receiver loss is not that of the run.
         """
         receiver = self.receiver.compute() if self._receiver_loss is None else self._receiver_loss
         if not is_trial:
             self._receiver_loss = receiver
         losses = {"val/loss": self.fused.compute(), "val/loss_receiver": receiver}
-        mismatched_loss = self.mismatched.compute()
-        if not mismatched_loss.isnan():  # no batch had two rows
-            losses["val/loss_mismatched"] = mismatched_loss
-        for metric in (self.fused, self.mismatched, self.receiver):
+        if self.pairs.compute() > 0:
+            losses["val/loss_mismatched"] = self.mismatched.compute()
+        for name, value in losses.items():
+            if not torch.isfinite(value):
+                logger.warning("%s is %s: at least one validation batch has a non-finite loss.", name, float(value))
+        for metric in (self.fused, self.mismatched, self.receiver, self.pairs):
             metric.reset()
         return losses
 
 
 def mismatched(batch: TrainingBatch) -> TrainingBatch:
-    """The batch with each row's sharers reading the next row's prompt, the last row's the first's."""
+    """The batch with the sharer prompts of each row's successor, cyclically."""
     rows = torch.arange(len(batch), device=batch.prompt.receiver.input_ids.device).roll(-1)
     return TrainingBatch(swap_sharers(batch.prompt, batch.prompt.select(rows)), batch.response_ids, batch.response_mask)

@@ -8,7 +8,7 @@ from lightning.pytorch.callbacks import Callback
 
 from c2c_lightning.export.description import TrainingRecord
 from c2c_lightning.model.pretrained import save_pretrained
-from c2c_lightning.training.callbacks._utils import is_trial, model_of
+from c2c_lightning.training._utils import is_trial, model_of
 from c2c_lightning.training.run_folder import run_path
 
 logger = logging.getLogger(__name__)

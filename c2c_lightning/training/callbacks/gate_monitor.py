@@ -6,7 +6,7 @@ import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from c2c_lightning.training.callbacks._utils import is_log_step, model_of
+from c2c_lightning.training._utils import is_log_step, model_of
 
 
 class GateMonitor(Callback):

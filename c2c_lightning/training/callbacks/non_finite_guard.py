@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from c2c_lightning.data.batch import TrainingBatch
 from c2c_lightning.errors import NonFiniteError
-from c2c_lightning.training.callbacks._utils import is_log_step, model_of
+from c2c_lightning.training._utils import is_log_step, model_of
 
 logger = logging.getLogger(__name__)
 

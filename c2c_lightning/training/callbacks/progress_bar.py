@@ -7,7 +7,7 @@ from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.callbacks.progress.rich_progress import RichProgressBarTheme
 from rich.progress import BarColumn
 
-from c2c_lightning.training.callbacks._utils import is_log_step
+from c2c_lightning.training._utils import is_log_step
 
 # A line has room for a few short names; the logs have the full ones.
 _SHORT = {

@@ -6,7 +6,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from c2c_lightning.fuser.config import FuserConfig
-from c2c_lightning.training.callbacks._utils import model_of
+from c2c_lightning.training._utils import model_of
 
 
 def temperature_at(step: int, config: FuserConfig) -> float:

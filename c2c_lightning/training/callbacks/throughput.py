@@ -7,7 +7,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from c2c_lightning.data.batch import TrainingBatch
-from c2c_lightning.training.callbacks._utils import is_log_step
+from c2c_lightning.training._utils import is_log_step
 
 
 class Throughput(Callback):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from c2c_lightning.training.token_count import TokenCount
+from c2c_lightning.training.callbacks.token_average import TokenCount
 from tests.training.runs import module
 
 
@@ -35,7 +35,7 @@ ONE_OF_TWO = """
 import sys
 import torch
 from torch import distributed
-from c2c_lightning.training.token_count import TokenCount
+from c2c_lightning.training.callbacks.token_average import TokenCount
 
 rank = int(sys.argv[1])
 distributed.init_process_group("gloo", init_method=f"file://{sys.argv[2]}", rank=rank, world_size=2)

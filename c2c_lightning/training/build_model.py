@@ -1,0 +1,77 @@
+"""The model that is trained: frozen language models and a fresh fuser, on a device or sharded over processes."""
+
+from collections.abc import Sequence
+
+import torch
+from lightning.pytorch.strategies import Strategy
+
+from c2c_lightning.data.encode import Encoder
+from c2c_lightning.export.description import FuserDescription
+from c2c_lightning.fuser.config import FuserConfig
+from c2c_lightning.fuser.fuser import Fuser
+from c2c_lightning.model.lm_spec import LMSpec, tokenizer_spec
+from c2c_lightning.model.load_lm import load_frozen, load_tokenizer
+from c2c_lightning.model.pretrained import reference
+from c2c_lightning.training.sharding import check_shardable, mesh_of, shard, shard_frozen
+from c2c_lightning.training.train_model import TrainModel
+
+
+def build_encoder(receiver: LMSpec, sharers: Sequence[LMSpec], fuser: FuserConfig) -> Encoder:
+    """An encoder of conversations, which needs the tokenizers only."""
+    specs = [tokenizer_spec(spec, load_tokenizer(spec)) for spec in (receiver, *sharers)]
+    return Encoder(specs[0], specs[1:], fuser.token_alignment)
+
+
+def build_model(
+    receiver: LMSpec,
+    sharers: Sequence[LMSpec],
+    config: FuserConfig,
+    strategy: Strategy | None = None,
+    shard_models: bool = False,
+) -> TrainModel:
+    """Load the frozen models and make a fuser.
+
+    Args:
+        receiver: the receiver.
+        sharers: the sharers.
+        config: the fuser's choices.
+        strategy: chooses the device, and whether the fuser is sharded; default the CPU.
+        shard_models: shard the frozen models too.
+
+    Raises:
+        ConfigurationError: the strategy or the fuser's choices do not allow to shard.
+    """
+    mesh = None if strategy is None else mesh_of(strategy)
+    device = torch.device("cpu") if strategy is None else strategy.root_device
+    if shard_models:
+        check_shardable(config, is_sharded=mesh is not None)
+    # A model that is sharded need not fit on the device as a whole.
+    first = load_frozen(receiver, "cpu" if shard_models else str(device))
+    others = [load_frozen(spec, "cpu" if shard_models else str(device), first.tokenizer) for spec in sharers]
+    if shard_models and mesh is not None:
+        for lm in (first, *others):
+            shard_frozen(lm, mesh, device)
+    model = TrainModel(first, others, config)
+    if config.gate_noise == "none":
+        freeze_gates(model.fuser)
+    return model
+
+
+def shard_fuser(model: TrainModel, strategy: Strategy | None) -> None:
+    """Shard the fuser if the strategy shards."""
+    mesh = None if strategy is None else mesh_of(strategy)
+    if strategy is not None and mesh is not None:
+        shard(model.to(strategy.root_device), mesh)
+
+
+def freeze_gates(fuser: Fuser) -> None:
+    """Exclude hard gates from training: they have no gradient, and weight decay would move them."""
+    for _, _, *gates in fuser.gates():
+        for gate in gates:
+            gate.requires_grad_(False)
+
+
+def describe(model: TrainModel) -> FuserDescription:
+    """The description of a model's fuser, as in a fuser directory."""
+    sharers = tuple(reference(sharer) for sharer in model.sharers)
+    return FuserDescription(model.fuser.config, reference(model.receiver), sharers)

@@ -1,0 +1,170 @@
+"""A signal stops a run after the current step, with a checkpoint from which it resumes as if nothing had happened."""
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from c2c_lightning.cli import main
+from c2c_lightning.data.datamodule import InstructionDataModule
+from c2c_lightning.data.sources import Messages
+from c2c_lightning.training.callbacks.stop_on_signal import RunStopped, StopOnSignal
+from c2c_lightning.training.checkpoint import Checkpoint
+from c2c_lightning.training.module import C2CModule
+from tests.training.runs import Losses, module, trainer, write_rows
+
+ROOT = Path(__file__).parents[2]
+
+
+class Signal(Callback):
+    """Sends a signal to this process in a hook of a batch or validation."""
+
+    def __init__(self, hook: str, number: int, count: int = 3) -> None:
+        def send(*args: Any) -> None:
+            self.calls += 1
+            if self.calls == count:
+                os.kill(os.getpid(), number)
+                time.sleep(0.01)
+
+        self.calls = 0
+        setattr(self, hook, send)
+
+
+def fit(
+    models: Path, folder: Path, callbacks: list[Callback], ckpt_path: Path | None = None, **settings: Any
+) -> tuple[C2CModule, list[float]]:
+    data = InstructionDataModule(
+        Messages(write_rows(models / "rows.jsonl", 16)),
+        validation=Messages(write_rows(models / "validation.jsonl", 12)),
+        batch_size=4,
+        cache_dir=str(models / "cache"),
+    )
+    losses = Losses()
+    made = module(models, gate_noise="logistic", dropout=0.1)
+    L.seed_everything(3, verbose=False)
+    options: dict[str, Any] = {"val_check_interval": 2, "check_val_every_n_epoch": None, "enable_checkpointing": True}
+    run = trainer(folder, 6, [losses, *callbacks], **{**options, **settings})
+    run.fit(made, datamodule=data, ckpt_path=None if ckpt_path is None else str(ckpt_path), weights_only=True)
+    return made, losses.losses
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("hook", ["on_before_backward", "on_validation_batch_end"])
+def test_a_stopped_run_resumes_exactly(number: int, hook: str, models: Path, tmp_path: Path) -> None:
+    whole, losses = fit(models, tmp_path / "whole", [])
+    with pytest.raises(RunStopped) as stopped:
+        fit(models, tmp_path / "run", [Signal(hook, number), Checkpoint(save_last=True)])
+    assert stopped.value.code == 128 + number
+    path = stopped.value.checkpoint
+    assert path == tmp_path / "run" / "checkpoints" / "last.ckpt"
+    step = torch.load(path, weights_only=True)["global_step"]
+    assert step == (3 if hook == "on_before_backward" else 2)
+    resumed, rest = fit(models, tmp_path / "run", [Checkpoint(save_last=True)], path)
+    assert rest == losses[step:]
+    state = resumed.state_dict()
+    assert [name for name, value in whole.state_dict().items() if not torch.equal(value, state[name])] == []
+
+
+def test_a_validation_that_a_signal_interrupts_is_repeated(models: Path, tmp_path: Path) -> None:
+    class Validations(Callback):
+        def __init__(self) -> None:
+            self.losses: list[tuple[int, float]] = []
+
+        def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+            self.losses.append((trainer.global_step, float(trainer.callback_metrics["val/loss"])))
+
+    whole, resumed = Validations(), Validations()
+    fit(models, tmp_path / "whole", [whole])
+    with pytest.raises(RunStopped) as stopped:
+        fit(models, tmp_path / "run", [Signal("on_validation_batch_end", signal.SIGTERM, 5)])
+    fit(models, tmp_path / "run", [resumed], stopped.value.checkpoint)
+    assert resumed.losses == whole.losses[1:]
+    assert [step for step, _ in resumed.losses] == [4, 6]
+
+
+def test_accumulated_batches_are_finished_first(models: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunStopped) as stopped:
+        fit(models, tmp_path, [Signal("on_before_backward", signal.SIGTERM, 1)], accumulate_grad_batches=2)
+    assert stopped.value.checkpoint is not None
+    saved = torch.load(stopped.value.checkpoint, weights_only=True)
+    assert saved["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]["processed"] == 2
+
+
+def test_after_the_patience_the_run_ends_without_a_checkpoint(models: Path, tmp_path: Path) -> None:
+    class Slow(Callback):
+        def on_before_optimizer_step(self, *args: Any) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+
+    began = time.monotonic()
+    with pytest.raises(RunStopped) as stopped:
+        fit(models, tmp_path, [Slow(), StopOnSignal(patience=0.05)])
+    assert time.monotonic() - began < 4
+    assert stopped.value.checkpoint is None
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_a_second_ctrl_c_ends_at_once(models: Path, tmp_path: Path) -> None:
+    class Twice(Callback):
+        def on_before_optimizer_step(self, *args: Any) -> None:
+            for _ in range(2):
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(0.01)
+
+    with pytest.raises(SystemExit) as stopped:
+        fit(models, tmp_path, [Twice()])
+    assert not isinstance(stopped.value, RunStopped)
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_slurms_requeue_signal(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lightning's own handler saves and requeues, but only after the step."""
+    for name, value in {"JOB_ID": "4711", "JOB_NAME": "fuser", "NTASKS": "1", "PROCID": "0", "LOCALID": "0"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    monkeypatch.setenv("SLURM_NODEID", "0")
+    calls: list[list[str]] = []
+    connector = sys.modules["lightning.pytorch.trainer.connectors.signal_connector"]
+    monkeypatch.setattr(connector, "call", lambda command, **_: calls.append(command) or 0)
+    with pytest.raises(RunStopped) as stopped:
+        fit(models, tmp_path, [Signal("on_before_backward", signal.SIGUSR1)])
+    assert stopped.value.code == 128 + signal.SIGUSR1
+    assert calls == [["scontrol", "requeue", "4711"]]
+    assert torch.load(tmp_path / "hpc_ckpt_1.ckpt", weights_only=True)["global_step"] == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_the_command_line_prints_the_command_that_resumes(number: int, code: int, tmp_path: Path) -> None:
+    """With data loader workers, which get the signal too: no traceback reaches the user."""
+    config = [str(ROOT / "tests" / "conf" / "fit.yaml"), "--trainer.max_steps", "400", "--data.num_workers", "2"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "c2c_lightning", "fit", "--config", *config, "--trainer.log_every_n_steps", "1"]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    while not (tmp_path / "run" / "metrics.csv").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.killpg(process.pid, number)
+    said = process.communicate(timeout=120)[1]
+    assert process.returncode == code, said
+    assert "Traceback" not in said
+    resume = shlex.split(re.findall(r"^lightning fit .*$", said, re.MULTILINE)[-1])
+    assert resume[-2] == "--ckpt_path"
+    step = torch.load(resume[-1], weights_only=True)["global_step"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        main([*resume[1:], "--trainer.max_steps", str(step + 1)])
+    record = json.loads((tmp_path / "run" / "fuser" / "fuser_config.json").read_text())["training"]
+    assert record["steps"] == step + 1
