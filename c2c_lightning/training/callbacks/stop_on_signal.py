@@ -150,11 +150,12 @@ class StopOnSignal(Callback):
             signal.signal(number, handler)
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._pid:  # a data loader's worker, which ends with its parent
+        is_child = os.getpid() != self._pid
+        if is_child and signum == signal.SIGINT:  # Ctrl-C reaches data loader workers, which end with their parent
             return
-        if self._is_over:
-            signal.signal(signum, self._replaced[signum])
-            os.kill(self._pid, signum)
+        if is_child or self._is_over:
+            signal.signal(signum, signal.SIG_DFL if is_child else self._replaced[signum])
+            os.kill(os.getpid(), signum)
             return
         if self.stopped is not None:
             if signum == signal.SIGINT:
@@ -163,6 +164,9 @@ class StopOnSignal(Callback):
         self.stopped = RunStopped(signum)
         if not self._is_training:
             raise self.stopped
+        # A signal to the process group ends data loader workers too; torch would raise for them within the step.
+        self._replaced.setdefault(signal.SIGCHLD, signal.getsignal(signal.SIGCHLD))
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGALRM, self._give_up)
         signal.setitimer(signal.ITIMER_REAL, self.patience)
 
