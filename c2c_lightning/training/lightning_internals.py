@@ -45,15 +45,6 @@ def is_last_batch(trainer: Trainer) -> bool:
     return trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
 
 
-def validate_in_fit(trainer: Trainer) -> None:
-    """Run the fit loop's validation now, as `_TrainingEpochLoop.on_advance_end` does (lightning 2.6.6)."""
-    connector, val_loop = trainer._logger_connector, trainer.fit_loop.epoch_loop.val_loop
-    trainer.validating, first_iteration = True, connector._first_loop_iter
-    val_loop.restarting = False
-    val_loop.run()
-    trainer.training, connector._first_loop_iter = True, first_iteration
-
-
 def requeue_environment(trainer: Trainer) -> SLURMEnvironment | None:
     """The Slurm environment, if Lightning requeues jobs in it (lightning 2.6.6)."""
     environment = trainer._accelerator_connector.cluster_environment

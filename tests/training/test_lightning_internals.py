@@ -52,8 +52,6 @@ def test_private_attributes() -> None:
     assert loop._data_fetcher is None
     assert loop.epoch_loop.batch_progress.current.ready == loop.epoch_loop.batch_progress.current.completed == 0
     assert loop.epoch_loop.batch_progress.is_last_batch is False
-    assert loop.epoch_loop.val_loop.restarting is False
-    assert trainer._logger_connector._first_loop_iter is None
     assert trainer._accelerator_connector.cluster_environment is not None
     checkpoint = vars(ModelCheckpoint())
     names = {"_last_global_step_saved", "_last_checkpoint_saved", "_defer_save_until_validation"}

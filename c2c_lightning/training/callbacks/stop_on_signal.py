@@ -1,6 +1,5 @@
 """A stop by a signal: SIGINT (Ctrl-C), SIGTERM, and Slurm's requeue signal."""
 
-import copy
 import os
 import signal
 import threading
@@ -17,7 +16,6 @@ from c2c_lightning.training.lightning_internals import (
     is_at_step_border,
     is_between_steps,
     requeue_environment,
-    validate_in_fit,
 )
 from c2c_lightning.training.run_folder import run_path
 
@@ -39,20 +37,18 @@ class RunStopped(SystemExit):
 class StopOnSignal(Callback):
     """Ends `fit` after the current optimizer step with a checkpoint that resumes exactly, and with `RunStopped`.
 
-    A signal during a validation in one process ends it at once; the resumed run repeats the whole validation. Outside
-    training the run ends at once. A second Ctrl-C ends it without a checkpoint. All processes stop after the same step.
+    A signal during a validation takes effect after the step that follows it. Outside training the run ends at once. A
+    second Ctrl-C ends it without a checkpoint. All processes stop after the same step.
 
     Args:
-        patience: seconds from the signal to the end of the step (or, in several processes, of the validation). After
-            them the run ends without a new checkpoint. Below the time that a scheduler waits before it kills.
+        patience: seconds from the signal to the end of the step. After them the run ends without a new checkpoint. Below
+            the time that a scheduler waits before it kills.
     """
 
     def __init__(self, patience: float = 25.0) -> None:
         self.patience = patience
         self.stopped: RunStopped | None = None
         self._is_training, self._is_at_border = False, False
-        self._loops_before_validation: dict[str, Any] | None = None
-        self._validation_is_pending = False
         self._is_over = False
         self._replaced: dict[int, Any] = {}
         self._requeue: Any = None
@@ -68,16 +64,13 @@ class StopOnSignal(Callback):
         self._uninstall()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take over Lightning's handlers, which act in the middle of a step; repeat an interrupted validation."""
+        """Take over Lightning's handlers, which act in the middle of a step."""
         self._install(signal.SIGINT, signal.SIGTERM)
         if environment := requeue_environment(trainer):
             number = environment.requeue_signal or signal.SIGUSR1
             self._requeue = (number, signal.getsignal(number))
             self._install(number)
         self._is_training = True
-        if self._validation_is_pending:
-            self._validation_is_pending = False
-            validate_in_fit(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """End at once from here on."""
@@ -88,30 +81,6 @@ class StopOnSignal(Callback):
         if not is_between_steps(trainer):
             self._stop_if_requested(trainer)
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keep the progress of the training loops, which a checkpoint from within the validation needs."""
-        if self._is_training:
-            self._loops_before_validation = copy.deepcopy(trainer.fit_loop.state_dict())
-
-    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        """Stop in the validation; in several processes, which may have unequal numbers of batches, at its end."""
-        if self._is_training and trainer.world_size == 1:
-            self._stop_if_requested(trainer)
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The validation is complete."""
-        self._loops_before_validation = None
-
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """From within a validation: the progress before it, and that it is pending."""
-        if self._loops_before_validation is not None:
-            checkpoint["loops"]["fit_loop"] = self._loops_before_validation
-            checkpoint["validation_is_pending"] = True
-
-    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Note a pending validation."""
-        self._validation_is_pending = checkpoint.get("validation_is_pending", False)
-
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Write the checkpoint where the state is that of a finished step, and requeue a Slurm job."""
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -121,8 +90,7 @@ class StopOnSignal(Callback):
 
     def _write_checkpoint(self, trainer: Trainer, stop: RunStopped) -> None:
         # A data loader's worker that got the signal too may have ended the run between two steps.
-        is_whole = self._loops_before_validation is not None or is_at_step_border(trainer)
-        if self._is_at_border or (is_whole and trainer.world_size == 1):
+        if self._is_at_border or (is_at_step_border(trainer) and not trainer.validating and trainer.world_size == 1):
             stop.checkpoint = write_last(trainer)
             if self._requeue is not None and stop.signum == self._requeue[0]:
                 self._requeue[1](stop.signum, None)
