@@ -1,6 +1,7 @@
 """Validation losses: with fusion, with mismatched caches, and of the receiver alone."""
 
 import logging
+import math
 
 import torch
 from torch import Tensor, nn
@@ -31,8 +32,8 @@ class ValidationLosses(nn.Module):
     def __init__(self, per_token: bool) -> None:
         super().__init__()
         self.per_token = per_token
-        # torchmetrics leaves out NaN by default.
-        self.fused, self.mismatched, self.receiver = (MeanMetric(nan_strategy="disable") for _ in range(3))
+        # By default torchmetrics leaves out NaN; with "disable" it ignores weights. NaN in place of NaN keeps it.
+        self.fused, self.mismatched, self.receiver = (MeanMetric(nan_strategy=math.nan) for _ in range(3))
         self.pairs = SumMetric()
         self._receiver_loss: Tensor | None = None
 

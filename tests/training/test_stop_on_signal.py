@@ -76,14 +76,6 @@ def test_a_stopped_run_resumes_exactly(number: int, hook: str, models: Path, tmp
     assert [name for name, value in whole.state_dict().items() if not torch.equal(value, state[name])] == []
 
 
-def test_accumulated_batches_are_finished_first(models: Path, tmp_path: Path) -> None:
-    with pytest.raises(RunStopped) as stopped:
-        fit(models, tmp_path, [Signal("on_before_backward", signal.SIGTERM, 1)], accumulate_grad_batches=2)
-    assert stopped.value.checkpoint is not None
-    saved = torch.load(stopped.value.checkpoint, weights_only=True)
-    assert saved["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]["processed"] == 2
-
-
 def test_after_the_patience_the_run_ends_without_a_checkpoint(models: Path, tmp_path: Path) -> None:
     class Slow(Callback):
         def on_before_optimizer_step(self, *args: Any) -> None:

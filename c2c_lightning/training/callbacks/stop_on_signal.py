@@ -41,8 +41,8 @@ class StopOnSignal(Callback):
     second Ctrl-C ends it without a checkpoint. All processes stop after the same step.
 
     Args:
-        patience: seconds from the signal to the end of the step. After them the run ends without a new checkpoint. Below
-            the time that a scheduler waits before it kills.
+        patience: seconds from the signal to the end of the step. After them the run ends without a new checkpoint.
+            Choose less than the time that a scheduler waits before it kills.
     """
 
     def __init__(self, patience: float = 25.0) -> None:
