@@ -52,7 +52,7 @@ MODULES = {
     "bench.train_step": "profiling.train_step",
     "bench.workload": "profiling.workload",
     "commands.chat": "commands.terminal_chat",
-    "commands.export": "commands.export_fuser",
+    "commands.export": "commands.fuser_files",
     "commands.trainer": "commands.trainer_cli",
     "data.assemble": "data.encode_sharers",
     "data.blocks": "data.loading.block_reader",

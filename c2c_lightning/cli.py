@@ -9,7 +9,7 @@ from jsonargparse import ArgumentError
 from rich.console import Console
 from rich.logging import RichHandler
 
-from c2c_lightning.commands import analyze, bench, export_fuser, lm_eval, terminal_chat, trainer_cli
+from c2c_lightning.commands import analyze, bench, fuser_files, lm_eval, terminal_chat, trainer_cli
 from c2c_lightning.commands.parsing import bound_yaml, did_you_mean
 from c2c_lightning.commands.user_errors import user_message
 
@@ -20,8 +20,8 @@ COMMANDS: dict[str, tuple[Command, str]] = {
     "validate": (trainer_cli.run_fit, "loss of a fuser, and of the receiver alone, on validation data"),
     "test": (trainer_cli.run_test, "benchmarks over responders: receiver, sharer, T2T, routing, C2C, controls"),
     "predict": (trainer_cli.run_predict, "write answers to a file of conversations"),
-    "export": (export_fuser.run_export, "Lightning checkpoint to fuser directory"),
-    "convert": (export_fuser.run_convert, "the authors' published layout to ours, and back"),
+    "export": (fuser_files.run_export, "Lightning checkpoint to fuser directory"),
+    "convert": (fuser_files.run_convert, "the authors' published layout to ours, and back"),
     "analyze": (analyze.run_analyze, "alignment: who reads which sharer token; padding: what batching by length saves"),
     "chat": (terminal_chat.run_chat, "talk in the terminal"),
     "lm-eval": (lm_eval.run_lm_eval, "lm-evaluation-harness with the model `c2c`"),

@@ -3,17 +3,15 @@
 import json
 import logging
 import sys
-from argparse import RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from jsonargparse import DefaultHelpFormatter
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from c2c_lightning.commands.parsing import CommandParser
+from c2c_lightning.commands.parsing import CommandParser, HelpFormatter
 from c2c_lightning.errors import ConfigurationError
 from c2c_lightning.profiling.benchmark import BenchContext, Benchmark
 from c2c_lightning.profiling.model_pair import Pair
@@ -30,10 +28,6 @@ Examples:
   lightning bench --config configs/bench/inference.yaml         prefill, fusion, decode; text-to-text against C2C
   lightning bench --config configs/bench/sweep.yaml             how cost grows with batch and length, with a picture
   lightning bench --config configs/bench/loading.yaml           data loading alone"""
-
-
-class HelpFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
-    """Keeps the lines of the examples."""
 
 
 def run_bench(args: Sequence[str]) -> None:

@@ -2,13 +2,14 @@
 
 import inspect
 import re
+from argparse import RawDescriptionHelpFormatter
 from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from pydoc import locate
 from typing import Any
 
 import yaml
-from jsonargparse import ArgumentError, ArgumentParser, get_loader, set_loader
+from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter, get_loader, set_loader
 
 #: Nodes of a YAML document after its aliases are expanded, and how deeply they may be nested.
 MAX_YAML_NODES, MAX_YAML_DEPTH = 100_000, 100
@@ -16,6 +17,10 @@ MAX_YAML_NODES, MAX_YAML_DEPTH = 100_000, 100
 _UNKNOWN_KEY = re.compile(r"unrecognized arguments: (?:--)?([\w.]+)|does not accept option '([^']+)'")
 _UNKNOWN_ARGUMENT = re.compile(r"class_path '([^']+)':\s+Option '(\w+)' is not accepted")
 _MODEL_AS_TEXT = re.compile(r'Parser key "((?:\w+\.)?(?:receiver|sharers))":')
+
+
+class HelpFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
+    """Keeps the lines of the examples."""
 
 
 class CommandParser(ArgumentParser):

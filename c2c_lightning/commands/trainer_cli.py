@@ -1,12 +1,11 @@
 """`fit`, `validate`, `test` and `predict`: LightningCLI, each over the classes that it needs."""
 
 import logging
-from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentError, DefaultHelpFormatter
+from jsonargparse import ArgumentError
 from lightning import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -14,7 +13,7 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins import CheckpointIO
 from rich.console import Console
 
-from c2c_lightning.commands.parsing import with_suggestion
+from c2c_lightning.commands.parsing import HelpFormatter, with_suggestion
 from c2c_lightning.commands.run_config import SaveRunConfig, check_run_folder, refuse_nan, replace_text
 from c2c_lightning.commands.run_end import is_refused_by_lightning, stop_message
 from c2c_lightning.errors import C2CError, ConfigurationError, MissingExtraError
@@ -55,10 +54,6 @@ TRAINER_DEFAULTS: dict[str, Any] = {
 
 # Packages that loggers need, and the extra of this package that brings them.
 EXTRAS = {"wandb": "wandb", "tensorboard": "tensorboard"}
-
-
-class HelpFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
-    """Keeps the lines of the examples."""
 
 
 class C2CLightningCLI(LightningCLI):
