@@ -7,7 +7,6 @@ is `lightning bench --config configs/bench/paper_size.yaml`, with this folder's 
 
 import sys
 from collections.abc import Iterable
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any

@@ -45,32 +45,47 @@ def _has_autocast(x: Tensor) -> bool:
     return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
 
 
+#: Layers that a CPU computes at a time, so that temporary tensors are those of few layers. A GPU computes all at once.
+CPU_LAYERS = 1
+
+
+def _layer_chunks(x: Tensor) -> list[slice]:
+    step = CPU_LAYERS if x.device.type == "cpu" else len(x)
+    return [slice(begin, begin + step) for begin in range(0, len(x), step)]
+
+
 class _LowMemoryUpdate(torch.autograd.Function):
     """`ResidualMLP.plain_update`; of each token only `x` and the input of the GELU are kept for the backward pass.
 
-    Norm and GELU are recomputed there: beside the products they cost nothing, and autograd would keep both their inputs
-    and outputs, which is most of a fuser's memory.
+    Norm and GELU are recomputed there: next to the products they cost nothing, and autograd would keep both their
+    inputs and outputs, which is most of a fuser's memory.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, w1: Tensor, w2: Tensor) -> Tensor:
-        inner = torch.bmm((x * rms_factor(x)).to(x.dtype).mul_(scale), w1)
+        inner, out = x.new_empty(*x.shape[:2], w1.shape[-1]), torch.empty_like(x)
+        for n in _layer_chunks(x):
+            torch.bmm((x[n] * rms_factor(x[n])).to(x.dtype).mul_(scale[n]), w1[n], out=inner[n])
+            torch.bmm(F.gelu(inner[n]), w2[n], out=out[n])
         ctx.save_for_backward(x, scale, w1, w2, inner)
-        return torch.bmm(F.gelu(inner), w2)
+        return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor, ...]:
         x, scale, w1, w2, inner = ctx.saved_tensors
         (grad,) = grads
-        grad_w2 = torch.bmm(F.gelu(inner).mT, grad)
-        grad_inner = torch.bmm(grad, w2.mT)
-        torch.ops.aten.gelu_backward.grad_input(grad_inner, inner, grad_input=grad_inner)
-        # The norm is `factor * x * scale` with one factor per token, so the normalised tokens are not needed again.
-        factor = rms_factor(x)
-        grad_inner.mul_(factor)
-        grad_scaled_w1 = torch.bmm(x.mT, grad_inner)
-        grad_scale = torch.linalg.vecdot(w1, grad_scaled_w1).unsqueeze(1)
-        grad_w1 = grad_scaled_w1.mul_(scale.mT)
-        grad_x = torch.bmm(grad_inner, w1.mT).mul_(scale)
-        along = torch.einsum("lfd,lfd->lf", grad_x, x).div_(-x.shape[-1]).unsqueeze(-1)
-        return grad_x.addcmul_(x, along * factor.square()), grad_scale, grad_w1, grad_w2
+        grad_x, grad_scale, grad_w1, grad_w2 = (torch.empty_like(tensor) for tensor in (x, scale, w1, w2))
+        for n in _layer_chunks(x):
+            torch.bmm(F.gelu(inner[n]).mT, grad[n], out=grad_w2[n])
+            grad_inner = torch.bmm(grad[n], w2[n].mT)
+            torch.ops.aten.gelu_backward.grad_input(grad_inner, inner[n], grad_input=grad_inner)
+            # The norm is `factor * x * scale` with one factor per token, so the normalised tokens are not needed again.
+            factor = rms_factor(x[n])
+            grad_inner.mul_(factor)
+            grad_scaled_w1 = torch.bmm(x[n].mT, grad_inner)
+            grad_scale[n] = torch.linalg.vecdot(w1[n], grad_scaled_w1).unsqueeze(1)
+            torch.mul(grad_scaled_w1, scale[n].mT, out=grad_w1[n])
+            of_x = torch.bmm(grad_inner, w1[n].mT, out=grad_x[n]).mul_(scale[n])
+            along = torch.einsum("lfd,lfd->lf", of_x, x[n]).div_(-x.shape[-1]).unsqueeze(-1)
+            of_x.addcmul_(x[n], along * factor.square())
+        return grad_x, grad_scale, grad_w1, grad_w2
