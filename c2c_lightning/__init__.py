@@ -1,6 +1,7 @@
 """Train, prove, ship and use Cache-to-Cache fusers (arXiv 2510.03215)."""
 
 import importlib
+import warnings
 from typing import Any
 
 from c2c_lightning import _renamed
@@ -33,6 +34,9 @@ _LIGHTNING = {"C2CModule": "training.module", "InstructionDataModule": "data.dat
 
 
 def __getattr__(name: str) -> Any:
+    if name == "Dialogue":
+        warnings.warn("c2c_lightning.Dialogue is now ChatSession.", DeprecationWarning, stacklevel=2)
+        return ChatSession
     if name not in _LIGHTNING:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_LIGHTNING[name]}"), name)

@@ -21,3 +21,10 @@ def test_an_old_path_names_its_successor(old: str, new: str) -> None:
 def test_an_unknown_path_is_still_unknown() -> None:
     with pytest.raises(ModuleNotFoundError, match="no_such_module"):
         importlib.import_module("c2c_lightning.model.no_such_module")
+
+
+def test_a_renamed_class_is_still_exported() -> None:
+    import c2c_lightning
+
+    with pytest.warns(DeprecationWarning, match="ChatSession"):
+        assert c2c_lightning.Dialogue is c2c_lightning.ChatSession
