@@ -160,6 +160,7 @@ NAMES = {
     "FusionRound": "FusionStep",
     "LayerGroup": "FuserKind",
     "Read": "FusedTokens",
+    "ReadRow": "ParsedRow",
     "Share": "UnpaddedDistributedSampler",
     "Team": "ModelBundle",
     "entrants": "build_participants",

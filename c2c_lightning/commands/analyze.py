@@ -14,7 +14,7 @@ from c2c_lightning.commands.parsing import CommandParser
 from c2c_lightning.data.encode import Encoder
 from c2c_lightning.data.messages import Conversation
 from c2c_lightning.data.preprocessing.prepare import Settings, prepare
-from c2c_lightning.data.preprocessing.row_encoder import ReadRow, RowEncoder
+from c2c_lightning.data.preprocessing.row_encoder import ParsedRow, RowEncoder
 from c2c_lightning.data.preprocessing.tokenized_dataset import cache_folder, usable_processes
 from c2c_lightning.data.row_lengths import BatchLimits
 from c2c_lightning.data.sources import Source
@@ -106,6 +106,6 @@ def prompts_of(source: Source, encoder: Encoder) -> Iterator[tuple[Conversation,
     """The prompts of a source's rows, without their responses; rows that cannot be read are left out."""
     reader = RowEncoder(source, encoder)
     for number, row in enumerate(source.load()):
-        read = reader.read(row, number)
-        if isinstance(read, ReadRow):
-            yield read.messages[:-1], read.own
+        parsed = reader.parse(row, number)
+        if isinstance(parsed, ParsedRow):
+            yield parsed.messages[:-1], parsed.sharer_messages

@@ -10,8 +10,10 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from c2c_lightning.data.batch import TrainingBatch
 from c2c_lightning.data.encode import Encoder
 from c2c_lightning.data.loading.epoch_loader import EpochLoader
+from c2c_lightning.data.loading.resumable_loader import ResumableLoader
+from c2c_lightning.data.loading.step_plan import Processes
 from c2c_lightning.data.loading.stream_loaders import StreamLoaders, is_stream
-from c2c_lightning.data.loading.table_loaders import Processes, ResumableLoader, TableLoaders
+from c2c_lightning.data.loading.table_loaders import Loaders, TableLoaders
 from c2c_lightning.data.preprocessing.data_report import DataReport
 from c2c_lightning.data.preprocessing.prepare import Settings, sources_of
 from c2c_lightning.data.preprocessing.tokenized_dataset import cache_folder, usable_processes
@@ -90,18 +92,14 @@ class InstructionDataModule(L.LightningDataModule):
         self.cache_dir = cache_dir
         self.report = DataReport()
         self._encoder = encoder
-        self._loaders: TableLoaders | StreamLoaders | None = None
+        self._loaders: Loaders | None = None
         self._loader: ResumableLoader | None = None
         self._resume: dict[str, Any] | None = None
         self._done: int | None = None  # batches of a resumed epoch that the trainer has to count as done
 
     @property
     def encoder(self) -> Encoder:
-        """The encoder that was given, or that of the Lightning module.
-
-        Raises:
-            DataError: when there is neither.
-        """
+        """The encoder that was given, or that of the Lightning module."""
         module = getattr(self.trainer, "lightning_module", None)
         encoder: Encoder | None = self._encoder or getattr(module, "encoder", None)
         if encoder is None:
@@ -114,8 +112,7 @@ class InstructionDataModule(L.LightningDataModule):
         Raises:
             DataError: naming the data that is missing.
         """
-        validation = [] if self.validation is None else sources_of(self.validation)
-        for source in [*sources_of(self.train), *validation]:
+        for source in [*sources_of(self.train), *sources_of(self.validation or [])]:
             source.check()
 
     def prepare(self) -> None:
@@ -138,7 +135,7 @@ class InstructionDataModule(L.LightningDataModule):
     def train_dataloader(self) -> Any:
         """Training batches; after a restart those after the checkpoint."""
         loaders = self._prepared()
-        loader: ResumableLoader = loaders.train_loader(self._processes())
+        loader = loaders.train_loader(self._processes())
         if isinstance(loaders, StreamLoaders) and self.trainer is not None:
             check_stream_ends(self.trainer)
         loader.on_epoch = self._on_epoch
@@ -219,7 +216,7 @@ class InstructionDataModule(L.LightningDataModule):
         if isinstance(self.trainer.val_check_interval, float) and self.trainer.val_check_batch is not None:
             self.trainer.val_check_batch = max(1, int(loop.max_batches * self.trainer.val_check_interval))
 
-    def _prepared(self) -> TableLoaders | StreamLoaders:
+    def _prepared(self) -> Loaders:
         self.prepare()
         assert self._loaders is not None
         return self._loaders

@@ -4,7 +4,7 @@ Strategies, one per sharer (paper A.1.2 for `first` and `longest`):
 
 - `identity`: the sharer gets the receiver's tokens; every prompt token but the last is fused.
 - `first`, `longest`: as released, see `alignment/released_chat.py`.
-- `span`: the sharer keeps its own tokens, see `alignment/span_alignment.py`.
+- `span`: the sharer keeps its tokens, see `alignment/span_alignment.py`.
 - `span_template`: as `span`, and template tokens are fused too, see `alignment/template_alignment.py`.
 """
 
@@ -21,6 +21,7 @@ from c2c_lightning.alignment.chat_tokenizer import ChatTokenizer, TokenizedChat
 from c2c_lightning.alignment.fingerprint import tokenizer_fingerprint
 from c2c_lightning.alignment.retokenization import pad_id
 from c2c_lightning.alignment.strategy import TokenAlignment, choose_strategy
+from c2c_lightning.data.encode_response import response_ids
 from c2c_lightning.data.encode_sharers import EncodedPrompt, SharerEncoding, SharerPrompt, encode_prompt
 from c2c_lightning.data.messages import (
     Conversation,
@@ -32,7 +33,7 @@ from c2c_lightning.data.messages import (
     without_response,
 )
 from c2c_lightning.data.prompt_template import PromptTemplate
-from c2c_lightning.errors import DataError, PromptError
+from c2c_lightning.errors import PromptError
 
 __all__ = [
     "Conversation",
@@ -153,16 +154,7 @@ class Encoder:
         sharer_conversations: Sequence[SharerConversations] | None = None,
         chat_template_kwargs: Kwargs | None = None,
     ) -> list[EncodedPrompt]:
-        """`encode` for many conversations, with one tokenizer call per model.
-
-        Args:
-            conversations: the receiver's conversations.
-            sharer_conversations: for each conversation those of the sharers, None for the same.
-            chat_template_kwargs: for each conversation the arguments of the chat templates.
-
-        Raises:
-            PromptError: as `encode`, and for no conversations at all.
-        """
+        """`encode` for many conversations, with one tokenizer call per model; all arguments have one entry for each."""
         if not conversations:
             raise PromptError("There are no conversations to encode. Give at least one.")
         mine = [check_messages(conversation) for conversation in conversations]
@@ -196,17 +188,7 @@ class Encoder:
         sharer_conversations: Sequence[SharerConversations] | None = None,
         chat_template_kwargs: Kwargs | None = None,
     ) -> list[EncodedExample]:
-        """`encode_example` for many conversations, with one tokenizer call per model.
-
-        Args:
-            conversations: the receiver's conversations; the last message of each is the response.
-            sharer_conversations: for each conversation those of the sharers, None for the same.
-            chat_template_kwargs: for each conversation the arguments of the chat templates.
-
-        Raises:
-            DataError: as `encode_example`.
-            PromptError: as `encode_example`.
-        """
+        """`encode_example` for many conversations; all arguments have one entry for each."""
         examples = [check_example(conversation) for conversation in conversations]
         kwargs = _one_each("chat_template_kwargs", chat_template_kwargs, len(examples))
         questions = [messages[:-1] for messages in examples]
@@ -215,7 +197,7 @@ class Encoder:
         private = None if sharer_conversations is None else [without_response(p) for p in sharer_conversations]
         prompts = self._encode_prompts(questions, opened, private, kwargs)
         return [
-            EncodedExample(prompt, self._response_ids(before, whole, messages))
+            EncodedExample(prompt, response_ids(self.receiver_tokenizer, before, whole, messages))
             for prompt, before, whole, messages in zip(prompts, opened, finished, examples, strict=True)
         ]
 
@@ -229,9 +211,9 @@ class Encoder:
         if not all(chat.ids for chat in chats):
             raise PromptError("The receiver's chat template makes no tokens of this conversation, so it has no prompt.")
         private = _one_each("conversations for the sharers", private, len(mine))
-        theirs = [per_sharer(own, other, len(self.strategies)) for own, other in zip(mine, private, strict=True)]
+        per_row = [per_sharer(*pair, len(self.strategies)) for pair in zip(mine, private, strict=True)]
         sharers = [
-            self._sharer_prompts(number, mine, chats, [row[number] for row in theirs], kwargs)
+            self._sharer_prompts(number, mine, chats, [row[number] for row in per_row], kwargs)
             for number in range(len(self.strategies))
         ]
         return [
@@ -249,56 +231,14 @@ class Encoder:
     ) -> list[SharerPrompt]:
         """The prompts of one sharer; where they are the receiver's, its tokens are used."""
         tokenizer, strategy = self.sharer_tokenizers[number], self.strategies[number]
-        is_own = tokenizer is not self.receiver_tokenizer
-        rows = [row for row, messages in enumerate(theirs) if is_own or messages != mine[row]]
+        is_other = tokenizer is not self.receiver_tokenizer
+        rows = [row for row, messages in enumerate(theirs) if is_other or messages != mine[row]]
         encoded = tokenizer.encode([theirs[row] for row in rows], True, [kwargs[row] for row in rows])
-        own = list(chats)
-        for row, chat in zip(rows, encoded, strict=True):
-            own[row] = chat
-        return [SharerPrompt(strategy, tokenizer, messages, chat) for messages, chat in zip(theirs, own, strict=True)]
-
-    def _response_ids(self, opened: TokenizedChat, finished: TokenizedChat, messages: Conversation) -> list[int]:
-        """The receiver's tokens of the response and of the closing of its turn, as they follow the prompt's tokens."""
-        start = _response_start(opened, finished, messages)
-        if start == len(finished.text):
-            raise DataError("The receiver's chat template does not show the response, so there is nothing to learn.")
-        known = len(opened.ids)
-        if start == len(opened.text) and finished.ids[:known] == opened.ids:
-            return self.receiver_tokenizer.with_end_token(list(finished.ids[known:]))
-        # In generation the prompt's tokens are fixed, so no token may cross the border.
-        return self.receiver_tokenizer.with_end_token(self.receiver_tokenizer.token_ids(finished.text[start:]))
-
-
-def _response_start(opened: TokenizedChat, finished: TokenizedChat, messages: Conversation) -> int:
-    """The first character of the finished conversation that continues the prompt.
-
-    Raises:
-        DataError: when the prompt ends in a reasoning block that the finished turn does not have, or when reasoning or
-            tool calls would be lost.
-    """
-    if finished.text.startswith(opened.text):
-        return len(opened.text)
-    # Some templates write earlier turns otherwise once they are answered (Mistral's system message), or write finished
-    # turns otherwise than they open them. The prompt is then continued by the last turn after the opening, if it begins
-    # with that, else by the content and the closing.
-    response = len(messages) - 1
-    opening, turn = opened.text[_prompt_end(opened, response) :], _prompt_end(finished, response)
-    if finished.text.startswith(opening, turn):
-        return turn + len(opening)
-    extra = sorted(messages[-1].keys() - {"role", "content", "name", "weight"})
-    if extra or "think" in opening.lower():
-        raise DataError(
-            f"The receiver's chat template opens the response with {opening[-60:]!r}, but writes the finished turn as "
-            f"{finished.text[turn:][:60]!r}, so reasoning{''.join(f' or `{key}`' for key in extra)} would be lost. Set "
-            "`chat_template_kwargs: {enable_thinking: true}` for the model or the row, leave the reasoning out, or "
-            "give the model a `prompt_template`."
-        )
-    return min((span.start for span in finished.spans if span.message == response), default=len(finished.text))
-
-
-def _prompt_end(chat: TokenizedChat, response: int) -> int:
-    """One past the last character of the prompt's contents."""
-    return max((span.end for span in chat.spans if span.message < response), default=0)
+        by_row = dict(zip(rows, encoded, strict=True))
+        return [
+            SharerPrompt(strategy, tokenizer, messages, by_row.get(row, chats[row]))
+            for row, messages in enumerate(theirs)
+        ]
 
 
 def _one_each(name: str, values: Sequence[Any] | None, count: int) -> Sequence[Any]:

@@ -48,14 +48,7 @@ class EncodedPrompt:
 
 @dataclass(frozen=True)
 class SharerPrompt:
-    """The prompt of one sharer.
-
-    Attributes:
-        strategy: the token alignment.
-        tokenizer: the sharer's chat tokenizer.
-        messages: the sharer's conversation.
-        chat: its tokens.
-    """
+    """The prompt of one sharer."""
 
     strategy: Strategy
     tokenizer: ChatTokenizer
@@ -66,18 +59,11 @@ class SharerPrompt:
 def encode_prompt(
     tokenizer: ChatTokenizer, messages: Conversation, chat: TokenizedChat, sharers: Sequence[SharerPrompt]
 ) -> EncodedPrompt:
-    """The prompt as tokens of every model.
+    """The prompt as tokens of every model; tokenizer, messages and chat are the receiver's.
 
-    Args:
-        tokenizer: the receiver's chat tokenizer.
-        messages: the receiver's conversation.
-        chat: its tokens.
-        sharers: the sharers' prompts.
-
-    Returns:
-        The prompt. With `first` or `longest` the receiver's tokens are in the columns of the released alignment:
-        positions count columns, and padding between sections is masked. Padding at the end is dropped, so that the
-        last token of every model is a real one: the receiver's answer starts from it.
+    With `first` or `longest` the receiver's tokens are in the columns of the released alignment: positions count
+    columns, and padding between sections is masked. Padding at the end is dropped, so that the last token of every
+    model is a real one: the receiver's answer starts from it.
     """
     retokenized = {
         number: SharerChat(s.tokenizer.tokenizer, s.chat, shared_texts(messages, s.messages), s.strategy)
@@ -102,7 +88,7 @@ def encode_prompt(
 
 
 def _encode_sharer(messages: Conversation, chat: TokenizedChat, sharer: SharerPrompt) -> SharerEncoding:
-    """`identity`, `span` or `span_template`: the sharer keeps its own tokens."""
+    """`identity`, `span` or `span_template`: the sharer keeps its tokens."""
     if sharer.strategy == "identity" and sharer.messages == messages:
         return SharerEncoding(list(chat.ids), _without_last(list(range(len(chat.ids)))))
     align = OWN_TOKENS.get(sharer.strategy, align_messages)
@@ -111,7 +97,7 @@ def _encode_sharer(messages: Conversation, chat: TokenizedChat, sharer: SharerPr
 
 
 def _in_columns(plain: SharerEncoding, receiver: PaddedTokens) -> SharerEncoding:
-    """A sharer with tokens of its own, where another sharer puts the receiver's tokens in columns."""
+    """A sharer that keeps its tokens, where another sharer puts the receiver's tokens in columns."""
     sources = iter(plain.source_index)
     return SharerEncoding(plain.input_ids, [-1 if token is None else next(sources) for token in receiver])
 

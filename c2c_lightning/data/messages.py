@@ -9,7 +9,7 @@ from c2c_lightning.data.prompt_template import PromptTemplate as PromptTemplate 
 from c2c_lightning.errors import C2CError, DataError, PromptError
 
 Message = dict[str, Any]
-"""`role`, `content`, and whatever else a chat template may use (`tool_calls`, `name`, `reasoning_content`, ...)."""
+"""`role`, `content`, and further keys that a chat template may use (`tool_calls`, `name`, `reasoning_content`, ...)."""
 Conversation = list[Message]
 SharerConversations = Conversation | Sequence[Conversation | None] | None
 """Private context: one conversation for all sharers, or one for each (None: the receiver's)."""
@@ -97,14 +97,7 @@ def is_trained(message: Mapping[str, Any]) -> bool:
 
 
 def check_example(messages: object) -> Conversation:
-    """Check that a conversation can be trained on: a prompt, and a response that is not empty.
-
-    Args:
-        messages: the conversation; its last message is the response.
-
-    Raises:
-        DataError: names the part that does not fit.
-    """
+    """Check that a conversation can be trained on: a prompt, and as its last message a response that is not empty."""
     conversation = check_messages(messages, DataError)
     if len(conversation) < 2:
         raise DataError("A training example needs a prompt and a response, but it has one message only.")
@@ -119,42 +112,25 @@ def check_example(messages: object) -> Conversation:
 
 
 def per_sharer(receiver: Conversation, sharers: Any, num_sharers: int) -> list[Conversation]:
-    """The conversation of each sharer.
-
-    Args:
-        receiver: the receiver's conversation.
-        sharers: other conversations for sharers, see `SharerConversations`.
-        num_sharers: number of sharers.
-
-    Raises:
-        PromptError: for a value that is no conversation, or a wrong number of conversations.
-    """
+    """The conversation of each sharer, from a value as `SharerConversations`."""
     if sharers is None:
         return [receiver] * num_sharers
     if isinstance(sharers, Sequence) and sharers and isinstance(sharers[0], Mapping):
         return [check_messages(sharers)] * num_sharers
     if not isinstance(sharers, Sequence) or len(sharers) != num_sharers:
         raise PromptError(f"Give one conversation for all sharers, or one for each of the {num_sharers}.")
-    return [receiver if own is None else check_messages(own) for own in sharers]
+    return [receiver if messages is None else check_messages(messages) for messages in sharers]
 
 
 def sharer_messages_of(row: Mapping[str, Any], messages: Conversation) -> Any:
-    """The sharers' conversation of a row of data (private context), not checked yet.
+    """The sharers' conversation of a row (private context), not checked yet; None where they get the receiver's.
 
-    Args:
-        row: with `sharer_messages`, or with a `sharer_context`, a text in front of the first user message.
-        messages: the receiver's conversation, with or without a response.
-
-    Returns:
-        Messages, or None when sharers get the receiver's.
-
-    Raises:
-        DataError: for a context that is no text, or together with `sharer_messages`.
+    A row has `sharer_messages`, or `sharer_context`, a text in front of the first user message.
     """
-    own, context = row.get("sharer_messages"), row.get("sharer_context")
+    given, context = row.get("sharer_messages"), row.get("sharer_context")
     if context is None:
-        return own
-    if own is not None:
+        return given
+    if given is not None:
         raise DataError("The row has both `sharer_messages` and `sharer_context`; keep one of them.")
     if not isinstance(context, str):
         raise DataError(f"`sharer_context` must be text, but is {type(context).__name__}.")
@@ -171,8 +147,8 @@ def with_context(context: str, messages: Conversation) -> Conversation:
     first = next((number for number, message in enumerate(messages) if message["role"] == "user"), None)
     if first is None:
         raise DataError("`sharer_context` is put in front of a user message, but the row has none.")
-    asked = {**messages[first], "content": f"{context}\n\n{content_text(messages[first])}"}
-    return [*messages[:first], asked, *messages[first + 1 :]]
+    question = {**messages[first], "content": f"{context}\n\n{content_text(messages[first])}"}
+    return [*messages[:first], question, *messages[first + 1 :]]
 
 
 def without_response(sharers: Any) -> Any:
@@ -180,7 +156,7 @@ def without_response(sharers: Any) -> Any:
     if not isinstance(sharers, Sequence) or not sharers:
         return sharers
     if not isinstance(sharers[0], Mapping):
-        return [without_response(own) for own in sharers]
+        return [without_response(messages) for messages in sharers]
     last = sharers[-1]
     return sharers[:-1] if isinstance(last, Mapping) and last.get("role") == "assistant" else sharers
 
@@ -190,16 +166,13 @@ def template_kwargs_of(row: Mapping[str, Any]) -> dict[str, Any]:
 
     Each of them may be JSON text, as in tables whose columns have one type.
 
-    Raises:
-        DataError: for a value that is no list (`tools`, `documents`) or mapping.
-
     Example:
         >>> template_kwargs_of({"tools": '[{"name": "add"}]', "chat_template_kwargs": {"enable_thinking": True}})
         {'enable_thinking': True, 'tools': [{'name': 'add'}]}
     """
-    own = _json_column(row, "chat_template_kwargs", dict) or {}
+    kwargs = _json_column(row, "chat_template_kwargs", dict) or {}
     lists = {name: _json_column(row, name, list) for name in ("tools", "documents")}
-    return {name: value for name, value in {**own, **lists}.items() if value is not None}
+    return {name: value for name, value in {**kwargs, **lists}.items() if value is not None}
 
 
 def _json_column(row: Mapping[str, Any], name: str, kind: type) -> Any:
@@ -215,13 +188,7 @@ def _json_column(row: Mapping[str, Any], name: str, kind: type) -> Any:
 
 
 def from_speakers(turns: object) -> Conversation:
-    """Messages from the `conversations` form of OpenHermes and ShareGPT.
-
-    Args:
-        turns: a list of `{"from": "human" | "gpt" | "system", "value": text}`; further keys are kept.
-
-    Raises:
-        DataError: for a turn without speaker or text, or with an unknown speaker.
+    """Messages from the `conversations` form of OpenHermes and ShareGPT; further keys of turns are kept.
 
     Example:
         >>> from_speakers([{"from": "human", "value": "Hi"}])

@@ -8,33 +8,27 @@ from torch import Tensor
 from c2c_lightning.data.batch import PromptBatch
 
 
-def swap_sharers(own: PromptBatch, donors: PromptBatch) -> PromptBatch:
-    """Prompts with the sharers of other prompts, row by row.
-
-    Args:
-        own: the receiver's prompts.
-        donors: the prompts of the sharers.
-    """
-    pairs = zip(own.sharers, donors.sharers, strict=True)
+def swap_sharers(prompts: PromptBatch, donors: PromptBatch) -> PromptBatch:
+    """Prompts with the sharers of other prompts, row by row."""
+    pairs = zip(prompts.sharers, donors.sharers, strict=True)
     sharers = (replace(theirs, source_index=reread(mine.index, theirs.index)) for mine, theirs in pairs)
-    return PromptBatch(own.receiver, tuple(sharers))
+    return PromptBatch(prompts.receiver, tuple(sharers))
 
 
-def reread(own_index: Tensor, donor_index: Tensor) -> Tensor:
-    """The donor token that each receiver token reads.
+def reread(index: Tensor, donor_index: Tensor) -> Tensor:
+    """The donor token that each receiver token reads, (batch, receiver tokens).
+
+    The k-th fused token from the end reads the donor's k-th fused source from the end, or its first where the donor has
+    fewer: the tokens next to the answer matter most, so prompts of different lengths are matched there.
 
     Args:
-        own_index: (batch, receiver tokens), the source index of the receiver's own sharer tokens.
-        donor_index: (batch, donor's receiver tokens), that of the donor.
-
-    Returns:
-        (batch, receiver tokens): the k-th fused token from the end reads the donor's k-th fused source from the end,
-        or its first where the donor has fewer.
+        index: (batch, receiver tokens), the source index of the prompts.
+        donor_index: (batch, donor's receiver tokens), that of the donors.
     """
-    index = torch.full_like(own_index, -1)
-    for row in range(len(own_index)):
-        fused = (own_index[row] >= 0).nonzero()[:, 0].flip(0)
+    result = torch.full_like(index, -1)
+    for row in range(len(index)):
+        fused = (index[row] >= 0).nonzero()[:, 0].flip(0)
         sources = donor_index[row][donor_index[row] >= 0].flip(0)
         if len(sources):
-            index[row, fused] = sources[torch.arange(len(fused), device=index.device).clamp(max=len(sources) - 1)]
-    return index
+            result[row, fused] = sources[torch.arange(len(fused), device=index.device).clamp(max=len(sources) - 1)]
+    return result

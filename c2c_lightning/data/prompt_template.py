@@ -34,7 +34,7 @@ _NAMED = {"question_answer": _QUESTION_ANSWER, "dialogue": _DIALOGUE, "plain": _
 
 @dataclass(frozen=True)
 class PromptTemplate:
-    """The chat template of a model that has none of its own.
+    """The chat template of a base model.
 
     Attributes:
         name: for messages; only the text counts.
@@ -57,13 +57,7 @@ class PromptTemplate:
 
     @classmethod
     def from_name_or_file(cls, name_or_path: str | Path) -> Self:
-        """A template that a user names: a shipped one, a `.jinja` file, or Jinja text.
-
-        Args:
-            name_or_path: `question_answer`, `dialogue`, `plain`, `text`, a path, or a text with `{{`.
-
-        Raises:
-            PromptError: for an unknown name or a missing file.
+        """A template that a user names: a shipped one, a `.jinja` file, or Jinja text (which has `{{` or `{%`).
 
         Example:
             >>> PromptTemplate.from_name_or_file("text").name

@@ -8,11 +8,7 @@ from c2c_lightning.errors import ConfigurationError, DataError
 
 
 def check_stream_ends(trainer: Trainer) -> None:
-    """Refuse a training on a stream that nothing ends, and warn if there is no validation.
-
-    Raises:
-        DataError: without `max_steps`, `max_time` or `limit_train_batches`.
-    """
+    """Refuse a training on a stream that nothing ends, and warn if there is no validation."""
     has_timer = any(isinstance(callback, Timer) for callback in getattr(trainer, "callbacks", []))
     if trainer.max_steps == -1 and not has_timer and trainer.limit_train_batches == 1.0:
         raise DataError("A stream has no end, so the trainer needs one: set `trainer.max_steps`.")
@@ -21,15 +17,7 @@ def check_stream_ends(trainer: Trainer) -> None:
 
 
 def check_validation_interval(trainer: Trainer, batches: int | float) -> None:
-    """Refuse an interval between validations that is longer than an epoch.
-
-    Args:
-        trainer: the trainer.
-        batches: batches of an epoch.
-
-    Raises:
-        ConfigurationError: when there would be no validation.
-    """
+    """Refuse an interval between validations that is longer than an epoch of so many batches: there would be none."""
     if trainer.check_val_every_n_epoch is None or not trainer.limit_val_batches:
         return
     interval, limit = trainer.val_check_interval, trainer.limit_train_batches

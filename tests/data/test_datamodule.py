@@ -9,8 +9,7 @@ import lightning as L
 import pytest
 
 from c2c_lightning.data.datamodule import InstructionDataModule
-from c2c_lightning.data.loading.step_plan import StepSize
-from c2c_lightning.data.loading.table_loaders import Processes
+from c2c_lightning.data.loading.step_plan import Processes, StepSize
 from c2c_lightning.data.preprocessing.row_encoder import RowEncoder
 from c2c_lightning.data.sources import Messages
 from c2c_lightning.errors import ConfigurationError, DataError

@@ -11,7 +11,7 @@ from c2c_lightning.data.encode import EncodedExample
 from c2c_lightning.data.loading.row_stream import Position, RowStream
 from c2c_lightning.data.preprocessing.data_report import IN_VALIDATION, SourceReport
 from c2c_lightning.data.preprocessing.prepare import Settings
-from c2c_lightning.data.preprocessing.row_encoder import Accepted, ReadRow, Rejected, RowEncoder
+from c2c_lightning.data.preprocessing.row_encoder import Accepted, ParsedRow, Rejected, RowEncoder
 from c2c_lightning.data.row_lengths import Lengths
 from c2c_lightning.errors import DataError
 
@@ -22,13 +22,7 @@ _ROWS_TO_JUDGE = 1000
 
 @dataclass
 class StreamPart:
-    """One source of a stream.
-
-    Attributes:
-        rows: reads and encodes its rows.
-        table: all its rows.
-        share: of the examples in a block.
-    """
+    """One source of a stream, and its share of the examples in a block."""
 
     rows: RowEncoder
     table: IterableDataset
@@ -43,12 +37,7 @@ class StreamPart:
 class BlockReader:
     """Reads blocks of examples from several parts and counts the rows that are dropped.
 
-    Args:
-        parts: the sources.
-        settings: of the data module.
-        block_rows: examples per block.
-        validation_keys: keys of the prompts of the validation data.
-        position: where to continue.
+    Rows whose prompts are in the validation data are dropped. Reading starts at a position, default at the beginning.
     """
 
     def __init__(
@@ -77,11 +66,7 @@ class BlockReader:
         }
 
     def read(self, number: int) -> list[EncodedExample]:
-        """The examples of a block.
-
-        Args:
-            number: of the block, from 0; shares are exact over many blocks.
-        """
+        """The examples of a block, counted from 0; shares are exact over many blocks."""
         examples: list[EncodedExample] = []
         counts = zip(self._counts(number), self._counts(number + 1), strict=True)
         for place, (before, after) in enumerate(counts):
@@ -101,10 +86,10 @@ class BlockReader:
         first_round, kept = stream.round, report.kept
         while len(examples) < count:
             taken = stream.take(min(_ROWS_AT_ONCE, count - len(examples)))
-            read = [part.rows.read(row, number) for number, row in taken]
-            report.rows += len(read)
-            wanted = [row for row in read if isinstance(row, ReadRow) and not self._is_left_out(row, report)]
-            results = [*(row for row in read if isinstance(row, Rejected)), *part.rows.encode(wanted)]
+            parsed = [part.rows.parse(row, number) for number, row in taken]
+            report.rows += len(parsed)
+            wanted = [row for row in parsed if isinstance(row, ParsedRow) and not self._is_left_out(row, report)]
+            results = [*(row for row in parsed if isinstance(row, Rejected)), *part.rows.encode(wanted)]
             examples += [row.example for row in results if self._is_accepted(row, report) and isinstance(row, Accepted)]
             if report.rows >= _ROWS_TO_JUDGE:
                 report.check(self._settings.max_bad_share)
@@ -113,7 +98,7 @@ class BlockReader:
                 raise DataError(f"No row of {part.name} can be used: {dict(report.dropped)}.")
         return examples
 
-    def _is_left_out(self, row: ReadRow, report: SourceReport) -> bool:
+    def _is_left_out(self, row: ParsedRow, report: SourceReport) -> bool:
         """Whether a row is validation data; if so, it is counted."""
         if self._settings.is_held_out(row.key):
             report.held_out += 1

@@ -12,6 +12,7 @@ from c2c_lightning.data.batch import TrainingBatch
 from c2c_lightning.data.collate import collate_examples
 from c2c_lightning.data.encode import EncodedExample, Encoder
 from c2c_lightning.data.loading.batch_sampler import BatchSampler, EpochProgress
+from c2c_lightning.data.loading.resumable_loader import ResumableLoader
 from c2c_lightning.data.loading.step_plan import StepSize
 from c2c_lightning.data.preprocessing.data_report import SourceReport
 from c2c_lightning.data.preprocessing.tokenized_dataset import TokenTable
@@ -26,10 +27,8 @@ def collate_for(encoder: Encoder) -> Collate:
     return partial(collate_examples, receiver_pad_id=encoder.receiver_pad_id, sharer_pad_ids=encoder.sharer_pad_ids)
 
 
-class EpochLoader:
+class EpochLoader(ResumableLoader):
     """The batches of one process, epoch after epoch.
-
-    Not a torch `DataLoader`, so that Lightning leaves its sampler alone: it is distributed already.
 
     Args:
         table: all examples.
@@ -47,14 +46,13 @@ class EpochLoader:
         num_workers: int = 0,
         pin_memory: bool = False,
     ) -> None:
+        super().__init__()
         self.batches = batches
-        self.on_epoch: Callable[[bool], None] = lambda has_new_length: None
         self._length = len(batches)
         # The position at the start of the next iteration and of the current one, and the trainer's batch count there.
         self._next = EpochProgress(), 0
         self._current = self._next
         self._is_waiting = True
-        self._is_resumed, self._offset = False, 0
         self._loader: DataLoader[TrainingBatch] = DataLoader(
             cast(Dataset[TrainingBatch], table),
             batch_sampler=batches,
@@ -62,17 +60,9 @@ class EpochLoader:
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
             pin_memory=pin_memory,
-            # A generator of its own: iterating must not advance the random numbers of the training.
+            # A separate generator: iterating must not advance the random numbers of the training.
             generator=torch.Generator(),
         )
-
-    # Lightning looks for `set_epoch` here before it looks at `sampler`.
-    batch_sampler = None
-
-    @property
-    def sampler(self) -> "EpochLoader":
-        """The object on which Lightning calls `set_epoch`."""
-        return self
 
     def __len__(self) -> int:
         """Batches of the epoch, including those before a restart."""
@@ -90,15 +80,9 @@ class EpochLoader:
         yield from self._loader
 
     def set_epoch(self, epoch: int) -> None:
-        """Move to an epoch; no effect for the epoch that is running or was resumed.
-
-        Args:
-            epoch: the trainer's count, from 0. It is one too high after a run that ended in the middle of an epoch.
-        """
+        """Move to an epoch; no effect for the epoch that is running or was resumed."""
         current, _ = self._current
-        if self._is_resumed:
-            self._offset, self._is_resumed = current.epoch - epoch, False
-        epoch += self._offset
+        epoch = self._data_epoch(epoch, current.epoch)
         if epoch != current.epoch:
             self._next = self._current = EpochProgress(epoch), 0
             self._is_waiting = True
@@ -108,15 +92,7 @@ class EpochLoader:
         self.on_epoch(has_new_length)
 
     def state(self, done: int, limit: int | float) -> dict[str, Any]:
-        """The position in the epoch, in whole optimizer steps.
-
-        Args:
-            done: batches of the epoch that were trained on, by the trainer's count.
-            limit: batches that the trainer takes from an epoch.
-
-        Returns:
-            Plain data for `resume`.
-        """
+        """The position in the epoch, in whole optimizer steps."""
         progress, before = self._current
         # The trainer's count is still the last epoch's when a new epoch is set but not begun.
         done = before if self._is_waiting else done
@@ -128,19 +104,14 @@ class EpochLoader:
         return {"epoch": progress.epoch, "steps": runs, "batches": done, "is_over": done >= limit}
 
     def resume(self, states: Sequence[dict[str, Any]]) -> int:
-        """Continue after the position of a checkpoint, in the next epoch if nothing is left of that one.
-
-        Args:
-            states: what `state` returned in each process; all are equal.
-
-        Returns:
-            Batches of the epoch that the trainer has to count as done: processes and accumulation may have changed, and
-            the gradients of a step that was not finished are lost, so that it is done again.
-        """
+        """Continue after the position of a checkpoint, in the next epoch if nothing is left of that one."""
         state = states[0]
-        own = self.batches.size, int(state["batches"]) // self.batches.accumulate  # version 0.1 counted batches
-        runs = tuple((StepSize(*size), steps) for size, steps in state["steps"]) if "steps" in state else (own,)
-        progress = EpochProgress(state["epoch"], runs if int(state["batches"]) else ())
+        done, size = int(state["batches"]), self.batches.size
+        # Version 0.1 counted batches in place of steps.
+        steps = state.get("steps", [[size, done // self.batches.accumulate]])
+        progress = EpochProgress(
+            state["epoch"], tuple((StepSize(*size), count) for size, count in steps) if done else ()
+        )
         if any(size != self.batches.size for size, _ in progress.runs):
             logger.warning(
                 "Optimizer steps have another size than those of the checkpoint (rows over all processes and "
@@ -148,7 +119,6 @@ class EpochLoader:
                 "steps, which moves schedules that count them."
             )
         left = self.batches.count_batches(self.batches.remaining(progress)) if progress.runs else 0
-        done = int(state["batches"])
         is_over = bool(done) and (state["is_over"] or (bool(progress.runs) and not left))
         if not is_over:
             done = progress.num_steps * self.batches.accumulate
@@ -160,10 +130,3 @@ class EpochLoader:
     def reports(self) -> list[SourceReport]:
         """Nothing: a table's rows are counted before training."""
         return []
-
-    def state_dict(self) -> dict[str, Any]:
-        """Nothing: the data module keeps the state. This method tells Lightning that the loader can be resumed."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Nothing, see `state_dict`."""

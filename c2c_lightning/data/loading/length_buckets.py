@@ -7,20 +7,12 @@ from c2c_lightning.data.row_lengths import BatchLimits, Lengths, Rows
 
 
 def cut_batches(rows: Rows, lengths: Lengths, limits: BatchLimits) -> list[Rows]:
-    """Cut rows into batches with little padding.
+    """Cut rows into batches with little padding; `lengths` are those of *all* rows.
 
     A set of rows that is too large for one batch is sorted by prompt or by response length and cut in two, at the
     place and in the order in which the halves have the fewest padded tokens, until every piece fits. Ties keep the
-    order in which rows come, so a shuffled input gives other batches each time.
-
-    Args:
-        rows: the rows to cut.
-        lengths: the lengths of *all* rows.
-        limits: of a batch.
-
-    Returns:
-        Batches; neighbours in the list have similar lengths. With a `batch_size` alone there are
-        `ceil(len(rows) / batch_size)` of them.
+    order in which rows come, so a shuffled input gives other batches each time. Neighbours in the list have similar
+    lengths. With a `batch_size` alone there are `ceil(len(rows) / batch_size)` batches.
     """
     batches, waiting = [], [rows]
     while waiting:
@@ -34,10 +26,10 @@ def cut_batches(rows: Rows, lengths: Lengths, limits: BatchLimits) -> list[Rows]
 
 
 def _cut_in_two(rows: Rows, lengths: Lengths, limits: BatchLimits) -> tuple[Rows, Rows]:
-    own = lengths.take(rows)
-    orders = [np.argsort(key, kind="stable") for key in (own.prompts.sum(1), own.responses)]
+    taken = lengths.take(rows)
+    orders = [np.argsort(key, kind="stable") for key in (taken.prompts.sum(1), taken.responses)]
     places = _places_to_cut(len(rows), limits)
-    costs = [_costs(own.take(order), places, limits) for order in orders]  # one (places,) for each order
+    costs = [_costs(taken.take(order), places, limits) for order in orders]  # one (places,) for each order
     best = int(np.argmin([cost.min() for cost in costs]))
     ordered, place = rows[orders[best]], places[costs[best].argmin()]
     return ordered[:place], ordered[place:]

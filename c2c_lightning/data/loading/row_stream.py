@@ -12,14 +12,7 @@ Position = dict[str, Any]
 
 
 class RowStream:
-    """The rows of one source, again and again.
-
-    Args:
-        name: the source's name, for errors.
-        table: all rows.
-        max_rows: read only that many rows of the table.
-        position: where to continue, default at the beginning.
-    """
+    """The rows of one source, again and again."""
 
     def __init__(
         self, name: str, table: IterableDataset, max_rows: int | None = None, position: Position | None = None

@@ -1,4 +1,4 @@
-"""The rows of optimizer steps, whatever the number of processes: a step's rows depend on the global batch alone."""
+"""The rows of optimizer steps: they depend on the global batch alone, not on the number of processes."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -20,17 +20,19 @@ Step = list[Rows]
 """The rows of one optimizer step: its batches under a token budget, else all rows in one array."""
 
 
+class Processes(NamedTuple):
+    """How the batches of an optimizer step are divided: `accumulate` batches in each of `world_size` processes."""
+
+    rank: int = 0
+    world_size: int = 1
+    accumulate: int = 1
+
+
 class StepSize(NamedTuple):
     """The size of an optimizer step over all processes and accumulated batches.
 
     With a limit of rows alone, it is the number of rows: one process with 8 rows, two with 4, or one with 4 rows and
-    two accumulated batches have equal steps. With a token budget, it is the number of batches and their limits.
-
-    Attributes:
-        rows: rows of the step; None with a token budget.
-        num_batches: batches of the step, with a token budget.
-        batch_rows: the limit of rows of such a batch.
-        batch_tokens: the token budget of such a batch.
+    two accumulated batches have equal steps. With a token budget, it is the number of batches and the limits of each.
     """
 
     rows: int | None
@@ -62,15 +64,14 @@ def plan_steps(
 ) -> list[Step]:
     """The optimizer steps of an epoch, in a shuffled order; each row once, rows of similar lengths together.
 
+    Full steps come first, then a short one if rows are left over.
+
     Args:
         rows: rows of the epoch.
         lengths: lengths of *all* rows.
         size: of a step.
         seed: of the order.
         num_pieces: with a token budget, the number of batches of every epoch; default as many as are needed.
-
-    Returns:
-        Full steps, then a short one if rows are left over.
     """
     for draw in range(_DRAWS):
         random = np.random.default_rng([*seed, draw])

@@ -1,12 +1,12 @@
 """Training batches from an endless stream, resumed exactly at any optimizer step.
 
-Every process reads and encodes the whole stream and takes its own batches of each step. That costs little beside
+Every process reads and encodes the whole stream and takes its own batches of each step. That costs little next to
 training (an encoder makes thousands of rows a second), and the rows of a step depend on the global batch alone.
 """
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,8 +17,9 @@ from c2c_lightning.data.batch import TrainingBatch
 from c2c_lightning.data.loading.batch_sampler import BatchSampler, EpochProgress
 from c2c_lightning.data.loading.block_reader import BlockReader, StreamPart, lengths_of
 from c2c_lightning.data.loading.epoch_loader import collate_for
+from c2c_lightning.data.loading.resumable_loader import ResumableLoader
 from c2c_lightning.data.loading.row_stream import Position
-from c2c_lightning.data.loading.step_plan import StepSize
+from c2c_lightning.data.loading.step_plan import Processes, StepSize
 from c2c_lightning.data.preprocessing.data_report import SourceReport
 from c2c_lightning.data.preprocessing.prepare import Settings
 from c2c_lightning.errors import DataError
@@ -31,13 +32,7 @@ _REMEMBERED = 8
 
 @dataclass
 class StreamItem:
-    """A batch of a stream.
-
-    Attributes:
-        batch: the batch; None if there is an error instead.
-        position: the position after the last step that this batch completes.
-        error: why reading cannot continue.
-    """
+    """A batch of a stream, with the position after the last step that it completes; or an error in place of a batch."""
 
     batch: TrainingBatch | None
     position: Position
@@ -54,9 +49,7 @@ class BatchStream(IterableDataset[StreamItem]):
         parts: the sources.
         settings: of the data module.
         block_rows: examples that are shuffled together; rounded up to whole optimizer steps.
-        rank: number of this process.
-        world_size: number of processes.
-        accumulate: batches per process and optimizer step.
+        processes: this process among all.
         validation_keys: keys of the prompts of the validation data.
         position: where to continue.
     """
@@ -64,16 +57,14 @@ class BatchStream(IterableDataset[StreamItem]):
     parts: Sequence[StreamPart]
     settings: Settings
     block_rows: int
-    rank: int = 0
-    world_size: int = 1
-    accumulate: int = 1
+    processes: Processes
     validation_keys: Sequence[int] = ()
     position: Position = field(default_factory=dict)
 
     @property
     def size(self) -> StepSize:
         """The size of an optimizer step."""
-        return StepSize.of(self.settings.limits, self.world_size * self.accumulate)
+        return StepSize.of(self.settings.limits, self.processes.world_size * self.processes.accumulate)
 
     def __iter__(self) -> Iterator[StreamItem]:
         """The batches of this process."""
@@ -95,9 +86,7 @@ class BatchStream(IterableDataset[StreamItem]):
             before = {**blocks.position(), "block": number}
             examples = blocks.read(number)
             after = {**blocks.position(), "block": number + 1, "steps": 0}
-            sampler = BatchSampler(
-                lengths_of(examples), settings.limits, settings.seed, self.rank, self.world_size, self.accumulate
-            )
+            sampler = BatchSampler(lengths_of(examples), settings.limits, settings.seed, *self.processes)
             steps = sampler.remaining(EpochProgress(number))
             for place in range(done, len(steps)):
                 # In the middle of a block, its rows are read again; at its end they need not be.
@@ -110,28 +99,17 @@ class BatchStream(IterableDataset[StreamItem]):
             number, done = number + 1, 0
 
 
-class StreamLoader:
-    """The batches of one process, without end.
-
-    Its state is the position after the batches that were trained on: the worker and the trainer fetch ahead.
-
-    Args:
-        stream: makes the batches.
-    """
+class StreamLoader(ResumableLoader):
+    """The batches of one process, without end."""
 
     def __init__(self, stream: BatchStream) -> None:
-        self.on_epoch: Callable[[bool], None] = lambda has_new_length: None
+        super().__init__()
         self._stream = stream
         self._items: Iterator[StreamItem] | None = None
         self._seen, self._epoch, self._before_epoch = 0, 0, 0
-        self._is_resumed, self._offset = False, 0
-        # (batches seen, position after them)
+        # (batches seen, position after them). The worker and the trainer fetch ahead, so that the position after the
+        # batches that were trained on is one of the last few.
         self._history: deque[tuple[int, Position]] = deque([(0, stream.position)], maxlen=_REMEMBERED)
-
-    @property
-    def sampler(self) -> "StreamLoader":
-        """The object on which Lightning calls `set_epoch`."""
-        return self
 
     def __iter__(self) -> Iterator[TrainingBatch]:
         """The batches after the last one; a second iteration continues the first."""
@@ -145,49 +123,27 @@ class StreamLoader:
             yield item.batch
 
     def set_epoch(self, epoch: int) -> None:
-        """Count batches from 0 in an epoch, if the trainer ends epochs by `limit_train_batches`.
-
-        Args:
-            epoch: the trainer's count, from 0. It is one too high after a run that ended in the middle of an epoch.
-        """
-        if self._is_resumed:
-            self._offset, self._is_resumed = self._epoch - epoch, False
-        epoch += self._offset
+        """Count batches from 0 in an epoch, if the trainer ends epochs by `limit_train_batches`."""
+        epoch = self._data_epoch(epoch, self._epoch)
         if epoch != self._epoch:
             self._epoch, self._before_epoch = epoch, self._seen
         self.on_epoch(False)
 
     def state(self, done: int, limit: int | float) -> dict[str, Any]:
-        """The position of the stream, in whole optimizer steps.
-
-        Args:
-            done: batches of the epoch that were trained on, by the trainer's count.
-            limit: batches that the trainer takes from an epoch.
-
-        Returns:
-            Plain data for `resume`.
-        """
+        """The position of the stream, in whole optimizer steps."""
         seen = min(self._before_epoch + done, self._seen)
         position = next((position for count, position in self._history if count == seen), self._history[-1][1])
-        steps = done // self._stream.accumulate
         return {
             "epoch": self._epoch,
             "batches": done,
-            "steps": steps,
+            "steps": done // self._stream.processes.accumulate,
             "size": list(self._stream.size),
             "is_over": done >= limit,
             "position": position,
         }
 
     def resume(self, states: Sequence[dict[str, Any]]) -> int:
-        """Continue after the position of a checkpoint.
-
-        Args:
-            states: what `state` returned in each process; all are equal.
-
-        Returns:
-            Batches of the epoch that the trainer has to count as done, see `EpochLoader.resume`.
-        """
+        """Continue after the position of a checkpoint."""
         state = states[0]
         position = state.get("position", {})  # version 0.1 kept positions of each reader
         if state.get("size") != list(self._stream.size):
@@ -201,7 +157,7 @@ class StreamLoader:
         self._epoch, self._is_resumed = state["epoch"] + int(state["is_over"]), True
         done = int(state["batches"])
         if not state["is_over"] and "steps" in state:
-            done = state["steps"] * self._stream.accumulate
+            done = state["steps"] * self._stream.processes.accumulate
         self._before_epoch = 0 if state["is_over"] else -done
         return done
 
@@ -209,20 +165,12 @@ class StreamLoader:
         """Rows that were read and dropped so far; equal in all processes."""
         return [SourceReport.from_dict(values) for values in self._history[-1][1].get("seen", [])]
 
-    def state_dict(self) -> dict[str, Any]:
-        """Nothing: the data module keeps the state. This method tells Lightning that the loader can be resumed."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Nothing, see `state_dict`."""
-
     def _loader(self) -> DataLoader[StreamItem]:
         return DataLoader(
             self._stream,
             batch_size=None,
             # More workers would all read the same rows.
             num_workers=min(1, self._stream.settings.num_workers),
-            pin_memory=False,
-            # A generator of its own: iterating must not advance the random numbers of the training.
+            # A separate generator: iterating must not advance the random numbers of the training.
             generator=torch.Generator(),
         )

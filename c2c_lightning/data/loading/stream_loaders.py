@@ -9,13 +9,13 @@ import numpy as np
 from datasets import Dataset
 
 from c2c_lightning.data.loading.block_reader import StreamPart
-from c2c_lightning.data.loading.epoch_loader import EpochLoader
 from c2c_lightning.data.loading.row_stream import RowStream
+from c2c_lightning.data.loading.step_plan import Processes
 from c2c_lightning.data.loading.stream_loader import BatchStream, StreamLoader
-from c2c_lightning.data.loading.table_loaders import Data, Processes, evaluation_loader
+from c2c_lightning.data.loading.table_loaders import Data, Loaders
 from c2c_lightning.data.preprocessing.data_report import DataReport, SourceReport
 from c2c_lightning.data.preprocessing.prepare import PreparedRows, Settings, prepare, sources_of
-from c2c_lightning.data.preprocessing.row_encoder import ReadRow, RowEncoder
+from c2c_lightning.data.preprocessing.row_encoder import ParsedRow, RowEncoder
 from c2c_lightning.data.preprocessing.tokenized_dataset import FEATURES, TokenTable, pack
 from c2c_lightning.data.readers.files import stream_of
 from c2c_lightning.data.sources import Mixture, Source
@@ -28,21 +28,14 @@ _VALIDATION_ROWS = 512
 _PATIENCE = 3
 
 
-class StreamLoaders:
+class StreamLoaders(Loaders):
     """Training loaders over endless streams, and a validation loader over a table of their held-out rows.
 
-    Args:
-        train: training data; several sources without weights have equal shares.
-        validation: validation data; None holds out a share of the training rows.
-        settings: of the data module.
-        block_rows: examples that are shuffled together.
-
-    Raises:
-        DataError: when data is missing.
+    Several sources without weights have equal shares. `block_rows` examples are shuffled together.
     """
 
     def __init__(self, train: Data, validation: Data | None, settings: Settings, block_rows: int) -> None:
-        # With validation data of its own, nothing is held out of the training data.
+        # With separate validation data, nothing is held out of the training data.
         self._settings = settings if validation is None else replace(settings, validation_share=0.0)
         self._block_rows = block_rows
         sources = sources_of(train)
@@ -62,21 +55,11 @@ class StreamLoaders:
 
     def train_loader(self, processes: Processes) -> StreamLoader:
         """Training batches for one process of several."""
-        stream = BatchStream(
-            self._parts, self._settings, self._block_rows, *processes, validation_keys=self._validation_keys
-        )
+        stream = BatchStream(self._parts, self._settings, self._block_rows, processes, self._validation_keys)
         return StreamLoader(stream)
 
-    def validation_loader(self, processes: Processes) -> EpochLoader | None:
-        """Validation batches for one process of several; None without validation data."""
-        return None if self._validation is None else evaluation_loader(self._validation, self._settings, processes)
-
     def report(self, seen: Sequence[SourceReport] = ()) -> DataReport:
-        """Rows that were read, kept and dropped.
-
-        Args:
-            seen: counts of the training so far.
-        """
+        """Rows that were read, kept and dropped so far."""
         validation = [] if self._validation is None else self._validation.reports
         rows = 0 if self._validation is None else len(self._validation.rows)
         return DataReport([*seen, *validation], validation_rows=rows)
@@ -102,16 +85,16 @@ class StreamLoaders:
             prepared.leave_out(too_long)
         return prepared
 
-    def _held_out_rows(self, part: StreamPart, wanted: int) -> Iterator[ReadRow]:
+    def _held_out_rows(self, part: StreamPart, wanted: int) -> Iterator[ParsedRow]:
         stream = RowStream(part.name, part.table, self._settings.max_rows)
         patience = int(_PATIENCE * wanted / self._settings.validation_share)
         while wanted and patience and not stream.round:
             ((number, row),) = stream.take(1)
-            read = part.rows.read(row, number)
+            parsed = part.rows.parse(row, number)
             patience -= 1
-            if isinstance(read, ReadRow) and self._settings.is_held_out(read.key) and not stream.round:
+            if isinstance(parsed, ParsedRow) and self._settings.is_held_out(parsed.key) and not stream.round:
                 wanted -= 1
-                yield read
+                yield parsed
 
 
 def is_stream(source: Source) -> bool:

@@ -1,12 +1,14 @@
 """Loaders over tables of encoded rows."""
 
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from c2c_lightning.data.loading.batch_sampler import BatchSampler, EpochRows
 from c2c_lightning.data.loading.epoch_loader import EpochLoader, collate_for
 from c2c_lightning.data.loading.mixture_sampling import MixedRows
+from c2c_lightning.data.loading.resumable_loader import ResumableLoader
+from c2c_lightning.data.loading.step_plan import Processes
 from c2c_lightning.data.preprocessing.data_report import DataReport, SourceReport
 from c2c_lightning.data.preprocessing.prepare import (
     PreparedRows,
@@ -22,50 +24,46 @@ Data = Source | Mixture | Sequence[Source]
 """One source, a mixture, or several sources of which every row is read."""
 
 
-class Processes(NamedTuple):
-    """How the batches of an optimizer step are divided.
+class Loaders(ABC):
+    """Training and validation loaders over one set of data.
 
     Attributes:
-        rank: number of this process.
-        world_size: number of processes.
-        accumulate: batches per process and optimizer step.
+        fingerprint: key of the training data and of its encoding.
     """
 
-    rank: int = 0
-    world_size: int = 1
-    accumulate: int = 1
+    fingerprint: str
+    _settings: Settings
+    _validation: PreparedRows | None
+
+    @abstractmethod
+    def train_loader(self, processes: Processes) -> ResumableLoader:
+        """Training batches for one process of several."""
+
+    @abstractmethod
+    def report(self, seen: Sequence[SourceReport] = ()) -> DataReport:
+        """Rows that were read, kept and dropped; `seen` are the counts of a stream so far."""
+
+    def validation_loader(self, processes: Processes) -> EpochLoader | None:
+        """Validation batches in order of length, the same each time; None without validation data."""
+        if self._validation is None:
+            return None
+        settings, table, rows = self._settings, self._validation.table, self._validation.rows
+        # Validation has no optimizer steps, so its batches are not accumulated.
+        sampler = BatchSampler(
+            table.lengths,
+            settings.limits,
+            rank=processes.rank,
+            world_size=processes.world_size,
+            shuffle=False,
+            epoch_rows=lambda _: rows,
+        )
+        # One worker is enough: the rows are few and nothing shuffles them.
+        num_workers = min(settings.num_workers, 1)
+        return EpochLoader(table, sampler, collate_for(settings.encoder), num_workers, settings.pin_memory)
 
 
-@runtime_checkable  # tests check types at run time
-class ResumableLoader(Protocol):
-    """Batches whose position can be saved and resumed."""
-
-    on_epoch: Callable[[bool], None]
-
-    def state(self, done: int, limit: int | float) -> dict[str, Any]:
-        """The position after `done` batches of the trainer's epoch, which takes at most `limit`."""
-
-    def resume(self, states: Sequence[dict[str, Any]]) -> int:
-        """Continue at the position of a checkpoint; returns the batches that the trainer counts as done."""
-
-    def reports(self) -> list[SourceReport]:
-        """Counts of rows so far, if they are not known from the beginning."""
-
-    def set_epoch(self, epoch: int) -> None:
-        """Move to an epoch."""
-
-
-class TableLoaders:
-    """Training and validation loaders over tables of encoded rows.
-
-    Args:
-        train: training data.
-        validation: validation data; None holds out a share of the training rows.
-        settings: of the data module.
-
-    Raises:
-        DataError: when data is missing, too much of it is bad, or nothing is left.
-    """
+class TableLoaders(Loaders):
+    """Training and validation loaders over tables of encoded rows; without validation data, rows are held out."""
 
     def __init__(self, train: Data, validation: Data | None, settings: Settings) -> None:
         self._settings = settings
@@ -84,16 +82,8 @@ class TableLoaders:
         collate = collate_for(settings.encoder)
         return EpochLoader(self._train.table, sampler, collate, settings.num_workers, settings.pin_memory)
 
-    def validation_loader(self, processes: Processes) -> EpochLoader | None:
-        """Validation batches for one process of several, the same each time; None without validation data."""
-        return None if self._validation is None else evaluation_loader(self._validation, self._settings, processes)
-
     def report(self, seen: Sequence[SourceReport] = ()) -> DataReport:
-        """Rows that were read, kept and dropped, and the share of padding in an epoch.
-
-        Args:
-            seen: for streams; nothing here.
-        """
+        """Rows that were read, kept and dropped, and the share of padding in an epoch."""
         lengths = self._train.table.lengths
         batches = [lengths.take(batch) for batch in self.train_loader(Processes()).batches.batches()]
         tokens = sum(batch.real_tokens for batch in batches)
@@ -112,22 +102,6 @@ class TableLoaders:
         rows = prepare(sources_of(validation), "validation", replace(self._settings, max_rows=None))
         leave_out_questions(self._train, rows)
         return rows
-
-
-def evaluation_loader(prepared: PreparedRows, settings: Settings, processes: Processes) -> EpochLoader:
-    """Batches in order of length, the same each time, for one process of several."""
-    rows = prepared.rows
-    sampler = BatchSampler(
-        prepared.table.lengths,
-        settings.limits,
-        rank=processes.rank,
-        world_size=processes.world_size,
-        shuffle=False,
-        epoch_rows=lambda _: rows,
-    )
-    # One worker is enough: the rows are few and nothing shuffles them.
-    num_workers = min(settings.num_workers, 1)
-    return EpochLoader(prepared.table, sampler, collate_for(settings.encoder), num_workers, settings.pin_memory)
 
 
 def _epoch_rows(data: Data, prepared: PreparedRows, seed: int) -> EpochRows:

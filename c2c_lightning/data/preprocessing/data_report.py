@@ -61,7 +61,7 @@ class SourceReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for checkpoints, logs and model cards."""
-        return {**asdict(self), "dropped": dict(self.dropped), "examples": list(self.examples)}
+        return {**asdict(self), "dropped": dict(self.dropped)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -70,22 +70,8 @@ class SourceReport:
             **{**values, "dropped": Counter(values.get("dropped", {})), "examples": [*values.get("examples", [])]}
         )
 
-    def add(self, other: "SourceReport") -> None:
-        """Count what another reader of the same source saw."""
-        self.rows += other.rows
-        self.dropped += other.dropped
-        self.held_out += other.held_out
-        self.examples = (self.examples + other.examples)[:_SHOWN]
-
     def check(self, max_bad_share: float) -> None:
-        """Check the fraction of bad rows.
-
-        Args:
-            max_bad_share: the fraction that is tolerated.
-
-        Raises:
-            DataError: when there are more; names the first ones.
-        """
+        """Refuse a larger fraction of bad rows than `max_bad_share`; the message has the first ones."""
         if self.bad <= max_bad_share * self.rows:
             return
         lines = "\n  ".join(self.examples)

@@ -26,23 +26,14 @@ KEY_RANGE = 2.0**63
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of the data module that its parts share.
+    """Settings of the data module that its parts share; see `InstructionDataModule` for those of the same name.
 
     Attributes:
-        encoder: encodes conversations.
-        cache_dir: folder of encoded tables.
         limits: of a batch.
-        max_length: tokens of the longer model; longer rows are dropped.
         context_lengths: positions of the receiver and of each sharer, None where there is no limit; longer rows are
             dropped.
-        max_rows: read only that many rows of each training source.
-        max_validation_rows: use only that many rows for validation.
-        validation_share: fraction of the training data that is held out if there is no other validation data.
-        max_bad_share: fraction of unreadable rows that is tolerated.
         num_proc: processes that encode.
-        num_workers: processes that read and pad batches.
         pin_memory: whether batches go to page-locked memory.
-        seed: of the order of rows.
     """
 
     encoder: Encoder
@@ -79,13 +70,7 @@ class Settings:
 
 @dataclass
 class PreparedRows:
-    """Encoded rows of one use.
-
-    Attributes:
-        table: all rows of all sources, one source after another.
-        parts: for each source the rows of the table that are used.
-        reports: one per source.
-    """
+    """Encoded rows of one use: the table of all sources, and for each source the rows that are used and a report."""
 
     table: TokenTable
     parts: list[Rows]
@@ -105,14 +90,7 @@ class PreparedRows:
         return PreparedRows(self.table, [part[self.table.keys[part] <= border] for part in self.parts], self.reports)
 
     def leave_out(self, unwanted: NDArray[np.bool_]) -> list[int]:
-        """Remove rows from the parts.
-
-        Args:
-            unwanted: (rows of the table,), True for rows to remove.
-
-        Returns:
-            Number of removed rows of each part.
-        """
+        """Remove the rows that are True in `unwanted`, (rows of the table,); the result counts those of each part."""
         before = [len(part) for part in self.parts]
         self.parts = [part[~unwanted[part]] for part in self.parts]
         return [count - len(part) for count, part in zip(before, self.parts, strict=True)]
@@ -126,16 +104,7 @@ def sources_of(data: Source | Mixture | Sequence[Source]) -> list[Source]:
 
 
 def prepare(sources: Sequence[Source], use: str, settings: Settings) -> PreparedRows:
-    """Read, encode and filter sources.
-
-    Args:
-        sources: the sources.
-        use: `train` or `validation`, for the report.
-        settings: of the data module.
-
-    Raises:
-        DataError: when a source cannot be read, has too many bad rows, or nothing is left of it.
-    """
+    """Read, encode and filter sources for `train` or `validation`."""
     tables = [
         encoded_table(s, settings.encoder, settings.cache_dir, settings.max_rows, settings.num_proc) for s in sources
     ]
@@ -159,15 +128,7 @@ def prepare(sources: Sequence[Source], use: str, settings: Settings) -> Prepared
 
 
 def hold_out(train: PreparedRows, share: float) -> PreparedRows | None:
-    """Move validation rows out of the training data by the keys of their prompts; equal prompts stay together.
-
-    Args:
-        train: loses the rows.
-        share: fraction of the rows.
-
-    Returns:
-        The held-out rows; None if the share is 0.
-    """
+    """Move validation rows out of the training data by the keys of their prompts; equal prompts stay together."""
     if not share:
         return None
     keys = train.table.keys
@@ -184,8 +145,8 @@ def hold_out(train: PreparedRows, share: float) -> PreparedRows | None:
 
 def leave_out_questions(train: PreparedRows, validation: PreparedRows) -> None:
     """Remove training rows whose prompt is in the validation data."""
-    asked = np.isin(train.table.keys, validation.table.keys[validation.rows])
-    for report, count in zip(train.reports, train.leave_out(asked), strict=True):
+    is_known = np.isin(train.table.keys, validation.table.keys[validation.rows])
+    for report, count in zip(train.reports, train.leave_out(is_known), strict=True):
         report.drop(IN_VALIDATION, count)
     if not len(train.rows):
         raise DataError("Every question of the training data is in the validation data too.")

@@ -23,12 +23,9 @@ BAD_KINDS = (MALFORMED, TOO_LARGE, NO_RESPONSE)
 
 @dataclass(frozen=True)
 class Rejected:
-    """A row that is no training example.
+    """A row that is no training example: one of `BAD_KINDS` or `UNTRAINED`, and the reason in words.
 
-    Attributes:
-        kind: one of `BAD_KINDS`, or `UNTRAINED`.
-        why: the reason in words.
-        origin: `FILE:LINE`, or the source's name and the row's number.
+    `origin` is `FILE:LINE`, or the source's name and the row's number, here and below.
     """
 
     kind: str
@@ -38,13 +35,7 @@ class Rejected:
 
 @dataclass(frozen=True)
 class Accepted:
-    """A row that is a training example.
-
-    Attributes:
-        example: its tokens.
-        key: see `ReadRow`.
-        origin: `FILE:LINE`, or the source's name and the row's number.
-    """
+    """A row that is a training example, with the `prompt_key` of its prompt."""
 
     example: EncodedExample
     key: int
@@ -52,19 +43,19 @@ class Accepted:
 
 
 @dataclass(frozen=True)
-class ReadRow:
+class ParsedRow:
     """A row that is parsed and checked, but not encoded.
 
     Attributes:
         messages: the conversation; its last message is the response.
-        own: the sharers' conversation (private context), None for the receiver's.
-        key: hash of the prompt without case and white space, from 0 to 2**63 - 1.
+        sharer_messages: the sharers' conversation (private context), None for the receiver's.
+        key: the `prompt_key`.
         origin: `FILE:LINE`, or the source's name and the row's number.
         chat_template_kwargs: arguments of the chat templates for this row, such as `tools`.
     """
 
     messages: Conversation
-    own: Conversation | None
+    sharer_messages: Conversation | None
     key: int
     origin: str
     chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
@@ -72,59 +63,48 @@ class ReadRow:
 
 @dataclass(frozen=True)
 class RowEncoder:
-    """Parses and encodes the rows of one source for one receiver and its sharers.
-
-    Attributes:
-        source: turns rows into conversations.
-        encoder: turns conversations into tokens.
-    """
+    """Parses and encodes the rows of one source for one receiver and its sharers."""
 
     source: Source
     encoder: Encoder
 
     def __call__(self, rows: Sequence[Mapping[str, Any]], first: int) -> list[Accepted | Rejected]:
-        """Parse and encode rows, with one tokenizer call per model.
+        """Parse and encode rows as the source loads them, numbered from `first`, with one tokenizer call per model."""
+        parsed = [self.parse(row, number) for number, row in enumerate(rows, first)]
+        encoded = iter(self.encode([item for item in parsed if isinstance(item, ParsedRow)]))
+        return [item if isinstance(item, Rejected) else next(encoded) for item in parsed]
 
-        Args:
-            rows: rows as the source loads them.
-            first: number of the first row, from 0.
-        """
-        read = [self.read(row, number) for number, row in enumerate(rows, first)]
-        encoded = iter(self.encode([item for item in read if isinstance(item, ReadRow)]))
-        return [item if isinstance(item, Rejected) else next(encoded) for item in read]
-
-    def read(self, row: Mapping[str, Any], number: int) -> ReadRow | Rejected:
-        """Parse and check a row without encoding it.
-
-        Args:
-            row: as the source loads it.
-            number: its number, from 0.
-        """
+    def parse(self, row: Mapping[str, Any], number: int) -> ParsedRow | Rejected:
+        """Parse and check a row as the source loads it, without encoding it; its number counts from 0."""
         origin = row.get(ORIGIN) or f"{self.source.name} row {number}"
         try:
             columns = decode(row)
-            messages, own = self.source.messages(columns)
+            messages, sharer_messages = self.source.messages(columns)
             kwargs = self.source.chat_template_kwargs(columns)
-            _refuse_nul([*messages, *(own or [])])
+            _refuse_nul([*messages, *(sharer_messages or [])])
             if messages and messages[-1]["role"] == "assistant":
                 if not is_trained(messages[-1]):
                     return Rejected(UNTRAINED, "The response has the weight 0.", origin)
                 if is_empty(messages[-1]):
                     return Rejected(NO_RESPONSE, "The response is empty.", origin)
-            return ReadRow(check_example(messages), own, prompt_key(messages, own), origin, kwargs)
+            return ParsedRow(
+                check_example(messages), sharer_messages, prompt_key(messages, sharer_messages), origin, kwargs
+            )
         except TooLargeError as problem:
             return Rejected(TOO_LARGE, str(problem), origin)
         except (C2CError, LookupError, TypeError, ValueError, AttributeError) as problem:
             # Sources of users may fail on a row in any of these ways.
             return Rejected(MALFORMED, f"{problem}" if isinstance(problem, C2CError) else repr(problem), origin)
 
-    def encode(self, rows: Sequence[ReadRow]) -> list[Accepted | Rejected]:
+    def encode(self, rows: Sequence[ParsedRow]) -> list[Accepted | Rejected]:
         """Encode parsed rows, with one tokenizer call per model; a chat template may refuse some."""
         if not rows:
             return []
         try:
             examples = self.encoder.encode_examples(
-                [row.messages for row in rows], [row.own for row in rows], [row.chat_template_kwargs for row in rows]
+                [row.messages for row in rows],
+                [row.sharer_messages for row in rows],
+                [row.chat_template_kwargs for row in rows],
             )
         except C2CError as problem:  # at least one row does not fit: bisect
             if len(rows) == 1:
@@ -134,17 +114,12 @@ class RowEncoder:
         return [Accepted(example, row.key, row.origin) for row, example in zip(rows, examples, strict=True)]
 
 
-def prompt_key(messages: Conversation, own: Conversation | None = None) -> int:
-    """Hash of a prompt, which keeps equal questions on one side of the split into training and validation.
+def prompt_key(messages: Conversation, sharer_messages: Conversation | None = None) -> int:
+    """Hash of a prompt without its response, by which equal questions stay in one split.
 
-    Args:
-        messages: a conversation; its last message, the response, is left out.
-        own: the sharers' conversation (private context).
-
-    Returns:
-        Uniform over 0 ... 2**63 - 1; independent of case and white space.
+    Uniform over 0 ... 2**63 - 1; independent of case and white space.
     """
-    asked = [content_text(message) for message in (*messages[:-1], *(own or []))]
+    asked = [content_text(message) for message in (*messages[:-1], *(sharer_messages or []))]
     folded = " ".join(" ".join(asked).casefold().split())
     return int.from_bytes(blake2b(folded.encode(), digest_size=8).digest()) >> 1
 

@@ -63,20 +63,9 @@ def usable_processes() -> int:
 def encoded_table(
     source: Source, encoder: Encoder, cache_dir: Path, max_rows: int | None = None, num_proc: int = 1
 ) -> datasets.Dataset:
-    """All rows of a source as tokens, from the cache if there.
+    """All rows of a source as tokens, from the cache if there: the columns `FEATURES`, one row per row of the source.
 
-    Args:
-        source: the source.
-        encoder: encodes its rows.
-        cache_dir: folder of tables, one folder each; safe to delete.
-        max_rows: read only that many rows.
-        num_proc: number of processes that encode.
-
-    Returns:
-        A table with `FEATURES`, one row per row of the source.
-
-    Raises:
-        DataError: when the source cannot be read or has no rows.
+    `cache_dir` has a folder for each table and is safe to delete.
     """
     key_parts = [_VERSION, source.fingerprint(), encoder.fingerprint, max_rows]
     key = hashlib.sha256(json.dumps(key_parts).encode()).hexdigest()[:24]
@@ -103,7 +92,8 @@ def _encode_into(folder: Path, rows: RowEncoder, max_rows: int | None, num_proc:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     table.map(
-        _Encode(rows),
+        _encode_columns,
+        fn_kwargs={"encoder": rows},
         with_indices=True,
         batched=True,
         batch_size=_ROWS_AT_ONCE,
@@ -120,25 +110,21 @@ def _encode_into(folder: Path, rows: RowEncoder, max_rows: int | None, num_proc:
     partial.rename(folder)
 
 
-class _Encode:
+def _encode_columns(columns: Mapping[str, list[Any]], numbers: list[int], encoder: RowEncoder) -> dict[str, list[Any]]:
     """`RowEncoder` in the columns that `Dataset.map` passes."""
-
-    def __init__(self, rows: RowEncoder) -> None:
-        self.rows = rows
-
-    def __call__(self, columns: Mapping[str, list[Any]], numbers: list[int]) -> dict[str, list[Any]]:
-        rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-        packed = [pack(result) for result in self.rows(rows, numbers[0])]
-        return {name: [row[name] for row in packed] for name in FEATURES}
+    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    packed = [pack(result) for result in encoder(rows, numbers[0])]
+    return {name: [row[name] for row in packed] for name in FEATURES}
 
 
 def pack(result: Accepted | Rejected) -> dict[str, Any]:
     """The columns of an encoded or rejected row."""
+    columns: dict[str, Any] = {**dict.fromkeys(FEATURES), "origin": result.origin}
     if isinstance(result, Rejected):
-        empty = dict.fromkeys(FEATURES)
-        return {**empty, "origin": result.origin, "rejected": result.kind, "why": result.why}
+        return {**columns, "rejected": result.kind, "why": result.why}
     prompt = result.example.prompt
     return {
+        **columns,
         "receiver_ids": prompt.receiver_ids,
         "response_ids": result.example.response_ids,
         "position_ids": prompt.position_ids,
@@ -147,26 +133,18 @@ def pack(result: Accepted | Rejected) -> dict[str, Any]:
         "prompt_lengths": [len(prompt.receiver_ids), *(len(sharer.input_ids) for sharer in prompt.sharers)],
         "response_length": len(result.example.response_ids),
         "key": result.key,
-        "origin": result.origin,
-        "rejected": None,
-        "why": None,
     }
 
 
 def unpack(row: Mapping[str, Any]) -> EncodedExample:
     """The example of a row of the table, the inverse of `pack`."""
     ids = row["receiver_ids"]
+    shared: dict[str, Any] = {"input_ids": ids, "source_index": _one_for_one(ids)}
     sharers = tuple(
-        SharerEncoding(
-            input_ids=ids if sharer["input_ids"] is None else sharer["input_ids"],
-            source_index=_one_for_one(ids) if sharer["source_index"] is None else sharer["source_index"],
-            position_ids=sharer["position_ids"],
-            attention_mask=sharer["attention_mask"],
-        )
+        SharerEncoding(**{**sharer, **{name: ids for name, ids in shared.items() if sharer[name] is None}})
         for sharer in row["sharers"]
     )
-    prompt = EncodedPrompt(ids, sharers, row["position_ids"], row["attention_mask"])
-    return EncodedExample(prompt, row["response_ids"])
+    return EncodedExample(EncodedPrompt(ids, sharers, row["position_ids"], row["attention_mask"]), row["response_ids"])
 
 
 def _pack_sharer(sharer: SharerEncoding, receiver_ids: list[int]) -> dict[str, list[int] | None]:

@@ -10,9 +10,9 @@ import datasets
 import pytest
 
 from c2c_lightning.data.batch import TrainingBatch
+from c2c_lightning.data.loading.step_plan import Processes
 from c2c_lightning.data.loading.stream_loader import StreamLoader
 from c2c_lightning.data.loading.stream_loaders import StreamLoaders
-from c2c_lightning.data.loading.table_loaders import Processes
 from c2c_lightning.data.preprocessing.prepare import Settings
 from c2c_lightning.data.row_lengths import BatchLimits
 from c2c_lightning.data.sources import Messages, Mixture
