@@ -63,7 +63,7 @@ class ResumableLoader(ABC):
         """Nothing: the data module keeps the state. This method tells Lightning that the loader can be resumed."""
         return {}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027  (nothing to load)
         """Nothing, see `state_dict`."""
 
     def _data_epoch(self, epoch: int, current: int) -> int:
