@@ -119,6 +119,7 @@ class Fuser(nn.Module):
         for sharer, kv, fused in zip(self.sharers, sharer_kv, step.fused_tokens, strict=True):
             if kv is None or not len(fused):
                 continue
+            # As released: in parallel order every sharer reads the clean entries, and residuals are summed.
             base = receiver_kv if self.config.sharer_order == "parallel" else result
             for group in sharer.groups:
                 noise = self.gate_noise(group, len(group.receiver_layers), len(receiver_kv[0].keys), step, fused)

@@ -53,6 +53,7 @@ class Gate(nn.Module):
         Args:
             noise: gate noise in training; None for hard gates.
         """
+        # Hard gates in evaluation, and in training without noise: logit 0 is closed, as released.
         if noise is None:
             return self.is_open.to(self.logit.dtype)[:, None, None, None]
         logit, temperature = self.logit[:, None, None, None], self.temperature[:, None, None, None]

@@ -31,6 +31,7 @@ class PrefixLayer(DynamicLayer):
         """Hold a prefix, (batch, kv_heads, prefix, head_dim); `join` replaces concatenation for ragged batches."""
         super().__init__()  # type: ignore[no-untyped-call]
         self.join = join
+        # An empty prefix stays uninitialised: transformers reads the length of a layer from its keys.
         if prefix is not None and prefix.num_tokens:
             self.keys, self.values = prefix.keys, prefix.values
             self.dtype, self.device, self.is_initialized = prefix.keys.dtype, prefix.keys.device, True

@@ -65,6 +65,7 @@ def probe_geometry(model: nn.Module, name: str) -> KVGeometry:
     """
     config: Any = model.config
     refuse_unfusable(config, name)
+    # Widths are measured, not read: configs name them differently, and some families have them per layer.
     device = next(model.parameters()).device
     token = torch.zeros(1, 1, dtype=torch.long, device=device)
     with torch.no_grad():

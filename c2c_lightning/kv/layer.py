@@ -36,6 +36,7 @@ class LayerKV:
 
     def append(self, new: "LayerKV") -> "LayerKV":
         """These entries followed by newer ones."""
+        # Without a copy: a cache that was never filled is empty, and a model may have nothing to add.
         if self.num_tokens == 0:
             return new
         if new.num_tokens == 0:

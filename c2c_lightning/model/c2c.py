@@ -95,6 +95,7 @@ class C2CModel(C2CCore):
     def encoder(self) -> Encoder:
         """Encodes conversations for these models, with the configured token alignment."""
         alignment = self.fuser.config.token_alignment
+        # Rebuilt when the alignment of the configuration is replaced after loading.
         if self._encoder is None or self._encoder[0] != alignment:
             sharers = [sharer.tokenizer_spec for sharer in self.sharers]
             self._encoder = alignment, Encoder(self.receiver.tokenizer_spec, sharers, alignment)
@@ -206,6 +207,7 @@ class C2CModel(C2CCore):
         """Identity of everything but the tokens that determines fused entries; None if they are random."""
         if self.fuser.training:  # dropout and gate noise
             return None
+        # An optimizer step or `load_state_dict` raises the version of a weight.
         weights = tuple((weight.data_ptr(), weight._version) for weight in self.fuser.parameters())
         models = tuple(id(lm.model) for lm in (self.receiver, *self.sharers))
         active = None if active_sharers is None else tuple(sorted(set(active_sharers)))
@@ -260,6 +262,7 @@ class C2CModel(C2CCore):
         prompt = self.encode(conversations, sharer_conversations, chat_template_kwargs)
         output = self.generate(prompt, **generate_kwargs)
         ids = output if isinstance(output, Tensor) else output.sequences
+        # `generate` returns the prompt too, left padded to one width.
         new = ids[:, prompt.num_receiver_tokens :]
         texts: list[str] = self.receiver.tokenizer.batch_decode(new, skip_special_tokens=True)
         return [text.strip() for text in texts]

@@ -62,6 +62,7 @@ class C2CCore(FusedModel):
         sharer_kv = self.prefill_sharers(prompt, active_sharers)
         prefix = self.mode.response_prefix(self, prompt, sharer_kv, response_ids, response_mask)
         states = self.receiver.hidden_states(prompt.receiver.append(response_ids, response_mask), prefix)
+        # Prompt tokens after the last span run in the same pass, but nothing is predicted from them.
         return states[:, -1 - response_ids.shape[1] :]
 
     def prefill_sharers(
@@ -101,6 +102,7 @@ class C2CCore(FusedModel):
 
     @torch.no_grad()
     def _prefill_sharer(self, prompt: PromptBatch, number: int, end: int, prefix: LayerStack | None) -> LayerStack:
+        # Deeper layers than the deepest that is read are not computed.
         num_layers = self.fuser.sharers[number].num_sharer_layers
         new = self.sharers[number].prefill_tokens(prompt.sharers[number], end, prefix, num_layers)
         return new if prefix is None else append_kv(prefix, new)

@@ -38,6 +38,7 @@ def with_response(
 
     The last token of a prompt is never part of a span, so one column that is never run is appended.
     """
+    # The extra column counts as a real token, so that its position continues the count.
     padded, columns = F.pad(mask.long(), (0, 1), value=1), ids.shape[1] + 1
     extended = []
     for lm, tokens in zip(sharers, prompt.sharers, strict=True):
@@ -84,12 +85,14 @@ class DecodeCache(Cache):
             attention_mask: (batch, all), None where nothing is padded.
             position_ids: (batch, new).
         """
+        # transformers leaves the mask out where nothing is padded.
         if attention_mask is None:
             attention_mask = input_ids.new_ones(len(input_ids), self.unfused_kv[0].num_tokens + input_ids.shape[1])
         new = self.receiver.prefill(input_ids, attention_mask, position_ids, self.unfused_kv)
         self.unfused_kv = append_kv(self.unfused_kv, new)
         read = [None if kv is None else self._sharer_entries(n, kv, input_ids) for n, kv in enumerate(self.sharer_kv)]
         self.is_first = False
+        # Attention reads these entries in the pass that follows, see `_take`.
         self.pending = [self.fuser.fuse_new(layer, entries, read) for layer, entries in enumerate(new)]
 
     def _sharer_entries(self, number: int, kv: LayerStack, ids: Tensor) -> LayerStack:

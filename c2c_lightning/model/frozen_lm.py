@@ -131,6 +131,7 @@ class FrozenLM:
             prefix: the cache that the new tokens attend to.
             num_layers: number of layers that are needed, from the first; default all.
         """
+        # A sharded model gathers its layers in all processes together: each of them runs all layers.
         num_layers = self.geometry.num_layers if num_layers is None or self.is_sharded else num_layers
         ids, mask, positions = (tensor.to(self.device) for tensor in (input_ids, attention_mask, position_ids))
         self.limits.check_length(mask.shape[1])
@@ -145,6 +146,7 @@ class FrozenLM:
                 prefill.run(one, torch.ones_like(one), one)
             return self.empty_kv(len(input_ids))[:num_layers]
         with self.lock:
+            # With a prefix the entries of short sequences would have to be moved next to their new tokens.
             if prefix or not self.gains_by_ragged(mask) or not mask.any() or not is_contiguous(mask):
                 return prefill.run(ids, mask, positions, prefix)
             ragged = RaggedBatch.of(mask.bool())
@@ -195,6 +197,7 @@ class FrozenLM:
             targets: (batch, n), the token that follows each of them.
             supervised: (supervised,), indices of the supervised tokens in the flattened (batch, n).
         """
+        # The head is the largest product of a small model: it runs at supervised positions only.
         states = hidden.flatten(0, 1).index_select(0, supervised)
         return self.head.summed_loss(states, targets.flatten().index_select(0, supervised))
 

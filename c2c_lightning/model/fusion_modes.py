@@ -148,6 +148,7 @@ class PromptFusion(PrefillFusion):
     ) -> ResponsePrefix:
         """The fused cache; the pass itself fuses the column of the last prompt token."""
         fused_kv, last = core.fuse_prompt(prompt, sharer_kv).fused_kv, last_tokens(sharer_kv)
+        # The weights are split into layers once: the backward pass of a slice per layer fills a gradient of the stack.
         column, fuser = prompt.num_receiver_tokens - 1 - fused_kv[0].num_tokens, core.fuser.split()
 
         def edit_rows(rows: Tensor) -> NewEntries:
@@ -173,6 +174,7 @@ class DecodeFusion(PromptFusion):
 
     def plan(self, prompt: PromptBatch, config: FuserConfig) -> tuple[FusionStep, ...]:
         """All spans after one prefill: no entry is computed on fused ones."""
+        # The receiver prefills the whole prompt before the first step, so no entry depends on a fused one.
         return tuple(replace(step, end=prompt.num_receiver_tokens - 1) for step in prompt.one_pass_plan)
 
     def generation_cache(self, core: FusedModel, fused: FusedPrompt) -> Cache:

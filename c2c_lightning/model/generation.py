@@ -99,6 +99,7 @@ def new_tokens(receiver: FrozenLM, prompt: PromptBatch, kwargs: dict[str, Any]) 
     """The largest number of new tokens that the arguments allow."""
     wanted = setting(receiver, kwargs, "max_new_tokens")
     if wanted is None:
+        # `max_length` counts the columns of the prompt, padding included.
         wanted = int(setting(receiver, kwargs, "max_length") or 0) - prompt.num_receiver_tokens
         return wanted if wanted > 0 else DEFAULT_NEW_TOKENS
     return int(wanted)

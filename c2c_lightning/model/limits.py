@@ -71,6 +71,7 @@ class ModelLimits:
         ids, size = tokens.input_ids, self.model.get_input_embeddings().num_embeddings
         if not ids.shape[1]:
             raise PromptError(f"a prompt for {self.name} has no tokens.")
+        # Prompts are checked where they are made, on the CPU.
         if ids.device.type != "cpu":  # reading a value would be a host sync
             return
         low, high = (int(ids.min()), int(ids.max())) if ids.numel() else (0, 0)

@@ -41,6 +41,7 @@ class ModelHead:
 
         handle = self.body.register_forward_hook(replace)
         try:
+            # One token is the smallest pass that reaches the head.
             token = torch.zeros(1, 1, dtype=torch.long, device=hidden.device)
             logits: Tensor = self.model(input_ids=token, use_cache=False, logits_to_keep=0).logits
         finally:
@@ -77,6 +78,7 @@ def output_head(model: Any) -> OutputHead:
     if not isinstance(linear, nn.Linear) or not linear.weight.is_floating_point():
         return ModelHead(model)
     head = LinearHead(linear, getattr(config, "final_logit_softcapping", None), config.vocab_size)
+    # Compared instead of read from the config: some families scale or cap their logits under names of their own.
     ids = torch.tensor([[1, 2]], device=next(lm.parameters()).device)
     with torch.no_grad():
         hidden = transformer_body(model)(input_ids=ids, use_cache=False).last_hidden_state

@@ -42,6 +42,7 @@ class PrefillState:
 
         The autograd graph is kept only where it is needed: after fused entries that are being trained.
         """
+        # All steps of mode `decode` end at one column, and a reused prefix may reach beyond a step.
         if until <= self.num_tokens:
             return self
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.fused_kv[0].keys.requires_grad):

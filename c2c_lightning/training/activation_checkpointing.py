@@ -31,7 +31,7 @@ def activation_checkpointing_context(model: nn.Module, blocks: Sequence[nn.Modul
         for block in blocks:
             # On the instance and below its hooks: those of sharding must not run a second time.
             block.forward = _checkpointed(block.forward, model)
-            stack.callback(block.__dict__.pop, "forward")
+            stack.callback(delattr, block, "forward")
         yield
 
 
