@@ -148,7 +148,6 @@ NAMES = {
     "ExampleStream": "BatchStream",
     "Delivery": "StreamItem",
     "Asked": "PredictionRequest",
-    "Batches": "QuestionBatches",
     "Block": "ResidualMLP",
     "C2CGroup": "C2CKind",
     "ChatReader": "ChatTokenizer",

@@ -5,7 +5,7 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from c2c_lightning.errors import BenchmarkError
-from c2c_lightning.evaluation.distributed import QuestionBatch, QuestionBatches, UnpaddedDistributedSampler, batches_of
+from c2c_lightning.evaluation.distributed import QuestionBatch, UnpaddedDistributedSampler, batches_of
 from c2c_lightning.evaluation.scoring.maths import require_math_verify
 from c2c_lightning.evaluation.tasks import Question, Task, load_questions, resolve
 
@@ -30,17 +30,14 @@ class BenchmarkDataModule(LightningDataModule):
         self.benchmarks: list[tuple[Task, list[Question]]] = []
 
     def setup(self, stage: str | None = None) -> None:
-        """Load all questions, before any model is loaded.
-
-        Raises:
-            BenchmarkError: an unknown, repeated, malformed or empty benchmark.
-        """
+        """Load all questions; BenchmarkError for an unknown, repeated, malformed or empty benchmark."""
         if self.benchmarks:
             return
         resolved = [resolve(benchmark) for benchmark in self.given]
         names = [benchmark.name for benchmark in resolved]
         if not names or len(set(names)) < len(names):
             raise BenchmarkError(f"`data.benchmarks` needs at least one benchmark, each with its own name: {names}.")
+        # Before the models are loaded: a missing library must not fail at the first answer.
         if any(benchmark.scoring == "maths" for benchmark in resolved):
             require_math_verify()
         self.benchmarks = [(benchmark, load_questions(benchmark, self.data_folder)) for benchmark in resolved]
@@ -50,9 +47,9 @@ class BenchmarkDataModule(LightningDataModule):
         batches = [
             b for benchmark, questions in self.benchmarks for b in batches_of(benchmark, questions, self.batch_size)
         ]
-        data = QuestionBatches(batches)
         rank, world = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
-        return DataLoader(data, batch_size=None, sampler=UnpaddedDistributedSampler(data, rank, world))
+        sampler = UnpaddedDistributedSampler(batches, rank, world)
+        return DataLoader(batches, batch_size=None, sampler=sampler)  # type: ignore[arg-type]
 
     def transfer_batch_to_device(
         self, batch: QuestionBatch, device: torch.device, dataloader_idx: int

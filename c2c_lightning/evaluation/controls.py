@@ -20,9 +20,8 @@ from c2c_lightning.evaluation.mismatched import DonorPool, seed_of
 from c2c_lightning.fuser.fuser import Fuser
 from c2c_lightning.kv.layer import LayerKV, LayerStack
 from c2c_lightning.model.c2c import C2CModel
-from c2c_lightning.responders.base import Answer
+from c2c_lightning.responders.base import Answer, OptionScores
 from c2c_lightning.responders.c2c_responder import C2CResponder, SomeSharers
-from c2c_lightning.responders.option_scoring import OptionScores
 from c2c_lightning.responders.question_prompt import QuestionPrompt
 
 # --- another question's cache -----------------------------------------------------------------------------------------
@@ -32,7 +31,7 @@ class Mismatched(C2CResponder):
     """The sharers read another question of similar length, the donor.
 
     The receiver's k-th fused token from the end reads the donor's k-th fused token from the end, or the donor's first
-    where the donor is shorter.
+    where the donor is shorter. Each draw (a number from 0) gives a question another donor of the pool.
     """
 
     def __init__(
@@ -43,15 +42,6 @@ class Mismatched(C2CResponder):
         name: str = "c2c:mismatched",
         measure_latency: bool = False,
     ) -> None:
-        """Wrap a fused model and a pool of donors.
-
-        Args:
-            model: receiver, sharers and fuser.
-            pool: selects donors.
-            draw: number of the draw; each draw gives a question another donor.
-            name: name in reports.
-            measure_latency: as for C2C.
-        """
         super().__init__(model, name, measure_latency)
         self.pool, self.draw = pool, draw
 
@@ -61,6 +51,7 @@ class Mismatched(C2CResponder):
 
     def encode(self, conversations: Sequence[Conversation]) -> PromptBatch:
         """The receiver's own prompts, with the donors' tokens for the sharers."""
+        # Both are encoded as a whole: a donor's tokens depend on its own alignment with its own receiver prompt.
         donors = [self.pool.prompts[row] for row in self.donors(conversations)]
         return swap_sharers(super().encode(conversations), super().encode(donors))
 
@@ -74,16 +65,17 @@ class Shuffled(C2CResponder):
     def encode(self, conversations: Sequence[Conversation]) -> PromptBatch:
         """The prompts with permuted source indices."""
         prompt = super().encode(conversations)
-        sharers = tuple(self._shuffle(sharer, conversations) for sharer in prompt.sharers)
-        return PromptBatch(prompt.receiver, sharers)
+        sharers = [replace(sharer, source_index=_shuffled(sharer.index, conversations)) for sharer in prompt.sharers]
+        return PromptBatch(prompt.receiver, tuple(sharers))
 
-    def _shuffle(self, sharer: SharerTokens, conversations: Sequence[Conversation]) -> SharerTokens:
-        index = sharer.index.clone()
-        for row, conversation in enumerate(conversations):
-            fused = (index[row] >= 0).nonzero()[:, 0]
-            generator = torch.Generator().manual_seed(seed_of(conversation, "shuffled"))
-            index[row, fused] = index[row, fused[torch.randperm(len(fused), generator=generator)]]
-        return replace(sharer, source_index=index)
+
+def _shuffled(source_index: Tensor, conversations: Sequence[Conversation]) -> Tensor:
+    index = source_index.clone()
+    for row, conversation in enumerate(conversations):
+        fused = (index[row] >= 0).nonzero()[:, 0]
+        generator = torch.Generator().manual_seed(seed_of(conversation, "shuffled"))
+        index[row, fused] = index[row, fused[torch.randperm(len(fused), generator=generator)]]
+    return index
 
 
 class Zero(C2CResponder):
@@ -93,6 +85,10 @@ class Zero(C2CResponder):
         """Zeros of the caches' shapes."""
         stacks = super().sharer_kv(prompt, conversations)
         return [None if stack is None else [_zeros(layer) for layer in stack] for stack in stacks]
+
+
+def _zeros(layer: LayerKV) -> LayerKV:
+    return LayerKV(torch.zeros_like(layer.keys), torch.zeros_like(layer.values))
 
 
 class Noise(C2CResponder):
@@ -120,10 +116,7 @@ def read_tokens(sharer: SharerTokens) -> Tensor:
 def noise_like(stack: LayerStack, real: Tensor, seeds: Sequence[int]) -> LayerStack:
     """Gaussian noise with a cache's mean and standard deviation per row, layer and head.
 
-    Args:
-        stack: the cache.
-        real: (batch, tokens or more), True for the tokens of the statistics.
-        seeds: one for each row.
+    The statistics are those of the tokens in `real` (batch, tokens or more); each row has a seed of its own.
     """
     real = real[:, : stack[0].num_tokens]
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
@@ -144,12 +137,9 @@ def _draw(tensor: Tensor, real: Tensor, generator: torch.Generator) -> Tensor:
     _, heads, tokens, dim = tensor.shape
     index, count = real.nonzero()[:, 0].cpu(), int(real.sum())
     draws = torch.zeros(tokens, heads, dim)
+    # Tokens first and on the CPU: padding takes no draws, and all devices draw the same.
     draws[index] = torch.randn(count, heads, dim, generator=generator)
     return draws.movedim(0, 1)
-
-
-def _zeros(layer: LayerKV) -> LayerKV:
-    return LayerKV(torch.zeros_like(layer.keys), torch.zeros_like(layer.values))
 
 
 # --- nothing fused ----------------------------------------------------------------------------------------------------
@@ -163,7 +153,6 @@ class GatesClosed(C2CResponder):
     """
 
     def __init__(self, model: C2CModel, name: str = "c2c:gates_closed", measure_latency: bool = False) -> None:
-        """Wrap a fused model."""
         super().__init__(model, name, measure_latency)
         self.unfused = SomeSharers(model, (), name, measure_latency)
 
@@ -191,11 +180,7 @@ def fork_rng() -> Any:
 
 @contextmanager
 def closed_gates(fuser: Fuser) -> Iterator[None]:
-    """Closes all gates of a fuser inside the context.
-
-    Raises:
-        BenchmarkError: the fuser has no gates (ablations).
-    """
+    """Closes all gates of a fuser inside the context; BenchmarkError for a fuser without gates (ablations)."""
     logits = [gate.logit for _, _, *gates in fuser.gates() for gate in gates]
     if not logits:
         raise BenchmarkError(

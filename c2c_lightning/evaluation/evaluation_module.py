@@ -15,7 +15,7 @@ from c2c_lightning.evaluation.benchmark_datamodule import BenchmarkDataModule
 from c2c_lightning.evaluation.distributed import QuestionBatch, gather
 from c2c_lightning.evaluation.load_models import DType, check_fusers, fuser_fingerprint, load_bundles, load_fused
 from c2c_lightning.evaluation.memory_peak import peak_memory
-from c2c_lightning.evaluation.plan import ControlName, EvaluationPlan, Participant, build_participants
+from c2c_lightning.evaluation.plan import ControlName, EvaluationPlan, build_participants
 from c2c_lightning.evaluation.prediction_log import Prediction, PredictionLog
 from c2c_lightning.evaluation.report.build_report import build_report
 from c2c_lightning.evaluation.report.publish import publish
@@ -87,6 +87,7 @@ class EvaluationModule(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Check the configuration before a model is loaded."""
+        # The paper times single questions (table 3), so synchronisation costs no batching there.
         if self.data.batch_size == 1:
             self.plan = replace(self.plan, measure_latency=True)
         benchmarks = self.data.benchmarks
@@ -95,29 +96,26 @@ class EvaluationModule(LightningModule):
         self.runners = {b.name: Runner(b, questions, self.generate_kwargs, self.seed) for b, questions in benchmarks}
 
     def configure_model(self) -> None:
-        """Load the models, once."""
+        """Load the models, once: Lightning calls this hook again for each stage."""
         if self._bundles:
             return
         device = self.trainer.strategy.root_device
         self._bundles = load_bundles(self.fusers, self.receiver, self.sharers, self.lm_dtype, device)
         receiver, self_fuser = self._bundles[0].receiver, self.self_fuser
         self_c2c = None if self_fuser is None else load_fused(self_fuser, receiver, [receiver], device=device)
-        self.participants: dict[str, list[Participant]] = {
+        self.participants = {
             name: build_participants(self.plan, self._bundles, runner.benchmark, runner.questions, self_c2c)
             for name, runner in self.runners.items()
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse `ckpt_path`: an evaluation has no state of its own.
-
-        Raises:
-            BenchmarkError: always.
-        """
+        """Refuse `ckpt_path`: an evaluation has no state of its own."""
         raise BenchmarkError("an evaluation has no checkpoint: pass the checkpoint as `fuser` instead of `ckpt_path`.")
 
     def on_test_start(self) -> None:
         """Read the answers of an interrupted run."""
         self.log_file = PredictionLog(self.output_dir, self.global_rank)
+        # One process cleans the folder before any of them reads it.
         if self.trainer.is_global_zero:
             self.log_file.start(fingerprint(list(self.runners.values()), self._settings()), self._settings())
         self.trainer.strategy.barrier("evaluation started")
@@ -178,10 +176,8 @@ class EvaluationModule(LightningModule):
             return
         order = [key for name, runner in self.runners.items() for key in runner.keys(self.participants[name])]
         predictions = self.log_file.join(order, gathered)
-        if len(predictions) < len(order):
-            logger.warning(
-                "%d of %d answers are missing (limit_test_batches)", len(order) - len(predictions), len(order)
-            )
+        if missing := len(order) - len(predictions):
+            logger.warning("%d of %d answers are missing (limit_test_batches)", missing, len(order))
         known = {name: describe_benchmark(runner) for name, runner in self.runners.items()}
         run = describe(self._settings(), self.trainer.strategy.root_device, max(self._peak_memory, peak_memory()))
         self.report = build_report(predictions, known, run)

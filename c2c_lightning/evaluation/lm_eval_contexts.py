@@ -2,8 +2,7 @@
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from c2c_lightning.data.messages import Conversation
@@ -42,51 +41,31 @@ def adds_bos(tokenizer: Any) -> bool:
 
 
 def truncated(text: str, tokenizer: Any, max_tokens: int) -> str:
-    """The end of a text, of at most `max_tokens` tokens; at least one token is kept.
-
-    Args:
-        text: plain text.
-        tokenizer: the model's tokenizer.
-        max_tokens: number of tokens of the result.
-    """
+    """The end of a text, of at most `max_tokens` tokens; at least one token is kept."""
     ids = tokenizer.encode(text, add_special_tokens=False)
     if len(ids) <= max_tokens:
         return text
-    logger.warning(
-        "A context of %d tokens exceeds the %d tokens that the model can read before the answer. The beginning is "
-        "dropped.",
-        len(ids),
-        max_tokens,
-    )
+    limits = "A context of %d tokens exceeds the %d tokens that the model can read before the answer."
+    logger.warning(f"{limits} The beginning is dropped.", len(ids), max_tokens)
+    offsets = None
+    if tokenizer.is_fast:
+        offsets = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
     for kept in range(max(max_tokens, 1), 0, -1):
-        shorter = text[_start_of(len(ids) - kept, text, ids, tokenizer) :]
+        # Slow tokenizers have no offsets; decoding may then differ from the text.
+        start = offsets[-kept][0] if offsets else len(text) - len(tokenizer.decode(ids[-kept:]))
+        shorter = text[start:]
         # Without its left neighbour, the first word may be split into more tokens.
         if len(tokenizer.encode(shorter, add_special_tokens=False)) <= max_tokens:
             break
     return shorter
 
 
-def _start_of(token: int, text: str, ids: list[int], tokenizer: Any) -> int:
-    """Character where a token begins."""
-    if tokenizer.is_fast:
-        encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        return int(encoded["offset_mapping"][token][0])
-    return len(text) - len(tokenizer.decode(ids[token:]))
-
-
 def answer_fitting(
     requests: Sequence[tuple[str, Value]], answer: Callable[[Sequence[tuple[str, Value]]], list[Reply]]
 ) -> list[Reply]:
-    """Replies to a batch of requests; a context that is too long for its responder loses its beginning until it fits.
+    """Replies to requests (context, options); a context that is too long for its responder is cut until it fits.
 
     Chat templates and text-to-text make prompts longer than their contexts, so the length is unknown in advance.
-
-    Args:
-        requests: contexts, each with its options or other arguments.
-        answer: gives a reply to each request, in their order.
-
-    Raises:
-        PromptError: the empty context does not fit either.
     """
     try:
         return answer(requests)
@@ -120,10 +99,3 @@ def cut(text: str, until: Iterable[str]) -> str:
     for stop in until:
         text = text.split(stop)[0] if stop else text
     return text
-
-
-def batched(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    """Lists of `size` items, the last one shorter."""
-    iterator = iter(items)
-    while batch := list(islice(iterator, size)):
-        yield batch

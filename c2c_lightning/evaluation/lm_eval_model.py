@@ -5,11 +5,10 @@ chat template each model reads the task's plain text in its own tokens; with `--
 messages in its own template, which one rendered string could not provide.
 """
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import torch
 
@@ -17,7 +16,6 @@ from c2c_lightning.errors import MissingExtraError
 from c2c_lightning.evaluation.lm_eval_contexts import (
     adds_bos,
     answer_fitting,
-    batched,
     chat_context,
     conversation_of,
     cut,
@@ -28,25 +26,21 @@ from c2c_lightning.evaluation.load_models import load_bundle
 from c2c_lightning.model.c2c import C2CModel
 from c2c_lightning.model.frozen_lm import FrozenLM
 from c2c_lightning.model.lm_spec import LMSpec
-from c2c_lightning.responders.base import Responder
+from c2c_lightning.responders.base import OptionScores, Responder
 from c2c_lightning.responders.c2c_responder import C2CResponder
-from c2c_lightning.responders.option_scoring import OptionScores, Scorer
 from c2c_lightning.responders.registry import T2T, ModelBundle, factory_of
 from c2c_lightning.responders.single_model import SingleModel
 
 try:
     from lm_eval.api.model import TemplateLM
     from lm_eval.api.registry import register_model
+    from lm_eval.models.utils import Collator
 except ImportError as error:
     raise MissingExtraError("the harness needs lm-eval: pip install 'c2c-lightning[eval]'") from error
 
 
 def as_text_models(models: ModelBundle) -> ModelBundle:
-    """The same models without chat template: a prompt is plain text that they continue.
-
-    Args:
-        models: loaded models; weights are shared.
-    """
+    """The same models (weights are shared) without chat template: a prompt is plain text that they continue."""
 
     def plain(lm: FrozenLM) -> FrozenLM:
         return FrozenLM(lm.model, lm.tokenizer, replace(lm.spec, prompt_template="text"))
@@ -126,11 +120,7 @@ class ResponderLM(TemplateLM):  # type: ignore[misc]
         return ids
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        """The messages as JSON; each model renders them in its own template later.
-
-        Raises:
-            NotImplementedError: the task begins the assistant's answer.
-        """
+        """The messages as JSON; each model renders them in its own template later."""
         if not add_generation_prompt:
             raise NotImplementedError("tasks that begin the assistant's turn (gen_prefix) need a single chat template.")
         return chat_context(chat_history)
@@ -143,7 +133,7 @@ class ResponderLM(TemplateLM):  # type: ignore[misc]
             options.setdefault(context, []).append(continuation)
         scores: dict[tuple[str, str], tuple[float, bool]] = {}
         # The longest first, so that a lack of memory shows at once.
-        for batch in batched(sorted(options.items(), key=lambda item: -len(item[0])), self.batch_size):
+        for batch in Collator(list(options.items()), lambda item: -len(item[0])).get_batched(self.batch_size):
             for (context, texts), score in zip(batch, answer_fitting(batch, self._score), strict=True):
                 values = zip(texts, score.log_probabilities, score.is_greedy, strict=True)
                 scores |= {(context, text): (value, greedy) for text, value, greedy in values}
@@ -151,7 +141,7 @@ class ResponderLM(TemplateLM):  # type: ignore[misc]
 
     def _score(self, requests: Sequence[tuple[str, list[str]]]) -> list[OptionScores]:
         contexts, options = zip(*requests, strict=True)
-        return cast(Scorer, self._responder(contexts)).score([conversation_of(c) for c in contexts], options)
+        return self._responder(contexts).score([conversation_of(context) for context in contexts], options)
 
     def _split(self, context: str, continuation: str) -> tuple[str, str]:
         """A context that fits, and its continuation, which begins with the spaces at the context's end (as in HFLM)."""
@@ -187,15 +177,12 @@ class ResponderLM(TemplateLM):  # type: ignore[misc]
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
         """Texts up to the first stop string of the task."""
-        texts: dict[int, str] = {}
-        by_kwargs: dict[str, list[int]] = {}
-        for number, request in enumerate(requests):
-            by_kwargs.setdefault(json.dumps(request.args[1], sort_keys=True), []).append(number)
-        for kwargs, numbers in by_kwargs.items():
-            for batch in batched(sorted(numbers, key=lambda n: -len(requests[n].args[0])), self.batch_size):
-                replies = self._generate([requests[number].args[0] for number in batch], json.loads(kwargs))
-                texts |= dict(zip(batch, replies, strict=True))
-        return [texts[number] for number in range(len(requests))]
+        order = Collator([request.args for request in requests], lambda args: -len(args[0]), group_by="gen_kwargs")
+        texts: list[str] = []
+        for batch in order.get_batched(self.batch_size):
+            contexts, kwargs = zip(*batch, strict=True)
+            texts += self._generate(contexts, dict(kwargs[0]))
+        return list(order.get_original(texts))
 
     def _generate(self, contexts: Sequence[str], kwargs: dict[str, Any]) -> list[str]:
         until = kwargs.pop("until", None) or []
@@ -223,22 +210,13 @@ class ResponderLM(TemplateLM):  # type: ignore[misc]
 
 
 def available(device: str | None) -> str | None:
-    """The device that the harness requests, or the CPU where it is a missing GPU, as HFLM does.
-
-    Args:
-        device: the command's `--device`, whose default is a GPU.
-    """
-    if device is not None and device.startswith("cuda") and not torch.cuda.is_available():
-        return "cpu"
-    return device
+    """The device that the harness requests (by default a GPU), or the CPU where it is a missing GPU, as in HFLM."""
+    is_missing = device is not None and device.startswith("cuda") and not torch.cuda.is_available()
+    return "cpu" if is_missing else device
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Run the harness's command with the model `c2c` registered.
-
-    Args:
-        args: arguments of `lm-eval`, without the program's name; default those of the process.
-    """
+    """Run the harness's command with the model `c2c` registered, on the given or the process's arguments."""
     from lm_eval.__main__ import cli_evaluate
 
     # The harness parses the process's arguments in all versions; only some take them as a parameter.

@@ -28,15 +28,7 @@ def load_bundles(
     dtype: DType | None = None,
     device: Any = None,
 ) -> list[ModelBundle]:
-    """The models, one bundle for each fuser (seeds, checkpoints); language models are loaded once.
-
-    Args:
-        fusers: as `fuser` of `load_bundle`; a pair without a fuser if empty.
-        receiver: as for `load_bundle`.
-        sharers: as for `load_bundle`.
-        dtype: as for `load_bundle`.
-        device: as for `load_bundle`.
-    """
+    """The models of `load_bundle`, one bundle for each fuser (seeds, checkpoints); language models are loaded once."""
     first = load_bundle(fusers[0] if fusers else None, receiver, sharers, dtype, device)
     models = [load_fused(fuser, first.receiver, list(first.sharers), device=device) for fuser in fusers[1:]]
     return [first, *(replace(first, c2c=model) for model in models)]
@@ -46,12 +38,6 @@ def check_fusers(
     fusers: Sequence[str], self_fuser: str | None, receiver: LMSpec | None, sharers: Sequence[LMSpec] | None
 ) -> None:
     """Check by their configurations that fusers and models fit, without loading weights.
-
-    Args:
-        fusers: fusers of one pair.
-        self_fuser: fuser from the receiver to itself, if any.
-        receiver: as for `load_bundle`.
-        sharers: as for `load_bundle`.
 
     Raises:
         FuserFormatError, CheckpointError: an unreadable fuser.
@@ -75,7 +61,7 @@ def check_fusers(
 
 def describe_fuser(fuser: str) -> FuserDescription:
     """Description of a fuser directory, a fuser on the hub or a Lightning checkpoint."""
-    if _is_checkpoint(fuser):
+    if fuser.endswith(".ckpt"):
         return fuser_of(load_checkpoint(Path(fuser)), fuser)[1]
     return read_description(find_directory(fuser))
 
@@ -94,52 +80,31 @@ def load_bundle(
     dtype: DType | None = None,
     device: Any = None,
 ) -> ModelBundle:
-    """The models of one fuser.
+    """The models of a fuser directory, a fuser on the hub or a Lightning checkpoint, or a pair without a fuser.
 
-    Args:
-        fuser: fuser directory, fuser on the hub or Lightning checkpoint (.ckpt); None for a pair without a fuser.
-        receiver: the receiver; default the one in the fuser's configuration.
-        sharers: likewise, one for each sharer.
-        dtype: type of the language models' weights; default that of their checkpoints.
-        device: device of the models.
-
-    Raises:
-        BenchmarkError: neither a fuser nor a receiver.
+    Receiver and sharers are by default those of the fuser's configuration, `dtype` that of their checkpoints.
     """
     if fuser is not None:
         model = load_fused(fuser, receiver, sharers, dtype, device)
         return ModelBundle(model.receiver, model.sharers, model)
     if receiver is None:
         raise BenchmarkError("No models configured: set `fuser`, or `receiver` (and `sharers`).")
-    models = [
-        load_frozen(_typed(spec, dtype), None if device is None else str(device))
-        for spec in (receiver, *(sharers or ()))
-    ]
+    specs = [receiver, *(sharers or ())]
+    # A model's own type precedes that of the run.
+    specs = [spec if dtype is None or spec.dtype != "auto" else replace(spec, dtype=dtype) for spec in specs]
+    models = [load_frozen(spec, None if device is None else str(device)) for spec in specs]
     return ModelBundle(models[0], tuple(models[1:]))
 
 
-def _typed(spec: LMSpec, dtype: DType | None) -> LMSpec:
-    """The specification with the run's type, unless it sets its own."""
-    return spec if dtype is None or spec.dtype != "auto" else replace(spec, dtype=dtype)
-
-
 def load_fused(
-    fuser: str,
-    receiver: Any = None,
-    sharers: Any = None,
-    dtype: DType | None = None,
-    device: Any = None,
+    fuser: str, receiver: Any = None, sharers: Any = None, dtype: DType | None = None, device: Any = None
 ) -> C2CModel:
     """A fused model from a fuser directory, the hub or a Lightning checkpoint."""
-    if not _is_checkpoint(fuser):
+    if not fuser.endswith(".ckpt"):
         return C2CModel.from_pretrained(fuser, receiver, sharers, dtype=dtype, device=device)
     with tempfile.TemporaryDirectory() as folder:
         export_checkpoint(Path(fuser), Path(folder) / "fuser")
         return C2CModel.from_pretrained(Path(folder) / "fuser", receiver, sharers, dtype=dtype, device=device)
-
-
-def _is_checkpoint(fuser: str) -> bool:
-    return fuser.endswith(".ckpt")
 
 
 def fuser_fingerprint(fuser: str | None) -> str | None:
@@ -150,6 +115,7 @@ def fuser_fingerprint(fuser: str | None) -> str | None:
     if not path.exists():
         return fuser
     digest = hashlib.sha256()
+    # Not the model card, which may be edited at any time.
     files = [path] if path.is_file() else [*path.glob("*.json"), *path.glob("*.safetensors")]
     for file in sorted(files):
         with file.open("rb") as opened:

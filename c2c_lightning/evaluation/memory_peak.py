@@ -3,7 +3,7 @@
 import resource
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,11 +16,7 @@ _RESET_PEAK = "5"
 
 @dataclass
 class Peak:
-    """A measurement.
-
-    Attributes:
-        value: bytes; None during the measurement, and where it is impossible.
-    """
+    """Bytes; None during the measurement, and where it is impossible."""
 
     value: int | None = None
 
@@ -31,22 +27,17 @@ def peak_memory_of_batch() -> Iterator[Peak]:
 
     On a GPU, memory of tensors; on a CPU, resident memory of the process, models and libraries included (Linux only).
     """
-    peak = Peak()
-    is_measured = _reset_peak()
+    peak, is_measured = Peak(), False
+    # Other systems and some containers cannot reset it.
+    with suppress(OSError):
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+        else:
+            (_PROCESS / "clear_refs").write_text(_RESET_PEAK)
+        is_measured = True
     yield peak
     if is_measured:
         peak.value = peak_memory()
-
-
-def _reset_peak() -> bool:
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-        return True
-    try:
-        (_PROCESS / "clear_refs").write_text(_RESET_PEAK)
-    except OSError:
-        return False
-    return True
 
 
 def peak_memory() -> int:

@@ -30,20 +30,10 @@ class DonorPool:
     """Selects donors: questions of similar length that sharers read differently, if possible with the same choices.
 
     With the same choices, the donor's answer is a possible answer to the question.
-
-    Attributes:
-        prompts: all questions of the benchmark.
     """
 
     def __init__(self, conversations: Sequence[Conversation]) -> None:
-        """Index the questions.
-
-        Args:
-            conversations: all questions of the benchmark.
-
-        Raises:
-            BenchmarkError: sharers read the same in all questions, so there are no donors.
-        """
+        """Index all questions of a benchmark; BenchmarkError if sharers read the same in all of them."""
         self.prompts = [QuestionPrompt.of(conversation) for conversation in conversations]
         self._sharer_texts = [_texts(prompt.sharer) for prompt in self.prompts]
         if all(texts == self._sharer_texts[0] for texts in self._sharer_texts):
@@ -52,7 +42,7 @@ class DonorPool:
         self._by_length: dict[Hashable, list[tuple[int, int]]] = {}
         for row, prompt in enumerate(self.prompts):
             for group in (self._group(prompt), _ALL):
-                self._by_length.setdefault(group, []).append((_length(prompt), row))
+                self._by_length.setdefault(group, []).append((len(prompt[-1]["content"]), row))
         for members in self._by_length.values():
             members.sort()
 
@@ -61,20 +51,16 @@ class DonorPool:
         return prompt.choices if self._counts[prompt.choices] > 1 else len(prompt.choices)
 
     def donor(self, prompt: QuestionPrompt, draw: int = 0) -> int:
-        """The row of a question's donor.
-
-        Args:
-            prompt: the question.
-            draw: number of the draw, from 0; up to the number of candidates, each draw gives another donor.
-        """
+        """The row of a question's donor; each draw from 0 to the number of candidates gives another one."""
         members = self._by_length.get(self._group(prompt), self._by_length[_ALL])
         nearest = self._nearest(prompt, members) or self._nearest(prompt, self._by_length[_ALL])
+        # Seeded by the question: a resumed or distributed run takes the same donors.
         random.Random(seed_of(prompt, "donor")).shuffle(nearest)
         return nearest[draw % len(nearest)]
 
     def _nearest(self, prompt: QuestionPrompt, members: list[tuple[int, int]]) -> list[int]:
         """Rows of the members nearest in length that sharers read differently."""
-        length, own = _length(prompt), _texts(prompt.sharer)
+        length, own = len(prompt[-1]["content"]), _texts(prompt.sharer)
         middle = bisect.bisect_left(members, (length, 0))
         # A window suffices unless many questions read the same.
         for width in (2 * _NEIGHBOURS, len(members)):
@@ -83,8 +69,3 @@ class DonorPool:
             if others:
                 return [row for _, row in sorted(others)[:_NEIGHBOURS]]
         return []
-
-
-def _length(prompt: QuestionPrompt) -> int:
-    """Characters of the last message."""
-    return len(prompt[-1]["content"])

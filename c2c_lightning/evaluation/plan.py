@@ -27,14 +27,7 @@ _CONTROLS: dict[str, type[C2CResponder]] = {
 
 @dataclass(frozen=True)
 class Participant:
-    """A responder in one draw with one fuser.
-
-    Attributes:
-        name: name in reports.
-        draw: number of the draw, for controls with several draws.
-        responder: the responder.
-        fuser: number of the fuser.
-    """
+    """A responder with one fuser (its number) in one draw, under its name in reports."""
 
     name: str
     draw: int
@@ -44,14 +37,7 @@ class Participant:
 
 @dataclass(frozen=True)
 class EvaluationPlan:
-    """The responders and controls of a run, as plain data.
-
-    Attributes:
-        responders: by name or by class_path.
-        controls: names of controls.
-        mismatched_draws: number of donors for each question.
-        measure_latency: whether phases are timed exactly.
-    """
+    """The responders and controls of a run, as plain data; `mismatched_draws` is the number of donors a question."""
 
     responders: Sequence[str | ResponderFactory]
     controls: Sequence[ControlName] = ()
@@ -59,21 +45,13 @@ class EvaluationPlan:
     measure_latency: bool = False
 
     def factories(self) -> list[ResponderFactory]:
-        """The responders' factories.
-
-        Raises:
-            BenchmarkError: an unknown name, or neither responders nor controls.
-        """
+        """The responders' factories."""
         if not self.responders and not self.controls:
             raise BenchmarkError("No responders configured: set `responders` or `controls`.")
         return [factory_of(entry) for entry in self.responders]
 
     def check(self, benchmarks: Sequence[Task], has_fuser: bool, has_self_fuser: bool) -> None:
-        """Check the plan before a model is loaded.
-
-        Raises:
-            BenchmarkError: an unknown or repeated name, a missing fuser, or a responder that cannot score options.
-        """
+        """BenchmarkError for a name or requirement that is wrong, before a model is loaded."""
         factories = self.factories()
         unknown = [control for control in self.controls if control not in get_args(ControlName)]
         if unknown:
@@ -101,34 +79,27 @@ def build_participants(
     questions: Sequence[Question],
     self_c2c: C2CModel | None = None,
 ) -> list[Participant]:
-    """All responders and controls for one benchmark.
+    """All responders and controls for one benchmark, whose questions are the donors of `mismatched`.
 
-    Args:
-        plan: the responders and controls.
-        bundles: the loaded models, one bundle for each fuser; responders without a fuser are built once.
-        benchmark: the benchmark, resolved.
-        questions: all its questions, from which donors are drawn.
-        self_c2c: the receiver with itself as sharer, for the control `self`.
+    There is one bundle for each fuser; `self_c2c` is the receiver with itself as sharer, for the control `self`.
     """
     participants: list[Participant] = []
     for factory in plan.factories():
+        # Without a fuser, the answers with the other fusers would be the same.
         for number, models in enumerate(bundles if factory.needs_fuser else bundles[:1]):
             responder = factory.build(models, measure_latency=plan.measure_latency)
             participants.append(Participant(factory.name, 0, responder, number))
-    pool = DonorPool([q.prompt(benchmark.worded()) for q in questions]) if "mismatched" in plan.controls else None
     for control in plan.controls:
         for number, model in enumerate([self_c2c] if control == "self" else [models.fused for models in bundles]):
             assert model is not None
-            participants += _control(plan, control, model, number, pool)
+            name = f"c2c:{control}"
+            if control == "mismatched":
+                pool = DonorPool([question.prompt(benchmark.worded()) for question in questions])
+                participants += [
+                    Participant(name, draw, Mismatched(model, pool, draw, name, plan.measure_latency), number)
+                    for draw in range(max(1, plan.mismatched_draws))
+                ]
+            else:
+                responder = _CONTROLS[control](model, name, plan.measure_latency)
+                participants.append(Participant(name, 0, responder, number))
     return participants
-
-
-def _control(
-    plan: EvaluationPlan, control: ControlName, model: C2CModel, fuser: int, pool: DonorPool | None
-) -> list[Participant]:
-    name = f"c2c:{control}"
-    if control != "mismatched":
-        return [Participant(name, 0, _CONTROLS[control](model, name, plan.measure_latency), fuser)]
-    assert pool is not None
-    draws = range(max(1, plan.mismatched_draws))
-    return [Participant(name, n, Mismatched(model, pool, n, name, plan.measure_latency), fuser) for n in draws]

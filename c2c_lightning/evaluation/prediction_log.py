@@ -17,12 +17,9 @@ Key = tuple[str, str, int, int, int]
 
 @dataclass(frozen=True)
 class Prediction:
-    """One answer to one question.
+    """One answer to one question; fields that are not explained here are those of `Reply` and `Participant`.
 
     Attributes:
-        benchmark: name of the benchmark.
-        responder: name of the responder.
-        draw: number of the draw, for controls with several draws.
         index: row of the question in its benchmark.
         id: name of the row.
         subject: field of knowledge.
@@ -32,23 +29,13 @@ class Prediction:
         gold: the right answer, in the same form.
         score: 0 (wrong) to 1 (right).
         correct: whether it counts as right.
-        seconds: wall time.
-        prompt_tokens: prompt tokens of the answering model.
-        new_tokens: generated tokens.
-        message: text passed between the models.
-        phases: seconds of each phase.
         confidence: probability of the chosen option among the options, where known.
         donor: row of the question whose cache was used instead (mismatched).
         follows_donor: whether the answer is the donor's right one.
         error: the error that the question raised; the answer counts as wrong.
-        fuser: number of the fuser.
-        sharer_tokens: prompt tokens of all sharers.
-        message_tokens: tokens of the message.
         peak_memory: most bytes in use during the question's batch, where it can be measured.
         log_probabilities: of the options, in modes letter and cloze.
         begins_with_choice: whether no answer was extracted although the reply begins with the text of a choice.
-        shifted_positions: whether the receiver's prompt has positions that are not the count of its tokens.
-        matches_unfused: for `c2c:gates_closed`, whether the same passes without any sharer give the same answer.
     """
 
     benchmark: str
@@ -91,18 +78,9 @@ class PredictionLog:
     """Predictions on disk: each process appends to a file of its own; the first process joins them at the end.
 
     An interrupted run resumes after its last batch; a run with another fingerprint starts from the beginning.
-
-    Attributes:
-        directory: the output folder.
     """
 
     def __init__(self, directory: str | Path, rank: int = 0) -> None:
-        """Set the folder.
-
-        Args:
-            directory: the output folder.
-            rank: number of this process.
-        """
         self.directory = Path(directory)
         self._parts = self.directory / ".parts"
         self._own = self._parts / f"{rank}.jsonl"
@@ -111,9 +89,7 @@ class PredictionLog:
     def start(self, fingerprint: str, description: dict[str, Any]) -> None:
         """Prepare the folder; in the first process only, before the others read it.
 
-        Args:
-            fingerprint: of everything that answers depend on.
-            description: the same as readable values.
+        The description has the values that the fingerprint depends on.
         """
         self.directory.mkdir(parents=True, exist_ok=True)
         marker = self.directory / "run.json"
@@ -125,11 +101,9 @@ class PredictionLog:
 
     def append(self, predictions: Iterable[Prediction]) -> None:
         """Write a batch, flushed to disk."""
-        text = "".join(json.dumps(asdict(prediction), ensure_ascii=False) + "\n" for prediction in predictions)
         with self._own.open("a", encoding="utf-8") as file:
-            if _is_truncated(self._own):
-                file.write("\n")
-            file.write(text)
+            # A killed run may have left half a line.
+            file.write("\n" * _is_truncated(self._own) + _lines(predictions))
             file.flush()
             os.fsync(file.fileno())
 
@@ -140,21 +114,19 @@ class PredictionLog:
         return list(found.values())
 
     def join(self, order: Sequence[Key], gathered: Iterable[Prediction] = ()) -> list[Prediction]:
-        """Join all predictions into one file, ordered by question and responder; in the first process only.
+        """Join all predictions into one file, in the order of this run's keys; in the first process only.
 
-        Args:
-            order: the keys of this run; other predictions are dropped.
-            gathered: predictions of processes that write to other disks.
-
-        Returns:
-            The predictions in that order.
+        `gathered` are predictions of processes that write to other disks; those of other keys are dropped.
         """
         found = {prediction.key: prediction for prediction in (*gathered, *self.read())}
         predictions = [found[key] for key in order if key in found]
-        lines = (json.dumps(asdict(prediction), ensure_ascii=False) for prediction in predictions)
-        write_atomically(self._final, "".join(f"{line}\n" for line in lines))
+        write_atomically(self._final, _lines(predictions))
         shutil.rmtree(self._parts)
         return predictions
+
+
+def _lines(predictions: Iterable[Prediction]) -> str:
+    return "".join(json.dumps(asdict(prediction), ensure_ascii=False) + "\n" for prediction in predictions)
 
 
 def _is_truncated(file: Path) -> bool:

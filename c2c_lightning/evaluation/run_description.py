@@ -13,30 +13,20 @@ from c2c_lightning.evaluation.runner import Runner
 
 
 def fingerprint(runners: Sequence[Runner], settings: dict[str, Any]) -> str:
-    """Hash of everything that answers and their times depend on; a run resumes only one with the same hash.
-
-    Args:
-        runners: benchmarks with their questions.
-        settings: the run's configuration, with a hash of each fuser.
-    """
+    """Hash of everything that answers and their times depend on; a run resumes only one with the same hash."""
     content = [settings, [[asdict(runner.benchmark), [asdict(q) for q in runner.questions]] for runner in runners]]
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=repr).encode()).hexdigest()
 
 
 def describe(settings: dict[str, Any], device: torch.device, peak_memory_bytes: int) -> dict[str, Any]:
-    """The `run` section of `report.json`.
-
-    Args:
-        settings: the run's configuration.
-        device: device of the models.
-        peak_memory_bytes: peak memory of the run.
-    """
+    """The `run` section of `report.json`."""
     return {
         "package": version("c2c-lightning"),
         "torch": torch.__version__,
         "transformers": version("transformers"),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
         "peak_memory_bytes": peak_memory_bytes,
+        # `generate` may hold objects that JSON cannot express.
         **json.loads(json.dumps(settings, default=repr)),
     }
 

@@ -3,8 +3,8 @@
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Any, cast
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 
@@ -14,8 +14,7 @@ from c2c_lightning.evaluation.plan import Participant
 from c2c_lightning.evaluation.prediction_log import Key, Prediction
 from c2c_lightning.evaluation.scoring.judge import Judgement, follows, judge_reply, judge_scores, options_of
 from c2c_lightning.evaluation.tasks import Question, Task
-from c2c_lightning.responders.base import Answer
-from c2c_lightning.responders.option_scoring import OptionScores, Scorer
+from c2c_lightning.responders.base import Answer, OptionScores, Reply
 
 logger = logging.getLogger(__name__)
 
@@ -38,15 +37,7 @@ class Runner:
     seed: int = 0
 
     def run(self, participant: Participant, questions: Sequence[Question]) -> list[Prediction]:
-        """Let one responder answer a batch of questions.
-
-        Args:
-            participant: the responder.
-            questions: a batch.
-
-        Returns:
-            One prediction a question; a question that raises an error counts as wrong and holds the error.
-        """
+        """One prediction for each question of a batch; one that raises an error counts as wrong and holds the error."""
         try:
             return self._run(participant, questions)
         # Any error: an evaluation of hours must not end, and no question may leave the denominator.
@@ -64,10 +55,9 @@ class Runner:
                 replies += participant.responder.respond(prompts, **self._kwargs())
             else:
                 options = [options_of(question, self.benchmark) for question in questions]
-                replies += cast(Scorer, participant.responder).score(prompts, options)
-        donors: list[int | None] = [None] * len(questions)
-        if isinstance(participant.responder, Mismatched):
-            donors = list(participant.responder.donors(prompts))
+                replies += participant.responder.score(prompts, options)
+        responder = participant.responder
+        donors = responder.donors(prompts) if isinstance(responder, Mismatched) else [None] * len(questions)
         answered = zip(questions, replies, donors, strict=True)
         return [replace(self._scored(participant, *parts), peak_memory=peak.value) for parts in answered]
 
@@ -80,35 +70,23 @@ class Runner:
 
     def _kwargs(self) -> dict[str, Any]:
         limit = self.benchmark.max_new_tokens
-        return {**self.generate_kwargs} if limit is None else {**self.generate_kwargs, "max_new_tokens": limit}
+        return dict(self.generate_kwargs) | ({} if limit is None else {"max_new_tokens": limit})
 
     def _scored(
         self, participant: Participant, question: Question, reply: Answer | OptionScores, donor: int | None
     ) -> Prediction:
+        details: dict[str, Any] = {field.name: getattr(reply, field.name) for field in fields(Reply)}
         if isinstance(reply, Answer):
             judgement = judge_reply(reply.text, question, self.benchmark)
-            details: dict[str, Any] = {"new_tokens": reply.new_tokens}
+            details["new_tokens"] = reply.new_tokens
         else:
             judgement = judge_scores(reply, question, self.benchmark)
-            details = {"log_probabilities": list(reply.log_probabilities)}
+            details["log_probabilities"] = list(reply.log_probabilities)
         if donor is not None:
             other = self.questions[donor]
             details["donor"] = other.index
             details["follows_donor"] = follows(judgement, question, other, self.benchmark)
-        return self._prediction(
-            participant,
-            question,
-            judgement,
-            seconds=reply.seconds,
-            prompt_tokens=reply.prompt_tokens,
-            sharer_tokens=reply.sharer_tokens,
-            message_tokens=reply.message_tokens,
-            message=reply.message,
-            phases=None if reply.phases is None else dict(reply.phases),
-            shifted_positions=reply.shifted_positions,
-            matches_unfused=reply.matches_unfused,
-            **details,
-        )
+        return self._prediction(participant, question, judgement, **details)
 
     def _failed(self, participant: Participant, question: Question, error: Exception) -> Prediction:
         text, name = f"{type(error).__name__}: {error}", participant.name

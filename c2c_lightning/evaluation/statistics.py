@@ -1,4 +1,4 @@
-"""Confidence intervals, paired tests and power. Pure functions on numbers."""
+"""Confidence intervals (95 %), paired tests and power. Pure functions on numbers."""
 
 import math
 from collections.abc import Sequence
@@ -9,38 +9,25 @@ import numpy as np
 import torch
 from torchmetrics.functional.classification import binary_calibration_error
 
+#: Quantiles of the normal distribution: 95 % of it is within +-1.96, and a power of 80 % needs 0.84.
+_Z_95, _Z_POWER = NormalDist().inv_cdf(0.975), NormalDist().inv_cdf(0.8)
 
-def wilson_interval(successes: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval of a proportion; unlike the normal one it is valid near 0 and 1 and for small n.
 
-    Args:
-        successes: number of right answers.
-        n: number of questions.
-        confidence: coverage.
+def wilson_interval(successes: float, n: int) -> tuple[float, float]:
+    """Wilson's score interval of a proportion of n questions; (0, 1) without questions.
 
-    Returns:
-        Lower and upper end; (0, 1) without questions.
+    Unlike the normal interval it is valid near 0 and 1 and for small n.
     """
     if n == 0:
         return 0.0, 1.0
-    z = _quantile(confidence)
-    share = successes / n
-    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    z, proportion = _Z_95, successes / n
+    centre = (proportion + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * math.sqrt(proportion * (1 - proportion) / n + z**2 / (4 * n**2))
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def _quantile(confidence: float) -> float:
-    return NormalDist().inv_cdf(0.5 + confidence / 2)
-
-
 def mcnemar_p_value(a_only: int, b_only: int) -> float:
-    """McNemar's exact test, two-sided: whether the discordant questions are split evenly.
-
-    Args:
-        a_only: questions that only the first gets right.
-        b_only: questions that only the second gets right.
-    """
+    """McNemar's exact test, two-sided: whether the questions that only one gets right are split evenly."""
     n = a_only + b_only
     # Exact integers: for n = 10,000 the terms overflow a float, their quotient does not.
     term, tail = 1, 1
@@ -50,26 +37,14 @@ def mcnemar_p_value(a_only: int, b_only: int) -> float:
     return min(1.0, float(2 * tail / 2**n))
 
 
-def bootstrap_interval(
-    values: Sequence[float], confidence: float = 0.95, resamples: int = 10_000, seed: int = 0
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of a mean.
-
-    Args:
-        values: one number a question, such as the difference of two scores.
-        confidence: coverage.
-        resamples: number of resamples.
-        seed: of the resamples.
-
-    Returns:
-        Lower and upper end; (nan, nan) without values.
-    """
+def bootstrap_interval(values: Sequence[float]) -> tuple[float, float]:
+    """Percentile bootstrap interval of a mean (10,000 seeded resamples); (nan, nan) without values."""
     if not len(values):
         return math.nan, math.nan
     distinct, counts = np.unique(np.asarray(values, dtype=float), return_counts=True)
     # Resampling n questions is a multinomial draw of the counts of distinct values, which is cheap for any n.
-    drawn = np.random.default_rng(seed).multinomial(len(values), counts / len(values), size=resamples)
-    low, high = np.quantile(drawn @ distinct / len(values), [(1 - confidence) / 2, (1 + confidence) / 2])
+    drawn = np.random.default_rng(0).multinomial(len(values), counts / len(values), size=10_000)
+    low, high = np.quantile(drawn @ distinct / len(values), [0.025, 0.975])
     return float(low), float(high)
 
 
@@ -96,14 +71,8 @@ class PairedComparison:
     detectable: float
 
 
-def compare(a: Sequence[float], b: Sequence[float], seed: int = 0) -> PairedComparison:
-    """Compare two responders on the same questions.
-
-    Args:
-        a: scores in [0, 1] of the first, one a question. The test counts a score of 0.5 or more as right.
-        b: scores of the second on the same questions.
-        seed: of the bootstrap.
-    """
+def compare(a: Sequence[float], b: Sequence[float]) -> PairedComparison:
+    """Compare the scores, in [0, 1], of two responders on the same questions; the test counts 0.5 or more as right."""
     if len(a) != len(b):
         raise ValueError(f"{len(a)} scores cannot be paired with {len(b)}.")
     differences = [x - y for x, y in zip(a, b, strict=True)]
@@ -112,7 +81,7 @@ def compare(a: Sequence[float], b: Sequence[float], seed: int = 0) -> PairedComp
     n = len(a)
     return PairedComparison(
         difference=sum(differences) / n if n else math.nan,
-        ci95=bootstrap_interval(differences, seed=seed),
+        ci95=bootstrap_interval(differences),
         p_value=mcnemar_p_value(a_only, b_only),
         a_only=a_only,
         b_only=b_only,
@@ -121,53 +90,33 @@ def compare(a: Sequence[float], b: Sequence[float], seed: int = 0) -> PairedComp
     )
 
 
-def detectable_difference(n: int, discordant: float, alpha: float = 0.05, power: float = 0.8) -> float:
-    """The smallest difference of two accuracies that a paired test on n questions detects.
+def detectable_difference(n: int, discordant: float) -> float:
+    """The smallest difference of two accuracies, in [0, 1], that a paired test on n questions detects.
 
-    Solves Connor's (1987) sample size for McNemar's test, n = (z_a sqrt(d) + z_b sqrt(d - D^2))^2 / D^2, for D.
-
-    Args:
-        n: number of questions.
-        discordant: share of questions that one of the two gets right and the other wrong (d).
-        alpha: level of the two-sided test.
-        power: probability of detecting the difference.
-
-    Returns:
-        The difference D in [0, 1].
+    Solves Connor's (1987) sample size for McNemar's test, n = (z_a sqrt(d) + z_b sqrt(d - D^2))^2 / D^2, for D, where d
+    is the proportion of questions that only one of the two gets right. Level 0.05, two-sided; power 0.8.
     """
-    z_a, z_b = _quantile(1 - alpha), NormalDist().inv_cdf(power)
     # At least one discordant question.
     d = max(discordant, 1 / n)
     low, high = 0.0, d
+    # Bisection: D is on both sides of the equation.
     for _ in range(60):
         middle = (low + high) / 2
-        needed = z_a * math.sqrt(d) + z_b * math.sqrt(max(d - middle**2, 0.0))
+        needed = _Z_95 * math.sqrt(d) + _Z_POWER * math.sqrt(max(d - middle**2, 0.0))
         low, high = (low, middle) if middle * math.sqrt(n) >= needed else (middle, high)
     return min(high, 1.0)
 
 
-def calibration_error(confidences: Sequence[float], correct: Sequence[bool], bins: int = 10) -> float:
-    """Expected calibration error: mean distance of confidence and accuracy over bins of confidence.
-
-    Args:
-        confidences: probability in [0, 1] of the chosen answer, one a question.
-        correct: whether it is right.
-        bins: number of equal bins.
-    """
+def calibration_error(confidences: Sequence[float], correct: Sequence[bool]) -> float:
+    """Expected calibration error: mean distance of confidence and accuracy over ten equal bins of confidence."""
     if not len(confidences):
         return math.nan
     # The event is "right", its probability the confidence; torchmetrics compares both bin by bin.
     given = torch.tensor(confidences, dtype=torch.float32)
-    return float(binary_calibration_error(given, torch.tensor(correct, dtype=torch.long), n_bins=bins))
+    return float(binary_calibration_error(given, torch.tensor(correct, dtype=torch.long), n_bins=10))
 
 
 def quantiles(values: Sequence[float | int]) -> dict[str, float]:
     """Median and 90th percentile, in the unit of the values."""
     median, p90 = np.quantile(np.asarray(values, dtype=float), [0.5, 0.9])
     return {"median": float(median), "p90": float(p90)}
-
-
-def mean_and_spread(values: Sequence[float]) -> dict[str, float]:
-    """Mean and sample standard deviation over seeds or checkpoints (0 for one)."""
-    array = np.asarray(values, dtype=float)
-    return {"mean": float(array.mean()), "spread": float(array.std(ddof=1)) if len(array) > 1 else 0.0}

@@ -7,32 +7,26 @@ from typing import Any, Protocol, runtime_checkable
 from c2c_lightning.data.messages import Conversation
 
 
-@dataclass(frozen=True)
-class Answer:
-    """One answer.
+@dataclass(frozen=True, kw_only=True)
+class Reply:
+    """Cost and circumstances of an answer, or of the scores of given answers.
 
     Attributes:
-        text: the generated text, without special tokens.
-        seconds: wall time; each answer of a batch has an equal share.
+        seconds: wall time; a batch's time is divided equally among its replies.
         prompt_tokens: prompt tokens of the answering model.
-        new_tokens: generated tokens.
         message: text passed between the models (text-to-text).
-        log_probability: mean log-probability of a generated token, in nats, where recorded.
         phases: seconds of each phase (prefill of sharer and receiver, fusion, decoding, message), where measured.
         sharer_tokens: prompt tokens of all sharers.
         message_tokens: tokens of the message.
         shifted_positions: whether the receiver's prompt has positions that are not the count of its tokens (the
             released token alignments leave padding between messages, and the padding counts).
-        matches_unfused: for the control `gates_closed`, whether the receiver gives the same answer in the same passes
+        matches_unfused: for the control `gates_closed`, whether the receiver gives the same reply in the same passes
             without any sharer.
     """
 
-    text: str
-    seconds: float
-    prompt_tokens: int
-    new_tokens: int
+    seconds: float = 0.0
+    prompt_tokens: int = 0
     message: str | None = None
-    log_probability: float | None = None
     phases: Mapping[str, float] | None = None
     sharer_tokens: int = 0
     message_tokens: int = 0
@@ -40,9 +34,39 @@ class Answer:
     matches_unfused: bool | None = None
 
 
+@dataclass(frozen=True)
+class Answer(Reply):
+    """One answer.
+
+    Attributes:
+        text: the generated text, without special tokens.
+        new_tokens: generated tokens, up to and including the end token.
+        log_probability: mean log-probability of a generated token, in nats, where recorded.
+    """
+
+    text: str
+    new_tokens: int = 0
+    log_probability: float | None = None
+
+
+@dataclass(frozen=True)
+class OptionScores(Reply):
+    """Log-probabilities of given answers (options) to one prompt.
+
+    Attributes:
+        log_probabilities: sum over the tokens of each option, in nats.
+        num_tokens: tokens of each option.
+        is_greedy: whether greedy decoding would generate the option.
+    """
+
+    log_probabilities: tuple[float, ...]
+    num_tokens: tuple[int, ...]
+    is_greedy: tuple[bool, ...]
+
+
 @runtime_checkable
 class Responder(Protocol):
-    """A model, or several that communicate, answering conversations.
+    """A model, or several that communicate, answering batches of conversations, each of which ends with a user's turn.
 
     Attributes:
         name: name in reports.
@@ -51,5 +75,9 @@ class Responder(Protocol):
     name: str
 
     def respond(self, conversations: Sequence[Conversation], **generate_kwargs: Any) -> list[Answer]:
-        """Answer a batch of conversations, each of which ends with the user's turn."""
+        """Answer; `generate_kwargs` are those of transformers' `generate`."""
+        ...
+
+    def score(self, conversations: Sequence[Conversation], options: Sequence[Sequence[str]]) -> list[OptionScores]:
+        """Log-probability of each option as the whole answer; needed for modes letter and cloze only (`can_score`)."""
         ...

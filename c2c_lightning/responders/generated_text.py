@@ -1,7 +1,6 @@
 """Decodes generated ids: text, length, confidence."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,21 +9,7 @@ from transformers import LogitsProcessor
 
 from c2c_lightning.model.frozen_lm import FrozenLM
 from c2c_lightning.model.generation import setting
-
-
-@dataclass(frozen=True)
-class Written:
-    """One generated text.
-
-    Attributes:
-        text: without special tokens.
-        num_tokens: tokens up to and including the end token.
-        log_probability: mean log-probability of a token in nats, None if not recorded.
-    """
-
-    text: str
-    num_tokens: int
-    log_probability: float | None = None
+from c2c_lightning.responders.base import Answer
 
 
 class ChosenLogProbabilities(LogitsProcessor):
@@ -35,22 +20,17 @@ class ChosenLogProbabilities(LogitsProcessor):
     """
 
     def __init__(self) -> None:
-        """Start without records."""
         self._last: Tensor | None = None
         self._steps: list[Tensor] = []
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Record the token that was chosen by the last scores, and pass the new scores on unchanged.
-
-        Args:
-            input_ids: (batch, tokens) so far.
-            scores: (batch, vocab) of the next token.
-        """
+        """Record the last of `input_ids` (batch, tokens), and return the next scores (batch, vocab) unchanged."""
         self._record(input_ids[:, -1])
         self._last = scores.float().log_softmax(-1)
         return scores
 
     def _record(self, chosen: Tensor) -> None:
+        # A token is known one call after its scores, since sampling follows the processors.
         if self._last is not None:
             self._steps.append(self._last.gather(1, chosen[:, None]))
 
@@ -61,30 +41,24 @@ class ChosenLogProbabilities(LogitsProcessor):
         return torch.cat(self._steps, 1)
 
 
-def read_written(
-    lm: FrozenLM, new_ids: Tensor, kwargs: dict[str, Any], log_probabilities: Tensor | None = None
-) -> list[Written]:
-    """Texts of generated ids.
-
-    Args:
-        lm: the generating model.
-        new_ids: (batch, new), padded after the end token.
-        kwargs: arguments of `generate`, which may set other end tokens.
-        log_probabilities: (batch, new), of each token.
-    """
+def decode_answers(
+    lm: FrozenLM, new_ids: Tensor, kwargs: dict[str, Any], recorder: ChosenLogProbabilities | None = None
+) -> list[Answer]:
+    """Answers from ids (batch, new), which are padded after the end token that the model or `kwargs` sets."""
     ends = _end_tokens(setting(lm, kwargs, "eos_token_id"))
+    log_probabilities = None if recorder is None else recorder.finish(new_ids)
     tokenizer: Any = lm.tokenizer
-    written = []
+    answers = []
     for row, ids in enumerate(new_ids.tolist()):
         # The padding token may be the end token, so the length is that of the first end token.
         length = next((n + 1 for n, token in enumerate(ids) if token in ends), len(ids))
         text = tokenizer.decode(ids[:length], skip_special_tokens=True)
         mean = None if log_probabilities is None else float(log_probabilities[row, :length].mean())
-        written.append(Written(text, length, mean))
-    return written
+        answers.append(Answer(text, length, mean))
+    return answers
 
 
 def _end_tokens(setting: int | Iterable[int] | None) -> set[int]:
     if setting is None:
         return set()
-    return {setting} if isinstance(setting, int) else {int(token) for token in setting}
+    return {setting} if isinstance(setting, int) else set(map(int, setting))

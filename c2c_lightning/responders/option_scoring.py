@@ -1,11 +1,11 @@
 """Log-probabilities of given answers (options): one prefill per prompt, shared by all its options."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from collections.abc import Sequence
+from itertools import islice
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from c2c_lightning.data.batch import PromptBatch, TokenBatch
 from c2c_lightning.data.encode import Encoder
@@ -14,55 +14,20 @@ from c2c_lightning.kv.layer import LayerStack, SharerKV
 from c2c_lightning.model.c2c import C2CModel
 from c2c_lightning.model.frozen_lm import FrozenLM
 from c2c_lightning.model.response_prefix import ResponsePrefix
+from c2c_lightning.responders.base import OptionScores
 from c2c_lightning.responders.phase_timer import PhaseTimer
-
-
-@dataclass(frozen=True)
-class OptionScores:
-    """Log-probabilities of each option as the answer to one prompt.
-
-    Attributes:
-        log_probabilities: sum over the tokens of each option, in nats.
-        num_tokens: tokens of each option.
-        is_greedy: whether greedy decoding would generate the option.
-        seconds, prompt_tokens, message, phases, sharer_tokens, message_tokens, shifted_positions, matches_unfused: as
-            in `Answer`.
-    """
-
-    log_probabilities: tuple[float, ...]
-    num_tokens: tuple[int, ...]
-    is_greedy: tuple[bool, ...]
-    seconds: float = 0.0
-    prompt_tokens: int = 0
-    message: str | None = None
-    phases: Mapping[str, float] | None = None
-    sharer_tokens: int = 0
-    message_tokens: int = 0
-    shifted_positions: bool = False
-    matches_unfused: bool | None = None
-
-
-@runtime_checkable
-class Scorer(Protocol):
-    """A responder that also computes log-probabilities of given answers."""
-
-    name: str
-
-    def score(self, conversations: Sequence[Conversation], options: Sequence[Sequence[str]]) -> list[OptionScores]:
-        """Log-probability of each option as the whole answer to its conversation."""
-        ...
 
 
 class OptionEncoder:
     """The tokens of an option after the prompt, without the tokens that close the turn.
 
     The chat template decides them (a leading space after `Answer:`, none in ChatML), so the option is encoded as the
-    assistant's message.
+    assistant's message with the answering model's encoder, whose sharers are ignored.
     """
 
     def __init__(self, encoder: Encoder) -> None:
-        """Wrap the answering model's encoder; its sharers are ignored."""
         self.encoder = encoder
+        # Templates do not say where the message ends: two messages differ last in front of the closing tokens.
         one, other = (self._response_ids([{"role": "user", "content": "?"}], [text])[0] for text in ("0", "1"))
         self._closing = next(n for n, (a, b) in enumerate(zip(one[::-1], other[::-1], strict=False)) if a != b)
 
@@ -79,14 +44,7 @@ class OptionEncoder:
 def score_options(
     lm: FrozenLM, tokens: TokenBatch, kv: LayerStack, options: Sequence[Sequence[Sequence[int]]]
 ) -> list[OptionScores]:
-    """Log-probabilities of options after prefilled prompts.
-
-    Args:
-        lm: the answering model.
-        tokens: the prompts, on the model's device.
-        kv: its cache over all prompt tokens but the last (fused or not).
-        options: for each prompt the token ids of each option.
-    """
+    """Log-probabilities of options (token ids) after prompts whose tokens but the last are in the cache `kv`."""
     rows, ids, mask = _flattened(options, lm.device)
     text = tokens.rows(rows).append(ids[:, :-1], mask[:, :-1])
     return _scored(lm, options, text, ResponsePrefix(kv).rows(rows), ids, mask)
@@ -100,16 +58,9 @@ def score_fused_options(
     options: Sequence[Sequence[Sequence[int]]],
     timer: PhaseTimer,
 ) -> list[OptionScores]:
-    """Log-probabilities of options on the fused cache.
+    """Log-probabilities of options (token ids) on the fused cache.
 
-    Each prompt is fused once for all its options, unless their own tokens are fused too.
-
-    Args:
-        model: the fused model.
-        prompt: the prompts, on the receiver's device.
-        sharer_kv: the sharers' caches.
-        options: for each prompt the token ids of each option.
-        timer: times the phases `prefill_receiver` and `decode`.
+    Each prompt is fused once for all its options, unless their own tokens are fused too (`fusion_mode: decode`).
     """
     rows, ids, mask = _flattened(options, model.receiver.device)
     # The last token of an option is predicted, but is no input.
@@ -134,35 +85,26 @@ def _scored(
 ) -> list[OptionScores]:
     """Scores of options (all options, tokens) that follow their prompts in `text`."""
     states = lm.hidden_states(text, prefix)[:, -ids.shape[1] :]
+    # Real tokens only: logits of padding would need (options, tokens, vocabulary) for nothing.
     logits, chosen = lm.head.logits(states[mask]).float(), ids[mask]
     log_probabilities = logits.log_softmax(-1).gather(1, chosen[:, None])[:, 0]
     greedy = logits.argmax(-1) == chosen
+    # Double precision: long options sum hundreds of terms.
     return _by_prompt(options, log_probabilities.double().cpu(), greedy.cpu())
 
 
 def _flattened(options: Sequence[Sequence[Sequence[int]]], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """The prompt of each option (all options,), its ids and their mask (all options, tokens)."""
-    flat = [(row, list(ids)) for row, of_row in enumerate(options) for ids in of_row]
-    rows = torch.tensor([row for row, _ in flat], device=device)
-    return rows, *_right_padded([ids for _, ids in flat], device)
-
-
-def _right_padded(rows: Sequence[list[int]], device: torch.device) -> tuple[Tensor, Tensor]:
-    width = max(map(len, rows))
-    ids = torch.tensor([row + [0] * (width - len(row)) for row in rows], device=device)
-    lengths = torch.tensor([len(row) for row in rows], device=device)
-    return ids, torch.arange(width, device=device) < lengths[:, None]
+    """The prompt of each option (all options,), its ids and their mask (all options, tokens), padded on the right."""
+    flat = [(row, torch.tensor(ids, device=device)) for row, of_row in enumerate(options) for ids in of_row]
+    ids = pad_sequence([tokens for _, tokens in flat], batch_first=True)
+    mask = pad_sequence([torch.ones_like(tokens, dtype=torch.bool) for _, tokens in flat], batch_first=True)
+    return torch.tensor([row for row, _ in flat], device=device), ids, mask
 
 
 def _by_prompt(options: Sequence[Sequence[Sequence[int]]], values: Tensor, greedy: Tensor) -> list[OptionScores]:
     """Sums over each option's tokens, grouped by prompt."""
-    scores, begin = [], 0
-    for of_row in options:
-        sums, hits = [], []
-        for ids in of_row:
-            end = begin + len(ids)
-            sums.append(float(values[begin:end].sum()))
-            hits.append(bool(greedy[begin:end].all()))
-            begin = end
-        scores.append(OptionScores(tuple(sums), tuple(len(ids) for ids in of_row), tuple(hits)))
-    return scores
+    lengths = [len(ids) for of_row in options for ids in of_row]
+    sums = [float(of_option.sum()) for of_option in values.split(lengths)]
+    hits = [bool(of_option.all()) for of_option in greedy.split(lengths)]
+    flat = zip(sums, lengths, hits, strict=True)
+    return [OptionScores(*zip(*islice(flat, len(of_row)), strict=True)) for of_row in options]

@@ -3,7 +3,7 @@
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import nn
@@ -15,28 +15,19 @@ class PhaseTimer:
     GPU work is asynchronous, so exact times need a synchronisation at each boundary. It costs a little, hence only on
     request.
 
-    Attributes:
-        seconds: of each phase so far.
+    Args:
+        device: device of the timed work.
+        is_exact: whether to synchronise the device at the boundaries of phases.
     """
 
-    def __init__(self, device: torch.device | None = None, is_exact: bool = False) -> None:
-        """Start at zero.
-
-        Args:
-            device: device of the timed work.
-            is_exact: whether to synchronise the device at the boundaries of phases.
-        """
+    def __init__(self, device: torch.device, is_exact: bool = False) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
-        self._synchronises = is_exact and device is not None and device.type == "cuda"
+        self._synchronises = is_exact and device.type == "cuda"
         self._nested: list[float] = []
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Time the body of the context.
-
-        Args:
-            name: `prefill_sharer`, `prefill_receiver`, `fuse`, `decode` or `message`.
-        """
+        """Time the body: `prefill_sharer`, `prefill_receiver`, `fuse` or `decode`."""
         self._nested.append(0.0)
         start = self._now()
         try:
@@ -49,24 +40,12 @@ class PhaseTimer:
 
     @contextmanager
     def module_phase(self, module: nn.Module, name: str) -> Iterator[None]:
-        """Time each forward pass of a module as a phase, by hooks, inside the context.
-
-        Args:
-            module: the module.
-            name: as for `phase`.
-        """
-        running: list[AbstractContextManager[None]] = []
-
-        def before(*_: object) -> None:
-            running.append(self.phase(name))
-            running[-1].__enter__()
-
-        def after(*_: object) -> None:
-            running.pop().__exit__(None, None, None)
-
+        """Time each forward pass of a module as a phase, by hooks, inside the context."""
+        # The fuser runs inside the receiver's prefill (and in mode `decode` inside decoding): only hooks see it apart.
+        running = ExitStack()
         handles = [
-            module.register_forward_pre_hook(before, prepend=True),
-            module.register_forward_hook(after, always_call=True),
+            module.register_forward_pre_hook(lambda *_: running.enter_context(self.phase(name)), prepend=True),
+            module.register_forward_hook(lambda *_: running.close(), always_call=True),
         ]
         try:
             yield
@@ -78,12 +57,3 @@ class PhaseTimer:
         if self._synchronises:
             torch.cuda.synchronize()
         return time.perf_counter()
-
-    @property
-    def total(self) -> float:
-        """Seconds of all phases."""
-        return sum(self.seconds.values())
-
-    def share(self, batch: int) -> dict[str, float]:
-        """Seconds of each phase for one of `batch` answers."""
-        return {name: seconds / batch for name, seconds in self.seconds.items()}

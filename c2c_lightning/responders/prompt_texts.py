@@ -10,21 +10,13 @@ TEXT_3 = (
     "Do NOT directly solve or give answer to the question."
 )
 
-#: The released code's message prompt when none is configured (the paper uses Text 3).
-RELEASED_MESSAGE_PROMPT = "Briefly describe the most useful background to solve the problem:\n\n{question}"
-
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 
 def fill(template: str, **values: str) -> str:
-    """Substitute values in one pass, so that braces in a value (LaTeX, code) are kept.
+    """Substitute values for placeholders such as `{question}`; BenchmarkError for a placeholder without a value.
 
-    Args:
-        template: text with placeholders such as `{question}`.
-        **values: one for each placeholder of the template.
-
-    Raises:
-        BenchmarkError: the template has a placeholder that no value is given for.
+    One pass, so that braces in a value (LaTeX, code) are kept.
     """
 
     def value_of(match: re.Match[str]) -> str:

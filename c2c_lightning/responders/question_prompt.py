@@ -12,10 +12,11 @@ class QuestionPrompt(list[Message]):
     The sharers' conversation travels with it instead of being looked up, so that questions with the same wording and
     different private documents never share one.
 
-    Attributes:
-        question: the question without choices and instructions; the paper's message prompt quotes it.
+    Args:
+        messages: the receiver's conversation.
+        question: the question without choices and instructions, which the paper's message prompt quotes; default the
+            last message.
         sharer: the sharers' conversation, which differs from the receiver's under private context.
-        sharer_question: the question in the sharers' conversation.
         choices: texts of the choices, empty for free answers.
     """
 
@@ -26,14 +27,6 @@ class QuestionPrompt(list[Message]):
         sharer: Conversation | None = None,
         choices: Sequence[str] = (),
     ) -> None:
-        """Set the attributes.
-
-        Args:
-            messages: the receiver's conversation.
-            question: default the last message.
-            sharer: default the receiver's conversation.
-            choices: texts of the choices.
-        """
         super().__init__(messages)
         self.question: str = self[-1]["content"] if question is None else question
         self.sharer: Conversation = list(self) if sharer is None else sharer

@@ -8,7 +8,7 @@ from c2c_lightning.errors import BenchmarkError
 from c2c_lightning.model.c2c import C2CModel
 from c2c_lightning.model.frozen_lm import FrozenLM
 from c2c_lightning.responders.base import Responder
-from c2c_lightning.responders.c2c_responder import C2CResponder, SomeSharers, TextAndCache
+from c2c_lightning.responders.c2c_responder import C2CResponder, SomeSharers
 from c2c_lightning.responders.prompt_texts import TEXT_3
 from c2c_lightning.responders.routing import Routing
 from c2c_lightning.responders.single_model import ReceiverOnly, SharerOnly, SingleModel
@@ -30,11 +30,7 @@ class ModelBundle:
     c2c: C2CModel | None = None
 
     def sharer(self, number: int) -> FrozenLM:
-        """One sharer.
-
-        Raises:
-            BenchmarkError: unknown number.
-        """
+        """One sharer, by its number."""
         if not 0 <= number < len(self.sharers):
             known = f"the sharers are 0 to {len(self.sharers) - 1}" if self.sharers else "there are no sharers"
             raise BenchmarkError(f"there is no sharer {number}: {known}. Give `sharers`, or correct the number.")
@@ -42,11 +38,7 @@ class ModelBundle:
 
     @property
     def fused(self) -> C2CModel:
-        """The fused model.
-
-        Raises:
-            BenchmarkError: no fuser was given.
-        """
+        """The fused model; BenchmarkError if no fuser was given."""
         if self.c2c is None:
             raise BenchmarkError("C2C and its controls need a fuser: give `fuser`, or leave them out of `responders`.")
         return self.c2c
@@ -70,12 +62,7 @@ class ResponderFactory(ABC):
 
     @abstractmethod
     def build(self, models: ModelBundle, measure_latency: bool = False) -> Responder:
-        """The responder.
-
-        Args:
-            models: the loaded models.
-            measure_latency: whether phases are timed exactly.
-        """
+        """The responder; `measure_latency`: whether phases are timed exactly."""
 
 
 @dataclass(frozen=True)
@@ -132,10 +119,15 @@ class T2T(ResponderFactory):
 
     def build(self, models: ModelBundle, measure_latency: bool = False) -> TextToText:
         """The responder."""
-        receiver = SingleModel(models.receiver, "receiver", measure_latency)
+        receiver = ReceiverOnly(models.receiver, measure_latency=measure_latency)
+        return self.combine(receiver, models, measure_latency, self.name)
+
+    def combine(self, receiver: Responder, models: ModelBundle, measure_latency: bool, name: str) -> TextToText:
+        """The sharer's message in front of any responder's question."""
+        # Not `SharerOnly`: the request is already a conversation of the sharer.
         sharer = SingleModel(models.sharer(self.sharer), "sharer", measure_latency)
         kind = AnswerAsMessage if self.whole_answer else TextToText
-        return kind(receiver, sharer, self.message_prompt, self.message_max_new_tokens, self.name)
+        return kind(receiver, sharer, self.message_prompt, self.message_max_new_tokens, name)
 
 
 @dataclass(frozen=True)
@@ -146,10 +138,8 @@ class ConfidenceRouting(ResponderFactory):
 
     def build(self, models: ModelBundle, measure_latency: bool = False) -> Responder:
         """The responder."""
-        singles = [SingleModel(models.receiver, "receiver", measure_latency)]
-        singles += [SharerOnly(sharer, "sharer", measure_latency) for sharer in models.sharers]
-        for single in singles:
-            single.with_confidence = True
+        singles: list[SingleModel] = [ReceiverOnly(models.receiver, None, measure_latency, with_confidence=True)]
+        singles += [SharerOnly(sharer, None, measure_latency, with_confidence=True) for sharer in models.sharers]
         return Routing(singles, self.name)
 
 
@@ -178,7 +168,7 @@ class C2C(ResponderFactory):
 
 @dataclass(frozen=True)
 class TC2C(ResponderFactory):
-    """Text and cache together.
+    """T-C2C: text and cache together (paper, table 15).
 
     Attributes:
         message: choices of the text part.
@@ -191,7 +181,7 @@ class TC2C(ResponderFactory):
     def build(self, models: ModelBundle, measure_latency: bool = False) -> Responder:
         """The responder."""
         c2c = C2CResponder(models.fused, self.name, measure_latency)
-        return TextAndCache(c2c, self.message.build(models, measure_latency), self.name)
+        return self.message.combine(c2c, models, measure_latency, self.name)
 
 
 #: Responders by name, with the paper's choices.
@@ -202,11 +192,7 @@ BY_NAME: dict[str, ResponderFactory] = {
 
 
 def factory_of(name: str | ResponderFactory) -> ResponderFactory:
-    """The factory of a name; factories are returned unchanged.
-
-    Raises:
-        BenchmarkError: unknown name.
-    """
+    """The factory of a name; factories are returned unchanged."""
     if isinstance(name, ResponderFactory):
         return name
     if name not in BY_NAME:

@@ -6,56 +6,43 @@ log-probability of a token is chosen. It therefore costs all answers. The accura
 is right") is the report's field `oracle`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from c2c_lightning.data.messages import Conversation
-from c2c_lightning.responders.base import Answer
-from c2c_lightning.responders.option_scoring import OptionScores
-from c2c_lightning.responders.single_model import SingleModel
+from c2c_lightning.responders.base import Answer, OptionScores
+from c2c_lightning.responders.single_model import AnyReply, SingleModel
 
 
 class Routing:
     """The answer of the most confident of several models.
 
-    Attributes:
+    Args:
+        models: receiver and sharers, which record their confidence; the first wins a tie.
         name: name in reports.
     """
 
     def __init__(self, models: Sequence[SingleModel], name: str = "routing") -> None:
-        """Wrap models that record their confidence.
-
-        Args:
-            models: the receiver and sharers; the first wins a tie.
-            name: name in reports.
-        """
         if not all(model.with_confidence for model in models):
             raise ValueError("routing needs models that record their confidence (`with_confidence=True`).")
         self.models, self.name = tuple(models), name
 
     def respond(self, conversations: Sequence[Conversation], **generate_kwargs: Any) -> list[Answer]:
-        """Answer a batch of conversations, each by the most confident model.
-
-        Args:
-            conversations: each ends with the user's turn.
-            **generate_kwargs: for all models.
-        """
+        """Answer a batch of conversations, each by the most confident model."""
         by_model = [model.respond(conversations, **generate_kwargs) for model in self.models]
-        return [self._surest(answers) for answers in zip(*by_model, strict=True)]
-
-    def _surest(self, answers: tuple[Answer, ...]) -> Answer:
-        best = max(answers, key=_confidence)
-        return replace(best, seconds=sum(answer.seconds for answer in answers), phases=None)
+        return [_route(answers, _confidence) for answers in zip(*by_model, strict=True)]
 
     def score(self, conversations: Sequence[Conversation], options: Sequence[Sequence[str]]) -> list[OptionScores]:
         """The scores of the model whose best option has the highest log-probability per token."""
         by_model = [model.score(conversations, options) for model in self.models]
-        return [self._surest_scores(scores) for scores in zip(*by_model, strict=True)]
+        return [_route(scores, _best_per_token) for scores in zip(*by_model, strict=True)]
 
-    def _surest_scores(self, scores: tuple[OptionScores, ...]) -> OptionScores:
-        best = max(scores, key=_best_per_token)
-        return replace(best, seconds=sum(score.seconds for score in scores), phases=None)
+
+def _route(replies: Sequence[AnyReply], confidence: Callable[[AnyReply], float]) -> AnyReply:
+    best = max(replies, key=confidence)
+    # Every model has answered, so the time is that of all; phases of one model would not sum to it.
+    return replace(best, seconds=sum(reply.seconds for reply in replies), phases=None)
 
 
 def _confidence(answer: Answer) -> float:

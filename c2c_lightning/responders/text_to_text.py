@@ -2,50 +2,41 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 from c2c_lightning.data.messages import Conversation
-from c2c_lightning.responders.base import Answer
-from c2c_lightning.responders.option_scoring import OptionScores
+from c2c_lightning.responders.base import Answer, OptionScores, Responder
 from c2c_lightning.responders.prompt_texts import TEXT_3, fill
 from c2c_lightning.responders.question_prompt import QuestionPrompt
-from c2c_lightning.responders.single_model import SingleModel
-
-Reply = TypeVar("Reply", Answer, OptionScores)
+from c2c_lightning.responders.single_model import AnyReply, SingleModel
 
 
 class TextToText:
     """The sharer writes background knowledge, and the receiver answers after three turns.
 
     The receiver reads the message prompt as the user's turn, the sharer's message as the assistant's, then the
-    question.
+    question. Where the receiver is a `C2CResponder`, the sharer's cache over the same turns is fused too (T-C2C,
+    paper, table 15).
 
-    Attributes:
-        name: name in reports.
+    Args:
+        receiver: answers.
+        sharer: writes the message.
         message_prompt: template of the request, with `{question}`.
         message_max_new_tokens: limit of a message, in tokens (paper: 256).
+        name: name in reports.
+
+    Raises:
+        BenchmarkError: the message prompt has an unknown placeholder.
     """
 
     def __init__(
         self,
-        receiver: SingleModel,
+        receiver: Responder,
         sharer: SingleModel,
         message_prompt: str = TEXT_3,
         message_max_new_tokens: int = 256,
         name: str = "t2t",
     ) -> None:
-        """Combine two models.
-
-        Args:
-            receiver: answers.
-            sharer: writes the message.
-            message_prompt: template of the request.
-            message_max_new_tokens: limit of a message, in tokens.
-            name: name in reports.
-
-        Raises:
-            BenchmarkError: the message prompt has an unknown placeholder.
-        """
         fill(message_prompt, question="")
         self.receiver, self.sharer, self.name = receiver, sharer, name
         self.message_prompt, self.message_max_new_tokens = message_prompt, message_max_new_tokens
@@ -60,38 +51,35 @@ class TextToText:
         request = self._message_prompt(QuestionPrompt.of(conversation).question)
         return [*conversation[:-1], request, _assistant(message), conversation[-1]]
 
-    def sharer_turns(self, conversation: Conversation, message: str) -> Conversation:
-        """The same turns in the sharers' conversation; T-C2C fuses the cache over these."""
-        return [*self.request(conversation), _assistant(message), QuestionPrompt.of(conversation).sharer[-1]]
-
     def _message_prompt(self, question: str) -> dict[str, str]:
         return {"role": "user", "content": fill(self.message_prompt, question=question)}
 
     def messages(self, conversations: Sequence[Conversation], **generate_kwargs: Any) -> list[Answer]:
         """The sharer's messages, whose length limit is independent of the answer's."""
+        # transformers prefers `max_new_tokens` to `max_length`, but warns if both are set.
         limits = {"max_length": None, "max_new_tokens": self.message_max_new_tokens}
         return self.sharer.respond([self.request(c) for c in conversations], **(generate_kwargs | limits))
 
     def respond(self, conversations: Sequence[Conversation], **generate_kwargs: Any) -> list[Answer]:
-        """Answer a batch of conversations.
-
-        Args:
-            conversations: each ends with the user's turn.
-            **generate_kwargs: for both models; `max_new_tokens` is that of the answer.
-        """
+        """Answer a batch; `generate_kwargs` are for both models, `max_new_tokens` for the answer alone."""
         messages = self.messages(conversations, **generate_kwargs)
-        answers = self.receiver.respond(self._all_turns(conversations, messages), **generate_kwargs)
-        return [with_message(answer, message) for answer, message in zip(answers, messages, strict=True)]
+        answers = self.receiver.respond(self.prompts(conversations, messages), **generate_kwargs)
+        return list(map(_with_message, answers, messages))
 
     def score(self, conversations: Sequence[Conversation], options: Sequence[Sequence[str]]) -> list[OptionScores]:
         """Log-probability of each option after the three turns."""
         messages = self.messages(conversations, do_sample=False)
-        scores = self.receiver.score(self._all_turns(conversations, messages), options)
-        return [with_message(score, message) for score, message in zip(scores, messages, strict=True)]
+        scores = self.receiver.score(self.prompts(conversations, messages), options)
+        return list(map(_with_message, scores, messages))
 
-    def _all_turns(self, conversations: Sequence[Conversation], messages: Sequence[Answer]) -> list[Conversation]:
-        pairs = zip(conversations, messages, strict=True)
-        return [self.turns(conversation, message.text) for conversation, message in pairs]
+    def prompts(self, conversations: Sequence[Conversation], messages: Sequence[Answer]) -> list[QuestionPrompt]:
+        """The receiver's turns, and the same turns after the sharers' (private) context, which only T-C2C reads."""
+        prompts = []
+        for conversation, message in zip(conversations, messages, strict=True):
+            question = QuestionPrompt.of(conversation).sharer[-1]
+            sharer = [*self.request(conversation), _assistant(message.text), question]
+            prompts.append(QuestionPrompt(self.turns(conversation, message.text), sharer=sharer))
+        return prompts
 
 
 class AnswerAsMessage(TextToText):
@@ -110,13 +98,13 @@ def _assistant(message: str) -> dict[str, str]:
     return {"role": "assistant", "content": message.strip()}
 
 
-def with_message(answer: Reply, message: Answer) -> Reply:
-    """An answer or scores with the message before it; its time and tokens are added."""
+def _with_message(reply: AnyReply, message: Answer) -> AnyReply:
+    """A reply with the message before it; the message's time and tokens are added."""
     return replace(
-        answer,
-        seconds=answer.seconds + message.seconds,
+        reply,
+        seconds=reply.seconds + message.seconds,
         message=message.text,
-        phases={**(answer.phases or {}), "message": message.seconds},
-        sharer_tokens=answer.sharer_tokens + message.prompt_tokens,
+        phases={**(reply.phases or {}), "message": message.seconds},
+        sharer_tokens=reply.sharer_tokens + message.prompt_tokens,
         message_tokens=message.new_tokens,
     )

@@ -99,8 +99,8 @@ def test_a_second_ctrl_c_leaves_the_conversation_as_it_was(chat: TerminalChat, m
 
 @pytest.mark.parametrize("text", ["list[int] of [bold]x[/bold]", "[/INST] then :smile:"])
 def test_answers_are_printed_as_they_are(text: str, chat: TerminalChat, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(TextToText, "respond", lambda self, asked, **kwargs: [Answer(text, 0.0, 1, 1)])
-    monkeypatch.setattr(ReceiverOnly, "respond", lambda self, asked, **kwargs: [Answer(text, 0.0, 1, 1)])
+    monkeypatch.setattr(TextToText, "respond", lambda self, asked, **kwargs: [Answer(text)])
+    monkeypatch.setattr(ReceiverOnly, "respond", lambda self, asked, **kwargs: [Answer(text)])
     monkeypatch.setattr(ChatSession, "peek", lambda self, question, **kwargs: text)
     chat.answer("/compare Why?")
     assert shown(chat).splitlines() == [f"{name} {text}" for name in ("receiver", "t2t", "c2c")]

@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 from c2c_lightning.cli import main
 from c2c_lightning.errors import BenchmarkError, CheckpointError, FuserFormatError, ModelLoadError, PairMismatchError
 from c2c_lightning.evaluation.benchmark_datamodule import BenchmarkDataModule
-from c2c_lightning.evaluation.distributed import QuestionBatches, UnpaddedDistributedSampler, batches_of
+from c2c_lightning.evaluation.distributed import UnpaddedDistributedSampler, batches_of
 from c2c_lightning.evaluation.evaluation_module import EvaluationModule
 from c2c_lightning.evaluation.plan import EvaluationPlan
 from c2c_lightning.evaluation.runner import Runner
@@ -251,18 +251,11 @@ def test_progress_bar_shows_running_accuracy(tmp_path: Path) -> None:
 def test_batches_are_distributed_without_repetition(tmp_path: Path, world: int) -> None:
     data = BenchmarkDataModule([Task("mine", rows(tmp_path / "a.jsonl", 10))])
     data.setup()
-    batches = QuestionBatches(batches_of(*data.benchmarks[0], batch_size=3))
-    shares = [
-        [q.index for n in UnpaddedDistributedSampler(batches, rank, world) for q in batches[n].questions]
-        for rank in range(world)
-    ]
-    assert sorted(index for share in shares for index in share) == list(range(10))
-    assert all(
-        len(UnpaddedDistributedSampler(batches, rank, world))
-        == len(list(UnpaddedDistributedSampler(batches, rank, world)))
-        for rank in range(world)
-    )
-    lengths = [len(q.text) for batch in batches.batches for q in batch.questions]
+    batches = batches_of(*data.benchmarks[0], batch_size=3)
+    samplers = [UnpaddedDistributedSampler(batches, rank, world) for rank in range(world)]
+    assert sorted(q.index for sampler in samplers for n in sampler for q in batches[n].questions) == list(range(10))
+    assert [len(sampler) for sampler in samplers] == [len(list(sampler)) for sampler in samplers]
+    lengths = [len(q.text) for batch in batches for q in batch.questions]
     assert lengths == sorted(lengths, reverse=True)
 
 

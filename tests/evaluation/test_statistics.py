@@ -12,7 +12,6 @@ from c2c_lightning.evaluation.statistics import (
     compare,
     detectable_difference,
     mcnemar_p_value,
-    mean_and_spread,
     quantiles,
     wilson_interval,
 )
@@ -92,7 +91,5 @@ def test_calibration_error_against_bins_by_hand() -> None:
     assert math.isnan(calibration_error([], []))
 
 
-def test_summaries() -> None:
+def test_quantiles() -> None:
     assert quantiles([1.0, 2.0, 3.0]) == {"median": 2.0, "p90": pytest.approx(2.8)}
-    assert mean_and_spread([1.0, 3.0]) == {"mean": 2.0, "spread": pytest.approx(2**0.5)}
-    assert mean_and_spread([1.0])["spread"] == 0.0

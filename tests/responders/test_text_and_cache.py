@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from c2c_lightning.model.c2c import C2CModel
-from c2c_lightning.responders.c2c_responder import C2CResponder, TextAndCache
+from c2c_lightning.responders.c2c_responder import C2CResponder
 from c2c_lightning.responders.question_prompt import QuestionPrompt
 from c2c_lightning.responders.single_model import SingleModel
 from c2c_lightning.responders.text_to_text import TextToText
@@ -19,21 +19,21 @@ def c2c() -> C2CModel:
     return fused_pair()
 
 
-def text_and_cache(model: C2CModel) -> TextAndCache:
-    receiver, sharer = SingleModel(model.receiver, "receiver"), SingleModel(model.sharers[0], "sharer")
-    t2t = TextToText(receiver, sharer, "Say: {question}", message_max_new_tokens=5)
-    return TextAndCache(C2CResponder(model), t2t)
+def text_and_cache(model: C2CModel) -> TextToText:
+    sharer = SingleModel(model.sharers[0], "sharer")
+    return TextToText(C2CResponder(model), sharer, "Say: {question}", message_max_new_tokens=5, name="t-c2c")
 
 
 def test_the_answer_is_that_of_c2c_after_the_three_turns(c2c: C2CModel, questions: Any) -> None:
     both = text_and_cache(c2c)
     answers = both.respond(questions, **GREEDY)
-    turns = [both.t2t.turns(q, a.message or "") for q, a in zip(questions, answers, strict=True)]
+    turns = [both.turns(q, a.message or "") for q, a in zip(questions, answers, strict=True)]
     assert all(len(conversation) == 3 for conversation in turns)
     expected = C2CResponder(c2c).respond(turns, **GREEDY)
     assert [a.text for a in answers] == [e.text for e in expected]
     # Neither the text nor the cache alone gives these answers.
-    assert [a.text for a in answers] != [a.text for a in both.t2t.respond(questions, **GREEDY)]
+    text_only = TextToText(SingleModel(c2c.receiver), both.sharer, both.message_prompt, both.message_max_new_tokens)
+    assert [a.text for a in answers] != [a.text for a in text_only.respond(questions, **GREEDY)]
     assert [a.text for a in answers] != [a.text for a in C2CResponder(c2c).respond(questions, **GREEDY)]
     for answer, alone in zip(answers, expected, strict=True):
         assert {"message", "fuse", "prefill_sharer", "decode"} <= set(answer.phases or {})
@@ -45,7 +45,7 @@ def test_scores_are_those_of_c2c_after_the_three_turns(c2c: C2CModel, questions:
     both = text_and_cache(c2c)
     options = [["Velmora", "the river"]] * len(questions)
     scores = both.score(questions, options)
-    turns = [both.t2t.turns(q, s.message or "") for q, s in zip(questions, scores, strict=True)]
+    turns = [both.turns(q, s.message or "") for q, s in zip(questions, scores, strict=True)]
     for score, expected in zip(scores, C2CResponder(c2c).score(turns, options), strict=True):
         assert score.log_probabilities == pytest.approx(expected.log_probabilities, abs=1e-5)
 
@@ -56,7 +56,7 @@ def test_private_context_reaches_the_receiver_through_the_cache_alone(c2c: C2CMo
 
     prompt = QuestionPrompt(questions[0], sharer=[context, heard, questions[0][-1]])
     both = text_and_cache(c2c)
-    message = both.t2t.messages([prompt], **GREEDY)[0].text
+    message = both.messages([prompt], **GREEDY)[0].text
     request = {"role": "user", "content": f"Say: {prompt.question}"}
     said = {"role": "assistant", "content": message.strip()}
     mine = [request, said, questions[0][0]]

@@ -2,9 +2,11 @@
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from itertools import combinations
+from operator import attrgetter
+from statistics import stdev
 from typing import Any
 
 from c2c_lightning.evaluation.prediction_log import Prediction
@@ -12,7 +14,6 @@ from c2c_lightning.evaluation.statistics import (
     bootstrap_interval,
     calibration_error,
     compare,
-    mean_and_spread,
     quantiles,
     wilson_interval,
 )
@@ -20,23 +21,27 @@ from c2c_lightning.evaluation.statistics import (
 #: Tolerance of log-probabilities from different orders of summation in bfloat16 (eight bits).
 _ROUNDING = 0.02
 
+TOKEN_COUNTS = ("prompt_tokens", "new_tokens", "sharer_tokens", "message_tokens")
+
 ByResponder = Mapping[str, Sequence[Prediction]]
+
+
+def grouped(predictions: Iterable[Prediction], *attributes: str) -> dict[Any, list[Prediction]]:
+    """Predictions by the value of an attribute (a tuple for several), in the order of their first appearance."""
+    groups: dict[Any, list[Prediction]] = defaultdict(list)
+    for prediction in predictions:
+        groups[attrgetter(*attributes)(prediction)].append(prediction)
+    return groups
 
 
 def scores_of(predictions: Sequence[Prediction]) -> dict[int, float]:
     """Score of each question, by its row; the mean over fusers and draws where there are several."""
-    by_question: dict[int, list[float]] = defaultdict(list)
-    for prediction in predictions:
-        by_question[prediction.index].append(prediction.score)
-    return {index: sum(scores) / len(scores) for index, scores in by_question.items()}
+    return {index: _accuracy(answers) for index, answers in grouped(predictions, "index").items()}
 
 
 def summarise(predictions: Sequence[Prediction]) -> dict[str, Any]:
-    """One responder's entry in `report.json`.
-
-    Args:
-        predictions: all its answers to one benchmark.
-    """
+    """One responder's entry in `report.json`, from all its answers to one benchmark."""
+    # Over questions: draws and fusers of one question are no independent samples.
     scores = list(scores_of(predictions).values())
     n = len(scores)
     is_binary = all(score in (0.0, 1.0) for score in scores)
@@ -47,10 +52,7 @@ def summarise(predictions: Sequence[Prediction]) -> dict[str, Any]:
         "answers": len(predictions),
         "ci95": list(interval),
         "seconds_per_answer": _mean([p.seconds for p in predictions]),
-        "prompt_tokens": _mean([p.prompt_tokens for p in predictions]),
-        "new_tokens": _mean([p.new_tokens for p in predictions]),
-        "sharer_tokens": _mean([p.sharer_tokens for p in predictions]),
-        "message_tokens": _mean([p.message_tokens for p in predictions]),
+        **{name: _mean([getattr(p, name) for p in predictions]) for name in TOKEN_COUNTS},
         **_rows("unparsed", [p for p in predictions if p.extracted is None and p.error is None]),
         **_rows("errors", [p for p in predictions if p.error is not None]),
         **_counts(predictions),
@@ -76,20 +78,23 @@ def _mean(values: Sequence[float | int]) -> float:
     return sum(values) / len(values)
 
 
+def _accuracy(predictions: Sequence[Prediction]) -> float:
+    return _mean([prediction.score for prediction in predictions])
+
+
 def _cost(predictions: Sequence[Prediction]) -> dict[str, Any]:
     """Median and 90th percentile of the seconds of each phase and of the answer, of tokens, and of memory."""
-    phases: dict[str, list[float]] = defaultdict(list)
-    for prediction in predictions:
-        for name, seconds in (prediction.phases or {}).items():
-            phases[name].append(seconds)
     answered = [p for p in predictions if p.error is None]
     if not answered:
         return {}
+    phases: dict[str, list[float]] = defaultdict(list)
+    for prediction in answered:
+        for name, seconds in (prediction.phases or {}).items():
+            phases[name].append(seconds)
     phases["total"] = [p.seconds for p in answered]
-    names = ("prompt_tokens", "new_tokens", "sharer_tokens", "message_tokens")
     line = {
         "latency": {name: quantiles(values) for name, values in phases.items()},
-        "tokens": {name: quantiles([getattr(p, name) for p in answered]) for name in names},
+        "tokens": {name: quantiles([getattr(p, name) for p in answered]) for name in TOKEN_COUNTS},
     }
     memory = [p.peak_memory for p in answered if p.peak_memory is not None]
     return line | ({"peak_memory_bytes": quantiles(memory)} if memory else {})
@@ -98,22 +103,16 @@ def _cost(predictions: Sequence[Prediction]) -> dict[str, Any]:
 def _runs_apart(predictions: Sequence[Prediction]) -> dict[str, Any]:
     """Accuracy of each fuser and each draw, where there are several, and the spread over fusers."""
     line: dict[str, Any] = {}
-    by_fuser = _mean_by(predictions, "fuser")
+    by_fuser, by_draw = (
+        [_accuracy(answers) for _, answers in sorted(grouped(predictions, name).items())] for name in ("fuser", "draw")
+    )
     if len(by_fuser) > 1:
-        line = {"accuracy_by_fuser": by_fuser, "spread": mean_and_spread(by_fuser)["spread"]}
-    by_draw = _mean_by(predictions, "draw")
+        line = {"accuracy_by_fuser": by_fuser, "spread": stdev(by_fuser)}
     return line | ({"accuracy_by_draw": by_draw} if len(by_draw) > 1 else {})
 
 
-def _mean_by(predictions: Sequence[Prediction], attribute: str) -> list[float]:
-    scores: dict[int, list[float]] = defaultdict(list)
-    for prediction in predictions:
-        scores[getattr(prediction, attribute)].append(prediction.score)
-    return [_mean(scores[number]) for number in sorted(scores)]
-
-
 def _control(predictions: Sequence[Prediction]) -> dict[str, Any]:
-    """Share of answers that follow the donor."""
+    """Proportion of answers that follow the donor."""
     followed = [p.follows_donor for p in predictions if p.follows_donor is not None]
     return {"follows_donor": _mean(followed)} if followed else {}
 
@@ -127,25 +126,18 @@ def _confidence(predictions: Sequence[Prediction]) -> dict[str, Any]:
 
 
 def _subjects(predictions: Sequence[Prediction]) -> dict[str, Any]:
-    by_subject: dict[str, list[float]] = defaultdict(list)
-    for prediction in predictions:
-        by_subject[prediction.subject].append(prediction.score)
-    if len(by_subject) < 2:
-        return {}
-    lines = {s: {"accuracy": _mean(scores), "n": len(scores)} for s, scores in sorted(by_subject.items())}
-    return {"by_subject": lines}
+    by_subject = sorted(grouped(predictions, "subject").items())
+    lines = {subject: {"accuracy": _accuracy(answers), "n": len(answers)} for subject, answers in by_subject}
+    return {"by_subject": lines} if len(lines) > 1 else {}
 
 
-def comparisons(by_responder: ByResponder, against: Sequence[str] = ("receiver", "t2t")) -> list[dict[str, Any]]:
-    """Paired comparisons: C2C with all others, and all others with the receiver and with T2T.
-
-    Args:
-        by_responder: predictions of each responder.
-        against: responders that all others are compared with.
-    """
+def comparisons(by_responder: ByResponder) -> list[dict[str, Any]]:
+    """Paired comparisons: C2C with all others, and all others with the receiver and with T2T."""
     names = list(by_responder)
     pairs = [("c2c", name) for name in names if "c2c" in names and name != "c2c"]
-    pairs += [(name, other) for other in against if other in names for name in names if name not in (other, "c2c")]
+    pairs += [
+        (name, other) for other in ("receiver", "t2t") if other in names for name in names if name not in (other, "c2c")
+    ]
     return [{"a": a, "b": b, **paired(by_responder[a], by_responder[b])} for a, b in pairs]
 
 
@@ -170,17 +162,10 @@ def _matched_runs(
     a: Sequence[Prediction], b: Sequence[Prediction]
 ) -> list[tuple[Sequence[Prediction], Sequence[Prediction]]]:
     """All pairs of a run of the first and a run of the second; of two fused responders only runs with equal fusers."""
-    mine, theirs = _runs(a), _runs(b)
+    mine, theirs = (grouped(predictions, "fuser", "draw") for predictions in (a, b))
     have_fusers = all(len({fuser for fuser, _ in runs}) > 1 for runs in (mine, theirs))
     pairs = [(one, other) for one in mine for other in theirs if not have_fusers or one[0] == other[0]]
     return [(mine[one], theirs[other]) for one, other in pairs]
-
-
-def _runs(predictions: Sequence[Prediction]) -> dict[tuple[int, int], list[Prediction]]:
-    runs: dict[tuple[int, int], list[Prediction]] = defaultdict(list)
-    for prediction in predictions:
-        runs[prediction.fuser, prediction.draw].append(prediction)
-    return runs
 
 
 def oracle(by_responder: ByResponder) -> dict[str, Any]:
@@ -193,33 +178,28 @@ def oracle(by_responder: ByResponder) -> dict[str, Any]:
     return {"of": singles, "accuracy": sum(best) / len(best), "n": len(best)}
 
 
-def overlap(by_responder: ByResponder, names: Sequence[str] = ("receiver", "sharer", "c2c")) -> dict[str, int]:
+def overlap(by_responder: ByResponder) -> dict[str, int]:
     """Number of questions that exactly a set of responders answers right (the regions of a Venn diagram)."""
-    present = [name for name in names if name in by_responder]
+    present = [name for name in ("receiver", "sharer", "c2c") if name in by_responder]
     if len(present) < 2:
         return {}
     right = {name: {i for i, score in scores_of(by_responder[name]).items() if score >= 0.5} for name in present}
-    regions = Counter("+".join(name for name in present if index in right[name]) for index in _indices(by_responder))
+    questions = {p.index for predictions in by_responder.values() for p in predictions}
+    regions = Counter("+".join(name for name in present if index in right[name]) for index in questions)
     sets = ["+".join(names) for size in range(1, len(present) + 1) for names in combinations(present, size)]
     return {region: regions[region] for region in sets} | {"none": regions[""]}
-
-
-def _indices(by_responder: ByResponder) -> list[int]:
-    return list(dict.fromkeys(p.index for predictions in by_responder.values() for p in predictions))
 
 
 def closed_gates(by_responder: ByResponder) -> dict[str, int] | None:
     """Compares C2C with closed gates with the bare receiver; None if one of them is missing.
 
-    Texts are compared exactly, log-probabilities up to rounding. Answers that raised an error are excluded.
-
-    Returns:
-        `unlike_receiver`, the number of answers that differ from the bare receiver's, split by cause:
-        `released_positions` (the token alignment shifts the receiver's positions), `rounding` (several prefill passes
-        instead of one); and `faults`, the number of answers that differ from the same passes without any sharer.
+    Texts are compared exactly, log-probabilities up to rounding. `faults` are answers that differ from the same passes
+    without any sharer; the other causes are the shifted positions of released token alignments, and the rounding of
+    several prefill passes instead of one.
     """
     if not {"receiver", "c2c:gates_closed"} <= set(by_responder):
         return None
+    # An error (a prompt too long for one of the two) says nothing about the gates.
     alone = {p.index: p for p in by_responder["receiver"] if p.error is None}
     closed = [p for p in by_responder["c2c:gates_closed"] if p.error is None and p.index in alone]
     unlike = [p for p in closed if not _is_same(p, alone[p.index])]

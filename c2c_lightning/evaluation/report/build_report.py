@@ -1,12 +1,18 @@
 """Builds `report.json`, whose schema is versioned, with a verdict as text."""
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from c2c_lightning.evaluation.prediction_log import Prediction, write_atomically
-from c2c_lightning.evaluation.report.aggregate import closed_gates, comparisons, oracle, overlap, paired, summarise
+from c2c_lightning.evaluation.prediction_log import Prediction
+from c2c_lightning.evaluation.report.aggregate import (
+    closed_gates,
+    comparisons,
+    grouped,
+    oracle,
+    overlap,
+    paired,
+    summarise,
+)
 
 #: Version of the schema of `report.json`; raised when a field is removed or changes its meaning.
 REPORT_VERSION = 1
@@ -18,16 +24,9 @@ ALPHA = 0.01
 def build_report(
     predictions: Sequence[Prediction], benchmarks: Mapping[str, Mapping[str, Any]], run: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The whole report; `evaluation/README.md` documents each field.
+    """The whole report, whose fields `evaluation/README.md` documents.
 
-    Args:
-        predictions: of all benchmarks and responders.
-        benchmarks: description of each benchmark (mode, scoring, ...).
-        run: description of the run (fuser, models, package version, ...).
-
-    Returns:
-        `{"version", "run", "benchmarks": {NAME: {..., "responders": {NAME: {"accuracy", "n", "ci95",
-        "seconds_per_answer", ...}}, "comparisons", "verdict"}}, "verdict"}`.
+    `benchmarks` and `run` describe each benchmark (mode, scoring, ...) and the run (fuser, models, versions, ...).
     """
     sections = {}
     for name, known in benchmarks.items():
@@ -38,9 +37,7 @@ def build_report(
 
 def _section(predictions: Sequence[Prediction]) -> dict[str, Any]:
     """One benchmark."""
-    by_responder: dict[str, list[Prediction]] = {}
-    for prediction in predictions:
-        by_responder.setdefault(prediction.responder, []).append(prediction)
+    by_responder = grouped(predictions, "responder")
     lines = {name: summarise(answers) for name, answers in by_responder.items()}
     gates = closed_gates(by_responder)
     num_faults = 0 if gates is None else gates["faults"]
@@ -53,20 +50,14 @@ def _section(predictions: Sequence[Prediction]) -> dict[str, Any]:
         "gates_closed_unlike_receiver": None if gates is None else gates["unlike_receiver"],
         "gates_closed": gates,
         "faults": _faults(lines, num_faults),
-        "verdict": _no_verdict(num_faults) if num_faults else verdict(by_responder),
+        "verdict": verdict(by_responder, num_faults),
     }
-
-
-def _no_verdict(num_faults: int) -> dict[str, Any]:
-    text = f"No verdict: {num_faults} answers with closed gates differ from the unfused receiver's, which is a bug."
-    return {"communication": None, "p_value": None, "text": text}
 
 
 def _time_ratio(lines: Mapping[str, Mapping[str, Any]]) -> float | None:
     """Seconds of text-to-text divided by seconds of C2C."""
-    if not {"t2t", "c2c"} <= set(lines) or lines["c2c"]["seconds_per_answer"] <= 0:
-        return None
-    return float(lines["t2t"]["seconds_per_answer"] / lines["c2c"]["seconds_per_answer"])
+    t2t, c2c = (lines.get(name, {}).get("seconds_per_answer") for name in ("t2t", "c2c"))
+    return None if t2t is None or not c2c else float(t2t / c2c)
 
 
 def _faults(lines: Mapping[str, Mapping[str, Any]], num_faults: int) -> list[str]:
@@ -80,18 +71,15 @@ def _faults(lines: Mapping[str, Mapping[str, Any]], num_faults: int) -> list[str
     return faults
 
 
-def verdict(by_responder: Mapping[str, Sequence[Prediction]]) -> dict[str, Any]:
-    """Whether C2C communicates: whether it beats C2C with another question's cache.
-
-    Args:
-        by_responder: predictions of each responder.
-
-    Returns:
-        `{"communication": true | false | null, "p_value", "text"}`; null where it was not tested.
-    """
+def verdict(by_responder: Mapping[str, Sequence[Prediction]], num_faults: int = 0) -> dict[str, Any]:
+    """Whether C2C communicates: whether it beats C2C with another question's cache; null where it was not tested."""
+    untested = {"communication": None, "p_value": None}
+    if num_faults:
+        text = f"No verdict: {num_faults} answers with closed gates differ from the unfused receiver's, which is a bug."
+        return {**untested, "text": text}
     if not {"c2c", "c2c:mismatched"} <= set(by_responder):
-        text = "Communication not tested: the run lacks C2C or its control `mismatched`."
-        return {"communication": None, "p_value": None, "text": text}
+        return {**untested, "text": "Communication not tested: the run lacks C2C or its control `mismatched`."}
+    # Against the mismatched cache, not the receiver: a fuser's extra capacity alone may beat the receiver.
     result = paired(by_responder["c2c"], by_responder["c2c:mismatched"])
     is_shown = result["p_value"] < ALPHA and result["difference"] > 0
     accuracy, mismatched = (summarise(by_responder[name])["accuracy"] for name in ("c2c", "c2c:mismatched"))
@@ -108,8 +96,3 @@ def verdict(by_responder: Mapping[str, Sequence[Prediction]]) -> dict[str, Any]:
         detectable = 100 * result["detectable"]
         text += f" Detectable with {result['n']} questions (power 0.8, p < 0.05): {detectable:.1f} points."
     return {"communication": is_shown, "p_value": result["p_value"], "text": text}
-
-
-def write_report(report: Mapping[str, Any], directory: Path) -> None:
-    """Write `report.json`, completely or not at all."""
-    write_atomically(directory / "report.json", json.dumps(report, indent=2, ensure_ascii=False) + "\n")

@@ -11,18 +11,7 @@ _CONTROL, _C2C, _OTHER = "#b0b0b0", "#c44e52", "#4c72b0"
 
 
 def draw(report: Mapping[str, Any], directory: Path) -> list[Path]:
-    """Draw all plots that a report has numbers for.
-
-    Args:
-        report: as from `build_report`.
-        directory: the plots are written to its folder `plots`.
-
-    Returns:
-        The files.
-
-    Raises:
-        MissingExtraError: matplotlib is not installed.
-    """
+    """Draw all plots that a report has numbers for into the folder `plots` of a directory, and return the files."""
     plt = require_pyplot()
     folder = directory / "plots"
     folder.mkdir(parents=True, exist_ok=True)
@@ -45,11 +34,7 @@ def draw(report: Mapping[str, Any], directory: Path) -> list[Path]:
 
 
 def require_pyplot() -> Any:
-    """Matplotlib on a backend without a screen.
-
-    Raises:
-        MissingExtraError: matplotlib is not installed.
-    """
+    """Matplotlib on a backend without a screen; MissingExtraError if it is not installed."""
     try:
         import matplotlib
     except ImportError as error:

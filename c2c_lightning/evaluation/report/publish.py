@@ -1,5 +1,6 @@
 """Writes a report to files and loggers."""
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,7 +8,6 @@ from typing import Any
 
 from c2c_lightning.errors import MissingExtraError
 from c2c_lightning.evaluation.prediction_log import write_atomically
-from c2c_lightning.evaluation.report.build_report import write_report
 from c2c_lightning.evaluation.report.plots import draw
 from c2c_lightning.evaluation.report.render import COLUMNS, continued, markdown, table_rows
 
@@ -17,15 +17,8 @@ _SHOWN_ROWS = 10
 
 
 def publish(report: Mapping[str, Any], directory: Path, loggers: Sequence[Any] = (), with_plots: bool = True) -> None:
-    """Write `report.json`, `report.md` and plots, and log accuracies and tables.
-
-    Args:
-        report: as from `build_report`.
-        directory: the output folder.
-        loggers: Lightning loggers; all get the accuracies, those with tables (W&B) also the tables.
-        with_plots: whether to draw plots.
-    """
-    write_report(report, directory)
+    """Write `report.json`, `report.md` and plots, and log accuracies and tables to Lightning loggers."""
+    write_atomically(directory / "report.json", json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     write_atomically(directory / "report.md", markdown(report))
     _log_failures(report)
     pictures = _draw(report, directory) if with_plots else []
@@ -51,6 +44,7 @@ def _log(report: Mapping[str, Any], target: Any, pictures: Sequence[Path]) -> No
     for name, section in report["benchmarks"].items():
         lines = section["responders"].items()
         target.log_metrics({f"{name}/{responder}/accuracy": line["accuracy"] for responder, line in lines})
+        # Only some loggers (W&B) have tables and images.
         if hasattr(target, "log_table"):
             rows = [list(row) for row in table_rows(section)]
             target.log_table(key=f"{name}/responders", columns=list(COLUMNS), data=rows)

@@ -7,21 +7,19 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from c2c_lightning.evaluation.report.aggregate import TOKEN_COUNTS
+
 #: In temporal order.
 PHASES = ("message", "prefill_sharer", "prefill_receiver", "fuse", "decode", "total")
 
 #: Accuracy with its interval (and spread over fusers), questions, milliseconds an answer, paired difference to the
-#: receiver in points with McNemar's p, share of answers that are the donor's, calibration error in points, answers
+#: receiver in points with McNemar's p, proportion of answers that are the donor's, calibration error in points, answers
 #: from which nothing was extracted and that raised an error (both count as wrong).
 COLUMNS = ("responder", "right %", "95 %", "n", "ms", "gain", "p", "donor %", "calib.", "unparsed", "errors")
 
 
 def table_rows(section: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
-    """The rows of a benchmark's table, in the order of `COLUMNS`.
-
-    Args:
-        section: of one benchmark in `report.json`.
-    """
+    """The rows of a benchmark's table, in the order of `COLUMNS`."""
     against = {line["a"]: line for line in section["comparisons"] if line["b"] == "receiver"}
     for name, line in section["responders"].items():
         pair = against.get(name)
@@ -109,6 +107,7 @@ def show(report: Mapping[str, Any], console: Console | None = None) -> None:
         table = Table(
             title=f"{name} ({section['mode']})", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
         )
+        # No wrapping: a narrow terminal would break names and intervals into columns of letters.
         for column in columns:
             table.add_column(column, justify="left" if column == "responder" else "right", no_wrap=True)
         for row in rows:
@@ -145,20 +144,18 @@ def _latency(section: Mapping[str, Any]) -> str:
     phases = tuple(phase for phase in PHASES if any(phase in line for line in lines.values()))
     if len(phases) < 2:
         return ""
-
     rows = ((name, *(_median(line.get(phase), 1000.0, 1) for phase in phases)) for name, line in lines.items())
     table = _markdown_table(("milliseconds: median (90 %)", *phases), rows)
-    return f"Time of an answer (milliseconds; each answer has an equal share of its batch's time):\n\n{table}"
+    return f"Time of an answer (milliseconds; a batch's time is divided equally among its answers):\n\n{table}"
 
 
 def _cost(section: Mapping[str, Any]) -> str:
     """Tokens of an answer, and memory: medians (90th percentiles)."""
     lines = {name: line for name, line in section["responders"].items() if "tokens" in line}
-    columns = ("prompt_tokens", "new_tokens", "sharer_tokens", "message_tokens")
     has_memory = any("peak_memory_bytes" in line for line in lines.values())
 
     def cells(line: Mapping[str, Any]) -> list[str]:
-        found = [_median(line["tokens"][column], 1.0, 0) for column in columns]
+        found = [_median(line["tokens"][column], 1.0, 0) for column in TOKEN_COUNTS]
         return found + [_median(line.get("peak_memory_bytes"), 2**-20, 0)] * has_memory
 
     head = ("median (90 %)", "prompt tokens", "new", "of sharers", "of messages", *("peak MiB",) * has_memory)

@@ -18,7 +18,7 @@ from c2c_lightning.evaluation.scoring.maths import judge_maths
 from c2c_lightning.evaluation.tasks.benchmark_question import Question
 from c2c_lightning.evaluation.tasks.prompts import letter
 from c2c_lightning.evaluation.tasks.task import Task
-from c2c_lightning.responders.option_scoring import OptionScores
+from c2c_lightning.responders.base import OptionScores
 
 Normalisation = Literal["characters", "tokens", "none"]
 
@@ -45,13 +45,7 @@ class Judgement:
 
 
 def judge_reply(reply: str, question: Question, benchmark: Task) -> Judgement:
-    """Score a generated reply by the benchmark's rule.
-
-    Args:
-        reply: the generated text.
-        question: the question.
-        benchmark: holds the scoring rule.
-    """
+    """Score a generated reply by the benchmark's rule."""
     if benchmark.scoring == "maths":
         extracted, is_right = judge_maths(reply, question.gold)
         return Judgement(reply, extracted, float(is_right))
@@ -65,16 +59,7 @@ def judge_reply(reply: str, question: Question, benchmark: Task) -> Judgement:
 
 
 def judge_scores(scores: OptionScores, question: Question, benchmark: Task) -> Judgement:
-    """Score the option with the highest log-probability.
-
-    Args:
-        scores: log-probabilities of the options.
-        question: the question.
-        benchmark: holds the divisor of the log-probabilities (`letter`: none).
-
-    Raises:
-        BenchmarkError: a log-probability is NaN, so that no option can be chosen.
-    """
+    """Score the option with the highest log-probability; BenchmarkError for NaN, so that no option can be chosen."""
     if any(map(math.isnan, scores.log_probabilities)):
         raise BenchmarkError("log-probabilities are NaN: a model or the fuser computes non-finite values.")
     rule: Normalisation = "none" if benchmark.mode == "letter" else benchmark.normalise or "characters"
@@ -87,13 +72,7 @@ def judge_scores(scores: OptionScores, question: Question, benchmark: Task) -> J
 
 
 def normalised(scores: OptionScores, choices: Sequence[str], rule: Normalisation) -> list[float]:
-    """Log-probabilities of options, divided by their lengths.
-
-    Args:
-        scores: of the options.
-        choices: their texts.
-        rule: `characters` (as lm-evaluation-harness's acc_norm), `tokens` or `none`.
-    """
+    """Log-probabilities of options, divided by their lengths (`characters`: lm-evaluation-harness's acc_norm)."""
     lengths: Sequence[int] = {
         "characters": [max(len(choice), 1) for choice in choices],
         "tokens": scores.num_tokens,
@@ -117,13 +96,9 @@ def shown(question: Question, index: int | None, benchmark: Task) -> str | None:
 
 
 def follows(judgement: Judgement, question: Question, donor: Question, benchmark: Task) -> bool | None:
-    """Whether an answer is the donor's right answer; None where that is none of the question's choices.
+    """Whether an answer is the right one of the donor, whose cache the sharers' was replaced by.
 
-    Args:
-        judgement: of the answer.
-        question: the question.
-        donor: the question whose cache the sharers' was replaced by.
-        benchmark: the benchmark.
+    None where the donor's answer is none of the question's choices.
     """
     if benchmark.worded().shows_choices:
         return judgement.choice in donor.right

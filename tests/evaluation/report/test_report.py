@@ -12,7 +12,8 @@ from rich.console import Console
 from c2c_lightning import evaluation
 from c2c_lightning.evaluation.prediction_log import Prediction
 from c2c_lightning.evaluation.report.aggregate import closed_gates, overlap, paired, summarise
-from c2c_lightning.evaluation.report.build_report import REPORT_VERSION, build_report, write_report
+from c2c_lightning.evaluation.report.build_report import REPORT_VERSION, build_report
+from c2c_lightning.evaluation.report.publish import publish
 from c2c_lightning.evaluation.report.render import markdown, show
 from c2c_lightning.evaluation.statistics import mcnemar_p_value, wilson_interval
 
@@ -131,7 +132,7 @@ def test_calibration_is_reported_where_there_are_probabilities() -> None:
 
 def test_report_is_written_and_shown(tmp_path: Path) -> None:
     report = full_report()
-    write_report(report, tmp_path)
+    publish(report, tmp_path, with_plots=False)
     assert json.loads((tmp_path / "report.json").read_text()) == report
     console = Console(width=200, file=io.StringIO())
     show(report, console)
@@ -139,7 +140,8 @@ def test_report_is_written_and_shown(tmp_path: Path) -> None:
     assert "75.0" in text
     assert "Communication shown" in text
     assert "gives the receiver's answers" in text
-    written = markdown(report)
+    written = (tmp_path / "report.md").read_text()
+    assert written == markdown(report)
     assert "| c2c | 75.0 |" in written
     assert "Text-to-text takes 4.0 times as long as C2C." in written
 

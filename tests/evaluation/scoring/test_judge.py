@@ -17,7 +17,7 @@ from c2c_lightning.evaluation.scoring.longbench import (
 from c2c_lightning.evaluation.scoring.maths import judge_maths
 from c2c_lightning.evaluation.tasks import Question, Task, resolve
 from c2c_lightning.evaluation.tasks.longbench_prompts import LONGBENCH_PROMPTS, longbench_prompt
-from c2c_lightning.responders.option_scoring import OptionScores
+from c2c_lightning.responders.base import OptionScores
 
 CITIES = Question(0, "a", "Capital?", ("Lyon", "Paris", "Aix-en-Provence"), 1)
 DONOR = Question(1, "b", "Other?", ("Lyon", "Paris", "Aix-en-Provence"), 2)
