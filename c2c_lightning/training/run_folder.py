@@ -32,6 +32,24 @@ class WritesFiles(Protocol):
         ...
 
 
+class FinalOutput(Callback):
+    """Base of callbacks that write at the end of a fit, into a run folder that is this run's."""
+
+    _has_trained = False
+
+    def outputs(self, trainer: Trainer) -> list[Path]:
+        """What the callback writes."""
+        raise NotImplementedError
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note that output of an earlier run is out of the way."""
+        self._has_trained = True
+
+    def may_write(self, trainer: Trainer) -> bool:
+        """Whether the output is this run's: a fit of no steps replaces nothing, unless it resumes the folder's run."""
+        return not is_trial(trainer) and (self._has_trained or is_continuation(trainer, self.outputs(trainer)))
+
+
 class RunFolder(Callback):
     """Moves the output of an earlier run to `previous/N` before a new run writes.
 

@@ -2,6 +2,7 @@
 
 import csv
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,23 @@ def test_nothing_else_in_the_folder_is_touched(models: Path, tmp_path: Path) -> 
         fit(models, tmp_path, 2)
     assert (tmp_path / "checkpoints" / "notes.txt").exists()
     assert (tmp_path / "data.jsonl").exists()
+
+
+def test_a_run_of_no_steps_replaces_no_fuser(models: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    fit(models, tmp_path / "a", 2)
+    first = (tmp_path / "a" / "fuser" / "model.safetensors").read_bytes()
+    fit(models, tmp_path / "a", 0)
+    assert "No step was trained" in caplog.text
+    fit(models, tmp_path / "b", 2, lr=0.5)
+    fit(models, tmp_path / "a", 2, tmp_path / "b" / "checkpoints" / "last.ckpt")
+    assert (tmp_path / "a" / "fuser" / "model.safetensors").read_bytes() == first
+
+
+def test_resuming_a_finished_run_writes_a_missing_fuser(models: Path, tmp_path: Path) -> None:
+    fit(models, tmp_path, 2)
+    shutil.rmtree(tmp_path / "fuser")
+    fit(models, tmp_path, 2, tmp_path / "checkpoints" / "last.ckpt")
+    assert (tmp_path / "fuser" / "model.safetensors").exists()
 
 
 @pytest.mark.slow

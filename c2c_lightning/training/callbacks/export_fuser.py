@@ -4,17 +4,16 @@ import logging
 from pathlib import Path
 
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback
 
 from c2c_lightning.export.description import TrainingRecord
 from c2c_lightning.model.pretrained import save_pretrained
-from c2c_lightning.training._utils import is_trial, model_of
-from c2c_lightning.training.run_folder import run_path
+from c2c_lightning.training._utils import model_of
+from c2c_lightning.training.run_folder import FinalOutput, run_path
 
 logger = logging.getLogger(__name__)
 
 
-class ExportFuser(Callback):
+class ExportFuser(FinalOutput):
     """Writes the final fuser of `fit`.
 
     Args:
@@ -30,7 +29,8 @@ class ExportFuser(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Gather the fuser from all processes and write it from the first one."""
-        if is_trial(trainer):
+        if not self.may_write(trainer):
+            logger.warning("No step was trained, so no fuser is written.")
             return
         model = model_of(pl_module)
         fuser = model.whole_fuser()

@@ -5,18 +5,17 @@ from pathlib import Path
 from typing import Any
 
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from c2c_lightning.training._utils import is_trial, model_of
-from c2c_lightning.training.run_folder import run_path
+from c2c_lightning.training._utils import model_of
+from c2c_lightning.training.run_folder import FinalOutput, run_path
 
 logger = logging.getLogger(__name__)
 
 _LOSSES = {"val/loss": "o-", "val/loss_mismatched": "x:", "val/loss_receiver": "--"}
 
 
-class RunPicture(Callback):
+class RunPicture(FinalOutput):
     """Plots the losses of the run and the final gates into one PNG.
 
     Args:
@@ -47,7 +46,7 @@ class RunPicture(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw, from one process."""
-        if is_trial(trainer):
+        if not self.may_write(trainer):
             return
         logits = model_of(pl_module).fuser.gate_logits()  # in all processes: it may be sharded
         if not trainer.is_global_zero:
