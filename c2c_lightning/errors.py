@@ -63,3 +63,11 @@ class ConfigurationError(C2CError):
 
 class NonFiniteError(C2CError):
     """A NaN or an infinity in a loss, a gradient or a weight."""
+
+
+def problem_origin(problem: BaseException) -> str:
+    """The module that raised an exception."""
+    trace = problem.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return "" if trace is None else str(trace.tb_frame.f_globals.get("__name__"))

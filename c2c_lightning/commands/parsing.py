@@ -14,6 +14,8 @@ from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter, ge
 #: Nodes of a YAML document after its aliases are expanded, and how deeply they may be nested.
 MAX_YAML_NODES, MAX_YAML_DEPTH = 100_000, 100
 
+NOT_TEXT = "A configuration file is not text in UTF-8. Name a YAML file with `--config`."
+
 _UNKNOWN_KEY = re.compile(r"unrecognized arguments: (?:--)?([\w.]+)|does not accept option '([^']+)'")
 _UNKNOWN_ARGUMENT = re.compile(r"class_path '([^']+)':\s+Option '(\w+)' is not accepted")
 _MODEL_AS_TEXT = re.compile(r'Parser key "((?:\w+\.)?(?:receiver|sharers))":')
@@ -40,6 +42,8 @@ class CommandParser(ArgumentParser):
             return self.instantiate(self.parse_args(list(args)))
         except ArgumentError as error:
             raise with_suggestion(error, self) from error
+        except UnicodeDecodeError as error:
+            raise ArgumentError(None, NOT_TEXT) from error
 
 
 def with_suggestion(error: ArgumentError, *parsers: ArgumentParser) -> ArgumentError:

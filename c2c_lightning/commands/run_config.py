@@ -52,12 +52,15 @@ class SaveRunConfig(SaveConfigCallback):
             part.log_hyperparams({"cli": config})
 
 
-def check_run_folder(root: Path) -> None:
-    """Refuse a run folder that is a file or cannot be written.
+def check_run_folder(name: str) -> None:
+    """Refuse a run folder without a name, one that is a file, and one that cannot be written.
 
     Raises:
         ConfigurationError: nothing can be written there.
     """
+    if not name.strip():
+        raise ConfigurationError("trainer.default_root_dir is empty. Name a folder; `.` is the current one.")
+    root = Path(os.path.expanduser(name))
     nearest = next(path for path in (root, *root.absolute().parents) if path.exists())
     if not nearest.is_dir():
         raise ConfigurationError(f"trainer.default_root_dir is {root}, but {nearest} is a file. Name a folder.")

@@ -5,15 +5,13 @@ import signal
 from collections.abc import Sequence
 from pathlib import Path
 
+from c2c_lightning.errors import problem_origin
 from c2c_lightning.training.callbacks.stop_on_signal import RunStopped
 
 
 def is_refused_by_lightning(problem: BaseException) -> bool:
     """Whether Lightning itself raised an exception, which it does for configurations that it refuses."""
-    trace = problem.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return trace is not None and str(trace.tb_frame.f_globals.get("__name__")).startswith("lightning.")
+    return problem_origin(problem).startswith("lightning.")
 
 
 def stop_message(stop: RunStopped, args: Sequence[str], patience: float) -> str:

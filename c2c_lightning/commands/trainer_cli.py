@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentError
@@ -13,7 +12,7 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins import CheckpointIO
 from rich.console import Console
 
-from c2c_lightning.commands.parsing import HelpFormatter, with_suggestion
+from c2c_lightning.commands.parsing import NOT_TEXT, HelpFormatter, with_suggestion
 from c2c_lightning.commands.run_config import SaveRunConfig, check_run_folder, refuse_nan, replace_text
 from c2c_lightning.commands.run_end import is_refused_by_lightning, stop_message
 from c2c_lightning.errors import C2CError, ConfigurationError, MissingExtraError
@@ -111,12 +110,16 @@ class C2CLightningCLI(LightningCLI):
             super().instantiate_classes()
         except (ImportError, ValueError) as problem:
             raise user_error(problem) or problem from problem
+        except TypeError as problem:
+            if is_refused_by_lightning(problem):
+                raise ConfigurationError(str(problem)) from problem
+            raise
 
     def before_instantiate_classes(self) -> None:
         """Refuse values that are no numbers and an impossible run folder; fill in the run folder where it is named."""
         trainer = self.config[self.command]["trainer"]
         root = trainer["default_root_dir"]
-        check_run_folder(Path(root).expanduser())
+        check_run_folder(str(root))
         refuse_nan(self.config[self.command])
         for key in ("logger", "callbacks"):
             trainer[key] = replace_text(trainer[key], RUN_FOLDER, str(root))
@@ -127,8 +130,9 @@ class C2CLightningCLI(LightningCLI):
         That is the bar, atomic checkpoint files and, in `fit`, `last.ckpt` and `metrics.csv` in the run folder.
         """
         config = self._get(self.config_init, "trainer", default={})
-        if config.get("accumulate_grad_batches", 1) < 1:
-            raise ConfigurationError("`trainer.accumulate_grad_batches` must be at least 1.")
+        for name in ("accumulate_grad_batches", "val_check_interval", "check_val_every_n_epoch"):
+            if isinstance(value := config.get(name), int | float) and value <= 0:
+                raise ConfigurationError(f"`trainer.{name}` must be above 0, but is {value}.")
         callbacks, plugins = as_list(config.get("callbacks")), as_list(config.get("plugins"))
         if config.get("enable_progress_bar") is not False and not any(isinstance(c, ProgressBar) for c in callbacks):
             callbacks.append(FitProgressBar())
@@ -190,6 +194,8 @@ class C2CLightningCLI(LightningCLI):
             super().parse_arguments(parser, args)
         except ArgumentError as error:
             raise with_suggestion(error, parser, *self._subcommand_parsers.values()) from error
+        except UnicodeDecodeError as error:
+            raise ArgumentError(None, NOT_TEXT) from error
 
     def _parse_ckpt_path(self) -> None:
         """Keep the configuration: Lightning would let the checkpoint's hyperparameters replace it."""

@@ -31,6 +31,8 @@ LIBRARY_ERRORS: list[tuple[type[Exception], str, str]] = [
     (ValueError, r"num_workers option should be non-negative", "Correct `data.num_workers`."),
     (ValueError, r"is not in bounds, numpy accepts", "Correct `seed_everything`."),
     (ValueError, r"^Invalid (learning rate|weight_decay|beta|epsilon|momentum)", "Correct it in `model.optimizer`."),
+    (RuntimeError, r"does not support dense gradients", "Choose another optimizer with `model.optimizer`."),
+    (OSError, r"^Checkpoint file not found", "Correct `--ckpt_path`; it names a local file."),
     (OSError, r"No space left on device", DISK_FULL),
     (RuntimeError, r"No space left on device|inline_container.*(unexpected pos|failed writing)", DISK_FULL),
     (torch.OutOfMemoryError, r"", "Lower `data.batch_size` or `data.max_tokens_per_batch`."),

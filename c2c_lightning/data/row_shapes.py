@@ -12,7 +12,8 @@ def conversation_of(row: Mapping[str, Any]) -> Conversation:
 
     Args:
         row: `messages` (role, content), `conversations` (from, value: ShareGPT, OpenHermes), or `instruction` with an
-            optional `input` and `output` (Alpaca).
+            optional `input` and `output` (Alpaca). Rows of the latter two may have a `system` text, and those of Alpaca
+            a `history` of `[question, answer]` pairs.
 
     Raises:
         DataError: for a row of another shape, or with malformed messages.
@@ -24,12 +25,27 @@ def conversation_of(row: Mapping[str, Any]) -> Conversation:
     if row.get("messages") is not None:
         return check_messages(row["messages"], DataError)
     if row.get("conversations") is not None:
-        return from_speakers(row["conversations"])
+        return check_messages(_system(row) + from_speakers(row["conversations"]), DataError)
     if row.get("instruction") is not None:
-        return check_messages(_from_instruction(row), DataError)
+        return check_messages(_system(row) + _history(row) + _from_instruction(row), DataError)
     if "choices" in row:
         raise DataError("The row has no `messages`; it is a multiple-choice question: use the source `MultipleChoice`.")
     raise DataError(f"The row has no `messages`; it has {', '.join(f'`{name}`' for name in row) or 'nothing'}.")
+
+
+def _system(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [{"role": "system", "content": row["system"]}] if row.get("system") else []
+
+
+def _history(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    turns = row.get("history") or []
+    if not isinstance(turns, list) or not all(isinstance(turn, list) and len(turn) == 2 for turn in turns):
+        raise DataError("`history` must be a list of [question, answer] pairs.")
+    return [
+        {"role": role, "content": text}
+        for turn in turns
+        for role, text in zip(("user", "assistant"), turn, strict=True)
+    ]
 
 
 def _from_instruction(row: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -51,7 +51,7 @@ def generate(receiver: FrozenLM, prompt: PromptBatch, cache: Cache, **kwargs: An
     Raises:
         GenerationError: an argument that would silently give wrong tokens, or that transformers refuses.
     """
-    _refuse(kwargs)
+    refuse_arguments(kwargs)
     if _given(kwargs, "stop_strings") is not None:
         kwargs.setdefault("tokenizer", receiver.tokenizer)  # transformers compares text
     tokens, kwargs = prompt.receiver, _with_defaults(receiver, prompt, kwargs)
@@ -64,7 +64,8 @@ def generate(receiver: FrozenLM, prompt: PromptBatch, cache: Cache, **kwargs: An
         return receiver.model.generate(tokens.input_ids, **kwargs)
 
 
-def _refuse(kwargs: dict[str, Any]) -> None:
+def refuse_arguments(kwargs: dict[str, Any]) -> None:
+    """Refuse arguments that cannot be followed on a fused cache."""
     for name, reason in REFUSED.items():
         if _given(kwargs, name) is not None and _given(kwargs, name) is not False:
             raise GenerationError(f"`{name}` is not possible on a fused cache: {reason}. Leave it out.")

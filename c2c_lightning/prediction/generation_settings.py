@@ -1,5 +1,7 @@
 """Settings of `generate` from a configuration, checked before the first answer."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any
 
@@ -7,9 +9,9 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, StoppingCriteriaList
 
-from c2c_lightning.errors import GenerationError
+from c2c_lightning.errors import GenerationError, problem_origin
 from c2c_lightning.model.frozen_lm import FrozenLM
-from c2c_lightning.model.generation import pad_id
+from c2c_lightning.model.generation import pad_id, refuse_arguments
 
 
 def checked_settings(settings: dict[str, Any]) -> dict[str, Any]:
@@ -37,6 +39,7 @@ def try_settings(receiver: FrozenLM, settings: dict[str, Any]) -> None:
     Raises:
         GenerationError: with transformers' reason.
     """
+    refuse_arguments(settings)
     prompt = torch.full((1, 1), pad_id(receiver), device=receiver.device)
     stop = StoppingCriteriaList([_stop_at_once])
     try:
@@ -47,7 +50,22 @@ def try_settings(receiver: FrozenLM, settings: dict[str, Any]) -> None:
             tokenizer=receiver.tokenizer,
             **{"pad_token_id": pad_id(receiver), **settings},
         )
-    except (ValueError, TypeError) as problem:
+    except Exception as problem:  # transformers refuses with errors of many classes
+        raise GenerationError(f"transformers refuses the settings of `generate`: {problem}") from problem
+
+
+@contextmanager
+def named_refusals() -> Iterator[None]:
+    """Within it, what transformers refuses for some prompts only, such as a `max_length` below theirs, is an error.
+
+    Raises:
+        GenerationError: with transformers' reason.
+    """
+    try:
+        yield
+    except ValueError as problem:
+        if not problem_origin(problem).startswith("transformers."):
+            raise
         raise GenerationError(f"transformers refuses the settings of `generate`: {problem}") from problem
 
 

@@ -16,7 +16,7 @@ from c2c_lightning.errors import C2CError, DataError, PromptError
 from c2c_lightning.model.c2c import C2CModel
 from c2c_lightning.model.lm_spec import LMSpec
 from c2c_lightning.model.pretrained import DType
-from c2c_lightning.prediction.generation_settings import checked_settings, try_settings
+from c2c_lightning.prediction.generation_settings import checked_settings, named_refusals, try_settings
 from c2c_lightning.prediction.requests import Line, PredictionRequest, load_requests
 
 logger = logging.getLogger(__name__)
@@ -118,12 +118,13 @@ class PredictionModule(LightningModule):
         """
         own = [row.sharer_messages for row in batch]
         try:
-            answers = self.model.chat(
-                [row.messages for row in batch],
-                own if any(own) else None,
-                [row.chat_template_kwargs for row in batch],
-                **self.generate_kwargs,
-            )
+            with named_refusals():
+                answers = self.model.chat(
+                    [row.messages for row in batch],
+                    own if any(own) else None,
+                    [row.chat_template_kwargs for row in batch],
+                    **self.generate_kwargs,
+                )
         except C2CError as problem:
             raise PromptError(f"{self._blame(batch)} cannot be answered: {problem}") from problem
         count = len(answers) // len(batch)

@@ -14,7 +14,8 @@ def model_of(module: LightningModule) -> TrainModel:
 
 def is_log_step(trainer: Trainer) -> bool:
     """Whether values are logged after this step: reading one waits for the device, so it is not done at every step."""
-    return trainer.global_step % int(getattr(trainer, "log_every_n_steps", 1)) == 0
+    every = int(getattr(trainer, "log_every_n_steps", 1))
+    return every > 0 and trainer.global_step % every == 0
 
 
 def is_trial(trainer: Trainer) -> bool:

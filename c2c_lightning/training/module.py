@@ -15,6 +15,7 @@ from torch.optim import AdamW, Optimizer
 
 from c2c_lightning.data.batch import TrainingBatch
 from c2c_lightning.data.encode import Encoder
+from c2c_lightning.errors import ConfigurationError
 from c2c_lightning.export.description import parse_config
 from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.model.lm_spec import LMSpec
@@ -91,6 +92,10 @@ class C2CModule(LightningModule):
                 `skip`, every step waits for the device.
         """
         super().__init__()
+        if not sharers:
+            raise ConfigurationError(
+                "`model.sharers` is empty. Name at least one sharer: `[{path: DIRECTORY_OR_HUB_ID}]`."
+            )
         self.receiver_spec, self.sharer_specs, self.fuser_config = receiver, list(sharers), fuser
         self.optimizer_factory, self.schedule, self.parameter_groups = optimizer, schedule, parameter_groups
         self.loss_average, self.non_finite, self.compile_fuser = loss_average, non_finite, compile_fuser

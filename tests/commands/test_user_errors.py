@@ -101,6 +101,12 @@ CALLBACK = '{{"class_path": "lightning.pytorch.callbacks.{}", "init_args": {}}}'
         (["--trainer.callbacks+", CALLBACK.format("LearningRateFinder", "{}")], "learning rate finder"),
         (["--trainer.callbacks+", CALLBACK.format("EarlyStopping", '{"monitor": "val_loss"}')], "val/loss"),
         (["--model.receiver.path", "/nope/model"], "there is no directory '/nope/model'"),
+        (["--model.sharers", "[]"], "`model.sharers` is empty"),
+        (["--trainer.val_check_interval", "0"], "`trainer.val_check_interval` must be above 0"),
+        (["--trainer.devices", "-3"], "`devices` selected with `CPUAccelerator`"),
+        (["--trainer.default_root_dir", ""], "trainer.default_root_dir is empty"),
+        (["--model.optimizer", '{"class_path": "torch.optim.SparseAdam"}'], "dense gradients"),
+        (["--ckpt_path", "https://example.org/x.ckpt"], "local file"),
     ],
 )
 def test_a_wrong_value_of_a_run_is_one_message(
@@ -121,6 +127,14 @@ def test_a_run_folder_that_is_a_file(
     (tmp_path / "file").write_text("")
     root = ["--trainer.default_root_dir", str(tmp_path / "file")]
     assert "is a file. Name a folder" in message_of(capsys, 1, [*FIT, *root])
+
+
+@pytest.mark.parametrize("command", [FIT[:2], BENCH[:2]], ids=["fit", "bench"])
+def test_a_configuration_that_is_not_text(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run.yaml").write_bytes(b"\x80\x81")
+    assert "not text in UTF-8" in message_of(capsys, 2, [*command, str(tmp_path / "run.yaml")])
 
 
 @pytest.mark.parametrize("command", ["test", "predict"])

@@ -137,6 +137,19 @@ def test_rows_of_every_shape_that_fit_reads(row: Any, tmp_path: Path) -> None:
     assert Messages(path).messages(row)[0] == [*user("Where?"), {"role": "assistant", "content": "Here."}]
 
 
+@pytest.mark.parametrize(
+    ("row", "roles"),
+    [
+        ({"conversations": [{"from": "human", "value": "x"}], "system": "s"}, ["system", "user"]),
+        ({"instruction": "x", "system": "s", "history": [["q", "a"]]}, ["system", "user", "assistant", "user"]),
+    ],
+    ids=["ShareGPT", "Alpaca"],
+)
+def test_system_text_and_history_of_a_row_are_messages(row: Any, roles: list[str], tmp_path: Path) -> None:
+    (request,) = load_requests(write(tmp_path / "rows.jsonl", [row]))
+    assert [message["role"] for message in request.messages] == roles
+
+
 def test_a_multiple_choice_row_names_its_source() -> None:
     with pytest.raises(DataError, match="MultipleChoice"):
         Messages("x").messages({"question": "Where?", "choices": ["a"], "answer": 0})
@@ -170,6 +183,8 @@ def test_every_answer_of_a_row_is_in_its_line(
         ({"do_sample": True, "temperature": 0}, "greedy"),
         ({"repetition_penalty": -1.0}, "penalty"),
         ({"num_return_sequences": 2}, "num_return_sequences"),
+        ({"cache_implementation": "offloaded"}, "cache_implementation"),
+        ({"use_cache": False}, "use_cache"),
     ],
 )
 def test_a_wrong_setting_is_found_before_the_first_answer(
@@ -177,4 +192,12 @@ def test_a_wrong_setting_is_found_before_the_first_answer(
 ) -> None:
     monkeypatch.setattr(C2CModel, "chat", lambda *args, **kwargs: pytest.fail("an answer was generated"))
     with pytest.raises(GenerationError, match=message):
+        predict(fuser, tmp_path, write(tmp_path / "rows.jsonl", ROWS), {"do_sample": False, **generate})
+
+
+@pytest.mark.parametrize("generate", [{"max_length": 2, "max_new_tokens": None}, {"prompt_lookup_num_tokens": 2}])
+def test_a_setting_that_does_not_fit_some_prompts_is_a_named_error(
+    generate: dict[str, Any], fuser: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(PromptError, match=r"rows\.jsonl.*cannot be answered: transformers refuses"):
         predict(fuser, tmp_path, write(tmp_path / "rows.jsonl", ROWS), {"do_sample": False, **generate})

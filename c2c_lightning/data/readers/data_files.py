@@ -21,7 +21,7 @@ _TABLES = {".parquet": "parquet", ".csv": "csv", ".arrow": "arrow"}
 _NO_ROWS = frozenset({*FILES_TO_IGNORE, "state.json"})
 _SHARD = re.compile(r"([\w.-]+?)-\d{5}-of-\d{5}")
 _KEYWORDS = {
-    str(split): re.compile(rf"(?:^|[{NON_WORDS_CHARS}/])(?:{'|'.join(words)})(?:[{NON_WORDS_CHARS}/]|$)")
+    str(split): re.compile(rf"(?:^|[{NON_WORDS_CHARS}/])(?:{'|'.join(words)})(?:[{NON_WORDS_CHARS}/]|$)", re.IGNORECASE)
     for split, words in SPLIT_KEYWORDS.items()
 }
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -45,6 +45,8 @@ def local_files(path: str, split: str = "train", subset: str | None = None) -> l
     Raises:
         DataError: when there are none, none of the split, or of kinds that do not go together.
     """
+    if not path.strip():
+        raise DataError("The path of the data is empty. Name a file, a folder, a pattern, or a data set on the hub.")
     place = Path(path).expanduser()
     if not os.path.lexists(place) and not glob.has_magic(path) and _may_be_hub_name(path):
         return None
@@ -103,7 +105,15 @@ def _folder_files(folder: Path, split: str, subset: str | None) -> list[Path]:
     is_unnamed = not any(_split_of(str(file.relative_to(folder))) for file in known)
     if is_unnamed and list(by_split) == ["train"]:
         return sorted(by_split["train"])
+    if not subset and not (folder / "README.md").exists() and _are_named_otherwise(folder, by_split):
+        return _of_split(str(folder), known, split)  # names in upper case, which `datasets` does not know
     return sorted(_chosen(str(folder), by_split, split))
+
+
+def _are_named_otherwise(folder: Path, by_split: dict[str, list[Path]]) -> bool:
+    """Whether `datasets` takes files for training whose names say another split."""
+    names = [os.path.relpath(file, folder.resolve()) for file in by_split.get("train", [])]
+    return any(_split_of(name) in _KEYWORDS.keys() - {"train"} for name in names)
 
 
 def _of_split(path: str, files: list[Path], split: str) -> list[Path]:

@@ -1,8 +1,14 @@
 """What a file holds, whatever its name says: JSON lines, one JSON document, or something else that is named."""
 
+import csv
+import io
 import json
+import re
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+
+import pyarrow as pa
 
 from c2c_lightning.errors import DataError
 
@@ -15,10 +21,10 @@ _ROW_KEYS = ("data", "rows", "examples", "instances")
 
 # First bytes, the kind of content, and what to do.
 _SIGNATURES = (
+    (b"\0\0\0\0", "zeros", "Was the machine stopped while it was written?"),
+    (b"\xff\xfe\0\0", "text in UTF-32", "Convert it: `iconv -f UTF-32 -t UTF-8`"),
     (b"\xff\xfe", "text in UTF-16", "Convert it: `iconv -f UTF-16 -t UTF-8`"),
     (b"\xfe\xff", "text in UTF-16", "Convert it: `iconv -f UTF-16 -t UTF-8`"),
-    (b"{\0", "text in UTF-16", "Convert it: `iconv -f UTF-16LE -t UTF-8`"),
-    (b"\0{", "text in UTF-16", "Convert it: `iconv -f UTF-16BE -t UTF-8`"),
     (b"PAR1", "Parquet", "Name it `.parquet`"),
     (b"ARROW1", "Arrow", "Name it `.arrow`"),
     (b"\x1f\x8b", "gzip", "Name it `.jsonl.gz`"),
@@ -48,6 +54,36 @@ def check_content(file: Path) -> None:
     for signature, kind, advice in _SIGNATURES:
         if head.startswith(signature):
             raise DataError(f"`{file}` is named as JSON, but looks like {kind}. {advice}.")
+    if b"\0" in head[:4]:
+        name = "UTF-16BE" if head[:1] == b"\0" else "UTF-16LE"
+        raise DataError(f"`{file}` looks like text in UTF-16. Convert it: `iconv -f {name} -t UTF-8`.")
+
+
+def header_of(file: Path) -> list[str]:
+    """The column names of a CSV file.
+
+    Raises:
+        DataError: it is not UTF-8, not separated by commas, or its rows have more cells than its header.
+    """
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as stream:
+            header, first = [*islice(csv.reader(stream), 2), [], []][:2]
+    except (UnicodeDecodeError, csv.Error) as problem:
+        raise DataError(f"`{file}` is not CSV in UTF-8 ({problem}). Convert it, for example with `iconv`.") from problem
+    if len(header) == 1 and re.search(r"[;\t|]", header[0]):
+        raise DataError(f"`{file}` is not separated by commas: its header is {header[0]!r:.80}. Export it with commas.")
+    if len(first) > len(header):
+        raise DataError(
+            f"`{file}` has {len(header)} names in its header, but {len(first)} cells in its first row. Quote cells "
+            "that hold commas."
+        )
+    return header
+
+
+def opened(file: Path) -> BinaryIO:
+    """The bytes of a file, decompressed by the ending of its name."""
+    kind = compression_of(file)
+    return file.open("rb") if kind is None else io.BufferedReader(pa.input_stream(str(file), compression=kind))
 
 
 def rows_of_document(file: Path) -> list[Any] | None:
@@ -58,12 +94,15 @@ def rows_of_document(file: Path) -> list[Any] | None:
     Raises:
         DataError: for a `.json` file that is an array, but not a valid one, and for a document that is too large.
     """
-    first, is_only_line = _first_line(file)
+    try:
+        first, is_only_line = _first_line(file)
+    except (OSError, EOFError):  # damaged, which whoever reads the lines says
+        return None
     if first[:1] not in (b"[", b"{") or (first[:1] == b"{" and _is_row(first, is_only_line)):
         return None
     try:
         document = _document(file)
-    except (ValueError, RecursionError) as problem:
+    except (ValueError, RecursionError, OSError, EOFError) as problem:
         if first[:1] == b"[" and file.suffix.lower() == ".json":
             raise DataError(f"`{file}` is one JSON array, but not a valid one: {problem}.") from problem
         return None  # JSON lines whose first row is malformed
@@ -75,18 +114,19 @@ def rows_of_document(file: Path) -> list[Any] | None:
 
 
 def _document(file: Path) -> Any:
-    size = file.stat().st_size
-    if size > _MAX_DOCUMENT_BYTES:
+    with opened(file) as stream:
+        content = stream.read(_MAX_DOCUMENT_BYTES + 1)
+    if len(content) > _MAX_DOCUMENT_BYTES:
         raise DataError(
-            f"`{file}` is one JSON document of {size / 2**30:.1f} GiB, which must be read at once. Convert it to JSON "
-            "lines: `jq -c '.[]'`."
+            f"`{file}` is one JSON document of more than {_MAX_DOCUMENT_BYTES / 2**30:.0f} GiB, which must be read at "
+            "once. Convert it to JSON lines: `jq -c '.[]'`."
         )
-    return json.loads(file.read_bytes().decode("utf-8-sig"))
+    return json.loads(content.decode("utf-8-sig"))
 
 
 def _first_line(file: Path) -> tuple[bytes, bool]:
     """The first line that is not blank, no more than `_MAX_LINE_BYTES` of it, and whether no other follows."""
-    with file.open("rb") as stream:
+    with opened(file) as stream:
         while line := stream.readline(_MAX_LINE_BYTES):
             stripped = line.removeprefix(b"\xef\xbb\xbf").strip()
             if stripped:

@@ -10,6 +10,7 @@ import datasets
 import pyarrow.parquet
 
 from c2c_lightning.data.readers.data_files import file_kind, is_saved_dataset, local_files
+from c2c_lightning.data.readers.file_content import header_of
 from c2c_lightning.data.readers.json_lines import FEATURES, ORIGIN, decode, pieces_of, read_pieces
 from c2c_lightning.errors import C2CError, DataError
 
@@ -135,10 +136,19 @@ def _table_files(files: list[Path], streaming: bool) -> Table:
             pyarrow.parquet.read_metadata(file)
         except Exception as problem:  # pyarrow raises errors of many classes
             raise _data_error(f"`{file}` cannot be read as Parquet", problem) from problem
+    options = _csv_options([header_of(file) for file in files]) if kind == "csv" else {}
     try:
-        return datasets.load_dataset(kind, data_files=names, split="train", streaming=streaming)
+        return datasets.load_dataset(kind, data_files=names, split="train", streaming=streaming, **options)
     except Exception as problem:  # datasets and pyarrow raise errors of many classes
         raise _data_error(f"{', '.join(names[:3])} cannot be read as {kind}", problem) from problem
+
+
+def _csv_options(headers: list[list[str]]) -> dict[str, Any]:
+    """Options of pandas by which all cells are text: by default `007` becomes 7, and `NA` nothing."""
+    # pandas names columns without a name by their number.
+    names = [name or f"Unnamed: {number}" for number, name in enumerate(headers[0])]
+    features = datasets.Features({name: datasets.Value("string") for name in names})
+    return {"features": features, "keep_default_na": False, "na_values": [""]}
 
 
 def _from_hub(name: str, split: str, subset: str | None, revision: str | None, streaming: bool) -> Table:

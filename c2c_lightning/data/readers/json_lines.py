@@ -1,15 +1,13 @@
 """JSON lines, read so that a line that is no JSON is one bad row and not the end of the run."""
 
-import io
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import datasets
-import pyarrow as pa
 
-from c2c_lightning.data.readers.file_content import check_content, compression_of, rows_of_document
+from c2c_lightning.data.readers.file_content import check_content, compression_of, opened, rows_of_document
 from c2c_lightning.errors import DataError
 
 PIECE_BYTES = 2**20
@@ -127,13 +125,13 @@ def _without_nulls(value: Any) -> Any:
 def _lines(piece: Piece, max_bytes: int) -> Iterator[tuple[int, bytes, int]]:
     """Number, content and length of each line, or of each row of a document."""
     path = Path(piece.path)
-    rows = rows_of_document(path) if piece.end < 0 and not compression_of(path) else None
+    rows = rows_of_document(path) if piece.end < 0 else None
     if rows is not None:
         for number, row in enumerate(rows, 1):
             line = json.dumps(row).encode()
             yield number, line if len(line) <= max_bytes else b"", len(line)
         return
-    with _opened(path) as stream:
+    with opened(path) as stream:
         try:
             if piece.start:
                 stream.seek(piece.start)
@@ -155,13 +153,3 @@ def _bounded_lines(stream: BinaryIO, max_bytes: int) -> Iterator[tuple[bytes, in
         if num_bytes == len(line):
             num_bytes = len(stripped)
         yield (stripped if num_bytes <= max_bytes else b""), num_bytes
-
-
-def _opened(path: Path) -> BinaryIO:
-    """The bytes of a file, decompressed by the ending of its name."""
-    compression = compression_of(path)
-    return (
-        path.open("rb")
-        if compression is None
-        else io.BufferedReader(pa.input_stream(str(path), compression=compression))
-    )

@@ -144,7 +144,7 @@ def boolq_row(row: Row) -> Fields | str:
     if "passage" not in row:
         return choice_row(row)
     text = f"{row['passage']}\n\nQuestion: {row['question']}?"
-    return {"text": text, "choices": ("no", "yes"), "answer": int(bool(row["answer"]))}
+    return {"text": text, "choices": ("no", "yes"), "answer": int(str(row["answer"]).lower() in ("true", "yes", "1"))}
 
 
 def piqa_row(row: Row) -> Fields | str:

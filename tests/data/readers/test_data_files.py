@@ -37,6 +37,7 @@ FOLDERS = {
     "splits of other names": ("data/train_sft-00000-of-00001.parquet", "data/test_sft-00000-of-00001.parquet"),
     "a folder for each split": ("train/a.csv", "test/a.csv"),
     "upper case": ("train.JSONL", "test.JSONL"),
+    "names in upper case": ("TRAIN.jsonl", "Test.jsonl"),
 }
 
 
@@ -50,6 +51,11 @@ def test_a_folder_gives_the_files_of_one_split(names: tuple[str, str], tmp_path:
     with pytest.raises(DataError, match=r"has no split `validation`; it has `\w+`, `\w+`\. Set `split`"):
         texts(tmp_path, "validation")
     assert data_fingerprint(str(tmp_path), splits[0]) != data_fingerprint(str(tmp_path), splits[1])
+
+
+def test_an_empty_path_is_not_the_current_folder() -> None:
+    with pytest.raises(DataError, match="path of the data is empty"):
+        load_rows("")
 
 
 def test_a_pattern_gives_the_files_of_one_split(tmp_path: Path) -> None:

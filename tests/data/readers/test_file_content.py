@@ -36,6 +36,8 @@ READ: dict[str, tuple[str, bytes]] = {
     "an indented array in JSON lines": ("a.jsonl", json.dumps(ROWS, indent=2).encode()),
     "rows below `data`": ("a.json", json.dumps({"version": 1, "data": ROWS}, indent=2).encode()),
     "rows below `data` in one line": ("a.jsonl", json.dumps({"data": ROWS}).encode()),
+    "an array, compressed": ("a.json.gz", gzip.compress(json.dumps(ROWS).encode())),
+    "rows below `data`, compressed": ("a.jsonl.bz2", bz2.compress(json.dumps({"data": ROWS}, indent=1).encode())),
     "byte order mark": ("a.jsonl", b"\xef\xbb\xbf" + LINES),
     "JSON lines named .json": ("a.json", LINES),
 }
@@ -62,6 +64,13 @@ def parquet(folder: Path) -> bytes:
 NAMED: dict[str, tuple[str, bytes, str]] = {
     "UTF-16": ("a.jsonl", LINES.decode().encode("utf-16"), "UTF-16. Convert it: `iconv"),
     "UTF-16 without mark": ("a.jsonl", LINES.decode().encode("utf-16-le"), "UTF-16"),
+    "UTF-16 that begins with space": ("a.jsonl", b" \0" + LINES.decode().encode("utf-16-le"), "UTF-16LE"),
+    "an array in UTF-16": ("a.json", json.dumps(ROWS).encode("utf-16-be"), "UTF-16BE"),
+    "UTF-32": ("a.jsonl", LINES.decode().encode("utf-32"), "UTF-32"),
+    "zeros": ("a.jsonl", bytes(80), "zeros"),
+    "CSV in UTF-16": ("a.csv", "a,b\nx,y\n".encode("utf-16"), "not CSV in UTF-8"),
+    "CSV with semicolons": ("a.csv", b"a;b\nx;y\n", "not separated by commas"),
+    "CSV with cells beyond its header": ("a.csv", b"a,b\nx,y,z\n", "2 names in its header, but 3 cells"),
     "Parquet named JSON": ("a.jsonl", b"PAR1xxxx", "Parquet. Name it `.parquet`"),
     "gzip without its ending": ("a.jsonl", gzip.compress(LINES), "gzip. Name it"),
     "a spreadsheet": ("a.json", b"PK\x03\x04xx", "spreadsheet"),
@@ -73,6 +82,14 @@ NAMED: dict[str, tuple[str, bytes, str]] = {
     "Parquet without its end": ("a.parquet", b"PAR1" + bytes(500), "a.parquet` cannot be read as Parquet"),
     "text": ("a.txt", b"x", "must be JSON"),
 }
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_cells_of_csv_stay_the_text_that_they_are(streaming: bool, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("a,b,\n007,NA,1\nNone,,2.50\n")
+    rows = [row for _, row in read_rows(str(tmp_path / "a.csv"), streaming=streaming)]
+    names = ("a", "b", "Unnamed: 2")
+    assert [tuple(row[name] for name in names) for row in rows] == [("007", "NA", "1"), ("None", None, "2.50")]
 
 
 @pytest.mark.parametrize("streaming", [False, True])

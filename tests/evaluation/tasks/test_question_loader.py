@@ -78,6 +78,11 @@ HUB_ROWS: list[tuple[str, dict[str, Any], tuple[str, tuple[str, ...], int]]] = [
         {"question": "is it", "passage": "P.", "answer": True},
         ("P.\n\nQuestion: is it?", ("no", "yes"), 1),
     ),
+    (
+        "boolq",
+        {"question": "is it", "passage": "P.", "answer": "False"},
+        ("P.\n\nQuestion: is it?", ("no", "yes"), 0),
+    ),
     ("piqa", {"goal": "Q", "sol1": "x", "sol2": "y", "label": 1}, ("Q", ("x", "y"), 1)),
     (
         "winogrande",
