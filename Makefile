@@ -2,12 +2,14 @@
 #   make install      own .venv with the pinned versions, editable, dev extra
 #   make quickstart   trains a fuser on the embedded pair and evaluates it (runs/quickstart)
 #   make test         fast tests        make lint   ruff, mypy, import contracts
+#   make gpu          checks and measures everything on a GPU (runs/gpu_day)
 # PYTHON= chooses the interpreter, VENV= the environment's folder.
 
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 RUN := runs/quickstart
+GPU_DAY := --device cuda --out runs/gpu_day
 
 # The first that is there and new enough.
 FIND_PYTHON = for p in python3 python3.11 python3.12 python3.13 python3.14; do \
@@ -17,7 +19,7 @@ PYTHON ?= $(shell $(FIND_PYTHON))
 # Tiny models: more threads than this only spin. Nothing is looked up on the hub.
 TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 
-.PHONY: install quickstart test test-newest test-slow lint format types contracts notebooks clean
+.PHONY: install quickstart gpu test test-newest test-slow lint format types contracts notebooks clean
 .DELETE_ON_ERROR:
 
 install: $(STAMP)
@@ -36,6 +38,10 @@ quickstart: install
 	$(TEST_ENV) $(BIN)/lightning test --config configs/eval/quickstart.yaml
 	@test -f $(RUN)/fuser/fuser_config.json && test -f $(RUN)/report.json
 	@echo "Fuser: $(RUN)/fuser   Evaluation: $(RUN)/report.json   Talk to it: $(BIN)/lightning chat --fuser $(RUN)/fuser"
+
+# ARGS= adds options, such as `--parts correctness` or `--models DIR`; GPU_DAY= replaces device and folder.
+gpu: install
+	$(BIN)/python -m benchmarks.gpu_day $(GPU_DAY) $(ARGS)
 
 test: install
 	$(TEST_ENV) $(BIN)/python -m pytest -n 2 $(ARGS)

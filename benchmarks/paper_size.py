@@ -16,7 +16,6 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.memory_traffic import Accelerator, Efficiency, predicted_seconds, step_bytes
-from c2c_lightning.cli import main
 from c2c_lightning.model.c2c import C2CModel
 from c2c_lightning.ops import residual_mlp
 from c2c_lightning.profiling.benchmark import BenchContext, Result, smallest_vocabulary
@@ -129,5 +128,7 @@ def _mib(modules: Iterable[nn.Module]) -> float:
 
 
 if __name__ == "__main__":
+    from c2c_lightning.cli import main  # needs jsonargparse, which importing this module does not
+
     config = Path(__file__).parents[1] / "configs" / "bench" / "paper_size.yaml"
     main(["bench", "--config", str(config), *sys.argv[1:]])

@@ -33,8 +33,8 @@ from c2c_lightning.model.c2c import C2CModel
 from c2c_lightning.profiling.flops import samples_of, training_step
 from c2c_lightning.profiling.shapes import PairShape
 from c2c_lightning.profiling.train_step import Trainer
-from tests.training.recipe import released_weights
 from tests.training.released_loop import ReleasedTraining
+from tests.training.released_weights import released_weights
 
 
 class ReleasedTrainer(Trainer):

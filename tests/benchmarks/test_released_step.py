@@ -8,7 +8,7 @@ from c2c_lightning.model.c2c import C2CModel
 from c2c_lightning.profiling.train_step import Trainer
 from c2c_lightning.profiling.workload import Workload
 from tests.profiling.pairs import tiny
-from tests.training.recipe import released_weights
+from tests.training.released_weights import released_weights
 
 
 def _work() -> tuple[C2CModel, list[TrainingBatch]]:

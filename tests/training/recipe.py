@@ -20,12 +20,11 @@ from torch.optim import Optimizer
 
 from c2c_lightning.cli import main
 from c2c_lightning.data.batch import TrainingBatch
-from c2c_lightning.export.released.convert import groups_of
-from c2c_lightning.export.released.projector_layout import released_name, unstack_layer
 from c2c_lightning.fuser.fuser import Fuser
 from c2c_lightning.model.c2c import C2CModel
 from tests.golden.parity import Row
 from tests.training.released_loop import Recipe, ReleasedTraining, Run, Weights
+from tests.training.released_weights import released_weights
 from tests.training.runs import save_models
 
 RECIPE = Path(__file__).parents[2] / "configs" / "fit" / "qwen3_0.6b_from_qwen2.5_0.5b.yaml"
@@ -82,18 +81,6 @@ def spread_gates(fuser: Fuser) -> None:
     for _, _, *gates in fuser.gates():
         for gate in gates:
             gate.logit.data.copy_(torch.randn(gate.logit.shape, generator=generator))
-
-
-def released_weights(fuser: Fuser) -> list[dict[int, Weights]]:
-    """Each sharer's weights under the authors' names, by receiver layer."""
-    weights: list[dict[int, Weights]] = [{} for _ in fuser.sharers]
-    for number, _, group in groups_of(fuser):
-        for place, layer in enumerate(group.receiver_layers):
-            weights[number][layer] = {
-                released_name(name, fuser.sharers[number].kind_config): unstack_layer(name, value.detach(), place)
-                for name, value in group.named_parameters()
-            }
-    return weights
 
 
 def write_rows(path: Path, first: int, count: int) -> str:

@@ -119,7 +119,8 @@ class ReleasedTraining:
 
     def loss(self, batch: TrainingBatch) -> Tensor:
         """Mean cross-entropy of the labelled tokens, in two sections, each padded on the right by itself."""
-        first, second = sections(batch)
+        device = next(self.receiver.parameters()).device
+        first, second = (section.to(device) for section in sections(batch))
         clean = entries(self.receiver, first)
         fused = clean
         for number, sharer in enumerate(self.sharers):
@@ -162,7 +163,7 @@ class ReleasedTraining:
         """How far a gate is open; `own` is (batch, kv_heads, tokens, head_dim)."""
         if not self.has_noise:
             return (logit > 0).float()
-        uniform = torch.rand(*own.shape[:3], 1)
+        uniform = torch.rand(*own.shape[:3], 1, device=own.device, dtype=own.dtype)
         noise = -torch.log(-torch.log(uniform + 1e-20) + 1e-20)
         return torch.sigmoid((logit + noise) / self.temperature)
 
@@ -174,6 +175,10 @@ class Section:
     ids: Tensor
     mask: Tensor
     positions: Tensor
+
+    def to(self, device: torch.device) -> "Section":
+        """The same section on another device."""
+        return Section(self.ids.to(device), self.mask.to(device), self.positions.to(device))
 
 
 def sections(batch: TrainingBatch) -> tuple[Section, Section]:

@@ -1,0 +1,76 @@
+"""Waits of the host for the device within a training step."""
+
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from unittest import mock
+
+import torch
+
+from benchmarks.gpu_day.day import Day
+from benchmarks.gpu_day.journal import Refuted, Result, Skipped
+from benchmarks.gpu_day.pairs import small_batches, small_model
+from c2c_lightning.profiling.train_step import Trainer
+
+EXCEPTIONS: tuple[str, ...] = ()
+"""Places that may wait, as `file.py:line` or `file.py`; none is known to be needed."""
+
+
+def no_host_sync(day: Day, mode: str) -> Result:
+    """A training step, optimizer included, waits for no value of the device."""
+    if not day.is_cuda:
+        return _runs_on_meta(mode)
+    model = small_model(day.device, fusion_mode=mode, gate_noise="gumbel", dropout=0.1)
+    batch, trainer = small_batches(day.device)[0], Trainer(model)
+    trainer.step(batch)  # makes the optimizer's state, and whatever is computed once
+    waits = Counter[str]()
+    with listed_waits(waits):
+        trainer.step(batch)
+    unexpected = {place: n for place, n in waits.items() if not place.startswith(EXCEPTIONS or ("-",))}
+    result: Result = {"waits": dict(waits), "exceptions": list(EXCEPTIONS)}
+    if unexpected:
+        raise Refuted(f"the step waits at {', '.join(unexpected)}", result)
+    if not waits:
+        with waits_are_errors():
+            trainer.step(batch)
+    return result
+
+
+@contextmanager
+def waits_are_errors() -> Iterator[None]:
+    """While it lasts, waiting for the device raises RuntimeError."""
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@contextmanager
+def listed_waits(waits: Counter[str]) -> Iterator[None]:
+    """While it lasts, count the waits by the line of Python that caused each."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            yield
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    found = [w for w in caught if "synchroniz" in str(w.message)]
+    waits.update(f"{Path(w.filename).name}:{w.lineno}" for w in found)
+
+
+def _runs_on_meta(mode: str) -> Result:
+    """Tensors without values: reading one is an error, as a wait would be on a GPU."""
+    if mode == "decode":
+        raise Skipped("decode-time fusion reads masks on the CPU, which costs nothing there")
+    # `is_autocast_enabled` does not know the device `meta`; attentions other than eager read masks.
+    with mock.patch.object(torch, "is_autocast_enabled", return_value=False):
+        model = small_model("cpu", fusion_mode=mode, attention="eager")
+        _ = model.receiver.head  # found once, by a comparison that reads values
+        model.train().to("meta").response_loss(small_batches("meta")[0]).backward()
+    devices = {p.grad.device.type for p in model.fuser.parameters() if p.grad is not None}
+    assert devices == {"meta"}, f"gradients are on {devices}"
+    return {"stand-in": "meta device"}
