@@ -13,6 +13,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from benchmarks.gpu_day.day import Day
@@ -46,8 +47,8 @@ def run_part(name: str, day: Day) -> None:
     journal = Journal(name, day.part_file(name) if is_first else None)
     try:
         module = importlib.import_module(f"benchmarks.gpu_day.{name}")
-    except ImportError:
-        journal.check("imports", lambda: _missing(error))
+    except ImportError as error:
+        journal.check("imports", partial(_missing, error))
         return
     module.run(day, journal)
 
