@@ -26,16 +26,7 @@ class AlignmentPicture:
 
 
 def visible_tokens(reader: ChatTokenizer, ids: Sequence[int], attention_mask: Sequence[int] | None) -> list[str]:
-    """Printable tokens: white space as symbols, partial characters as bytes.
-
-    Args:
-        reader: the model's tokenizer.
-        ids: its tokens.
-        attention_mask: 0 for padding, None if there is none.
-
-    Returns:
-        One text per token.
-    """
+    """Printable tokens: white space as symbols, partial characters as bytes, padding (mask 0) as a dot."""
     mask = [1] * len(ids) if attention_mask is None else attention_mask
     return [_visible(reader, token) if bit else _PADDING for token, bit in zip(ids, mask, strict=True)]
 
@@ -48,14 +39,7 @@ def _visible(reader: ChatTokenizer, token: int) -> str:
 
 
 def text_picture(picture: AlignmentPicture) -> str:
-    """A table of each receiver token with its sharer token.
-
-    Args:
-        picture: the tokens.
-
-    Returns:
-        One line per receiver token, and a last line with the unused sharer tokens.
-    """
+    """A table of each receiver token with its sharer token, and a last line with the unused sharer tokens."""
     width = max((len(token) for token in picture.receiver), default=0)
     lines = [f"{'receiver':>{width + 5}}    sharer"]
     for index, (token, source) in enumerate(zip(picture.receiver, picture.source_index, strict=True)):
@@ -89,14 +73,7 @@ document.querySelectorAll('section').forEach(section => {
 
 
 def html_page(parts: Sequence[tuple[str, AlignmentPicture]]) -> str:
-    """Pictures with captions as one self-contained page.
-
-    Args:
-        parts: `(caption, picture)`, one per sharer.
-
-    Returns:
-        The page.
-    """
+    """Pictures with captions, one for each sharer, as one self-contained page."""
     sections = "\n".join(_section(caption, picture) for caption, picture in parts)
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Token alignment</title>'

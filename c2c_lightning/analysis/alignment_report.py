@@ -50,6 +50,10 @@ class AlignmentCounts:
         """Proportion of messages whose text differs in the sharer's tokens."""
         return self.damaged_messages / max(1, self.messages)
 
+    def to_json(self) -> dict[str, Any]:
+        """The counts and proportions."""
+        return {**asdict(self), "coverage": self.coverage, "damaged_share": self.damaged_share}
+
     def add(self, other: "AlignmentCounts") -> None:
         """Add the counts of another conversation."""
         for field in fields(self):
@@ -58,13 +62,7 @@ class AlignmentCounts:
 
 @dataclass(frozen=True)
 class SharerAlignment:
-    """The alignment of one sharer.
-
-    Attributes:
-        strategy: its token alignment.
-        counts: counts over all conversations.
-        picture: the first conversation's tokens.
-    """
+    """The alignment of one sharer: its strategy, counts over all conversations, the tokens of the first one."""
 
     strategy: str
     counts: AlignmentCounts
@@ -73,17 +71,9 @@ class SharerAlignment:
 
 @dataclass(frozen=True)
 class AlignmentReport:
-    """Coverage over a data set, and the tokens of its first conversation.
-
-    Attributes:
-        sharers: one entry per sharer.
-    """
+    """Coverage over a data set, and the tokens of its first conversation, for each sharer."""
 
     sharers: tuple[SharerAlignment, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """Strategy, counts, coverage and proportion of damaged messages of each sharer."""
-        return {"version": 1, "sharers": [_numbers(sharer) for sharer in self.sharers]}
 
     def to_text(self) -> str:
         """Summary and tokens of each sharer."""
@@ -96,8 +86,9 @@ class AlignmentReport:
         return Path(path)
 
     def save(self, path: str | Path) -> Path:
-        """Write `to_json`."""
-        Path(path).write_text(json.dumps(self.to_json(), indent=2) + "\n", encoding="utf-8")
+        """Write strategy, counts, coverage and proportion of damaged messages of each sharer as JSON."""
+        numbers = {"version": 1, "sharers": [{"strategy": s.strategy, **s.counts.to_json()} for s in self.sharers]}
+        Path(path).write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
         return Path(path)
 
 
@@ -106,16 +97,7 @@ def alignment_report(
     conversations: Sequence[Conversation],
     sharer_conversations: Sequence[SharerConversations] | None = None,
 ) -> AlignmentReport:
-    """Measure the token alignment of an encoder.
-
-    Args:
-        encoder: the pair and its strategy.
-        conversations: prompts; the last message of each is to be answered.
-        sharer_conversations: the sharers' conversation of each prompt, where it differs.
-
-    Raises:
-        PromptError: no conversations, or one that cannot be encoded.
-    """
+    """Measure the token alignment of an encoder on prompts, whose last message is to be answered."""
     if not conversations:
         raise PromptError("no conversations to align: the source has no usable rows.")
     counts = [AlignmentCounts() for _ in encoder.strategies]
@@ -126,6 +108,7 @@ def alignment_report(
         for number, sharer in enumerate(prompt.sharers):
             reader = encoder.sharer_tokenizers[number]
             counts[number].add(_count(encoder, number, prompt, chat))
+            # The first conversation only: pictures hold every token.
             if len(pictures) < len(counts):
                 mine = visible_tokens(encoder.receiver_tokenizer, prompt.receiver_ids, prompt.attention_mask)
                 others = visible_tokens(reader, sharer.input_ids, sharer.attention_mask)
@@ -150,6 +133,7 @@ def _count(encoder: Encoder, number: int, prompt: EncodedPrompt, chat: Tokenized
         sharer_tokens=sum(sharer.attention_mask or [1] * len(sharer.input_ids)),
     )
     decode = encoder.sharer_tokenizers[number].tokenizer.decode
+    # These strategies give the sharer a re-tokenised copy of the receiver's text, one token for each.
     is_copy = encoder.strategies[number] in ("first", "longest")
     everything = "" if is_copy else decode(sharer.input_ids)
     for span, (start, end) in zip(chat.spans, ranges, strict=True):
@@ -162,16 +146,11 @@ def _count(encoder: Encoder, number: int, prompt: EncodedPrompt, chat: Tokenized
 
 
 def _compare(counts: AlignmentCounts, shown: str, read: str) -> None:
+    # A sharer's tokenizer may compose accents otherwise, which is no damage.
     shown, read = (unicodedata.normalize("NFC", text).strip() for text in (shown, read))
     counts.messages += 1
     counts.damaged_messages += shown not in read
     counts.replacement_marks += max(0, read.count("\ufffd") - shown.count("\ufffd"))
-
-
-def _numbers(sharer: SharerAlignment) -> dict[str, Any]:
-    counts = sharer.counts
-    shares = {"coverage": counts.coverage, "damaged_share": counts.damaged_share}
-    return {"strategy": sharer.strategy, **asdict(counts), **shares}
 
 
 def _summary(number: int, sharer: SharerAlignment) -> str:

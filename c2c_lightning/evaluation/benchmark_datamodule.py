@@ -49,10 +49,11 @@ class BenchmarkDataModule(LightningDataModule):
         ]
         rank, world = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
         sampler = UnpaddedDistributedSampler(batches, rank, world)
+        # `batch_size=None`: the items are batches already, each of one benchmark.
         return DataLoader(batches, batch_size=None, sampler=sampler)  # type: ignore[arg-type]
 
     def transfer_batch_to_device(
         self, batch: QuestionBatch, device: torch.device, dataloader_idx: int
     ) -> QuestionBatch:
-        """Return the batch unchanged: questions are text."""
+        """Return the batch unchanged: Lightning would copy its dataclasses field by field, but they are frozen."""
         return batch

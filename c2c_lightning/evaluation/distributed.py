@@ -27,6 +27,7 @@ class UnpaddedDistributedSampler(DistributedSampler[int]):
 
     def __init__(self, batches: Sequence[QuestionBatch], rank: int, world_size: int) -> None:
         super().__init__(batches, world_size, rank, shuffle=False)  # type: ignore[arg-type]
+        # Every n-th, not blocks: batches are sorted by length, so all processes have about the same work.
         self.numbers = range(rank, len(batches), world_size)
 
     def __iter__(self) -> Iterator[int]:

@@ -72,6 +72,7 @@ class EvaluationModule(LightningModule):
         self.receiver, self.sharers, self.self_fuser = receiver, sharers, self_fuser
         responders = ["receiver", "sharer", "t2t", "routing", "c2c"] if responders is None else responders
         self.plan = EvaluationPlan(responders, controls or [], mismatched_draws, measure_latency)
+        # Greedy as in the paper, although generation configs of models often sample.
         self.generate_kwargs = {"max_new_tokens": max_new_tokens, "do_sample": False, **(generate or {})}
         self.seed, self.lm_dtype = seed, dtype
         self.report: dict[str, Any] = {}
@@ -150,6 +151,7 @@ class EvaluationModule(LightningModule):
             questions = [q for q in batch.questions if runner.key(participant, q) not in self._answered]
             if questions:
                 predictions = runner.run(participant, questions)
+                # At once: an interruption costs one batch.
                 self.log_file.append(predictions)
                 self._count(predictions)
         self._show_running_accuracy(batch.benchmark)
@@ -171,6 +173,7 @@ class EvaluationModule(LightningModule):
 
     def on_test_epoch_end(self) -> None:
         """Join the answers of all processes and write the report."""
+        # A collective operation: before any process returns.
         gathered = gather(self.log_file.read(), self.trainer.world_size)
         if not self.trainer.is_global_zero:
             return

@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 #: Prefix of a context that contains messages instead of plain text.
 _CHAT = "\x02chat\x03"
 
-Reply = TypeVar("Reply")
+Result = TypeVar("Result")
 Value = TypeVar("Value")
 
 
@@ -45,8 +45,9 @@ def truncated(text: str, tokenizer: Any, max_tokens: int) -> str:
     ids = tokenizer.encode(text, add_special_tokens=False)
     if len(ids) <= max_tokens:
         return text
-    limits = "A context of %d tokens exceeds the %d tokens that the model can read before the answer."
-    logger.warning(f"{limits} The beginning is dropped.", len(ids), max_tokens)
+    logger.warning(
+        "A context of %d tokens loses its beginning: the model reads %d before the answer", len(ids), max_tokens
+    )
     offsets = None
     if tokenizer.is_fast:
         offsets = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
@@ -61,8 +62,8 @@ def truncated(text: str, tokenizer: Any, max_tokens: int) -> str:
 
 
 def answer_fitting(
-    requests: Sequence[tuple[str, Value]], answer: Callable[[Sequence[tuple[str, Value]]], list[Reply]]
-) -> list[Reply]:
+    requests: Sequence[tuple[str, Value]], answer: Callable[[Sequence[tuple[str, Value]]], list[Result]]
+) -> list[Result]:
     """Replies to requests (context, options); a context that is too long for its responder is cut until it fits.
 
     Chat templates and text-to-text make prompts longer than their contexts, so the length is unknown in advance.

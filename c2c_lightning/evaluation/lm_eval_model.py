@@ -94,6 +94,7 @@ class ResponderLM(TemplateLM):  # type: ignore[misc]
         self.chat: Responder = factory.build(models)
         self.text: Responder = factory.build(as_text_models(models))
         self.lm = self.text.lm if isinstance(self.text, SingleModel) else models.receiver
+        # Each of these reads the plain context, so it must fit the shortest of their contexts.
         self.readers = [self.lm] if isinstance(self.text, SingleModel) else [models.receiver, *models.sharers]
         self.tokenizer: Any = self.lm.tokenizer
         self.batch_size, self.max_gen_toks = int(batch_size) if str(batch_size).isdecimal() else 8, int(max_gen_toks)

@@ -51,6 +51,7 @@ def check_fusers(
     answering = _reference(receiver, first.receiver)
     sharing = list(first.sharers)
     if sharers is not None:
+        # More sharers than the fuser has are refused below, with their number in the message.
         known = [*first.sharers, *[first.receiver] * len(sharers)]
         sharing = [_reference(spec, named) for spec, named in zip(sharers, known, strict=False)]
     for description in descriptions:
@@ -102,6 +103,7 @@ def load_fused(
     """A fused model from a fuser directory, the hub or a Lightning checkpoint."""
     if not fuser.endswith(".ckpt"):
         return C2CModel.from_pretrained(fuser, receiver, sharers, dtype=dtype, device=device)
+    # Through a fuser directory, so that a checkpoint passes the same checks.
     with tempfile.TemporaryDirectory() as folder:
         export_checkpoint(Path(fuser), Path(folder) / "fuser")
         return C2CModel.from_pretrained(Path(folder) / "fuser", receiver, sharers, dtype=dtype, device=device)

@@ -19,6 +19,7 @@ _ALL = ("all",)
 
 def seed_of(conversation: Conversation, salt: str) -> int:
     """A seed that depends on the conversation alone, so that an answer does not depend on its batch."""
+    # A separator keeps ["ab", "c"] and ["a", "bc"] apart; seven bytes fit a signed 64-bit seed.
     return int.from_bytes(hashlib.sha256("\x1f".join([salt, *_texts(conversation)]).encode()).digest()[:7], "big")
 
 

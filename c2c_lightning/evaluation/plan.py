@@ -16,6 +16,7 @@ from c2c_lightning.responders.registry import ModelBundle, ResponderFactory, fac
 
 ControlName = Literal["mismatched", "shuffled", "zero", "noise", "self", "gates_closed"]
 
+# `mismatched` needs donors and is built apart.
 _CONTROLS: dict[str, type[C2CResponder]] = {
     "shuffled": Shuffled,
     "zero": Zero,
@@ -64,6 +65,7 @@ class EvaluationPlan:
             raise BenchmarkError("C2C and its controls need a fuser: set `fuser`, or remove them from the run.")
         if "self" in self.controls and not has_self_fuser:
             raise BenchmarkError("the control `self` needs a fuser from the receiver to itself: set `self_fuser`.")
+        # Responders of users may only generate.
         writers = [factory.name for factory in factories if not factory.can_score]
         scored = [benchmark.name for benchmark in benchmarks if benchmark.mode != "generate"]
         if writers and scored:

@@ -104,11 +104,13 @@ class PredictionLog:
         with self._own.open("a", encoding="utf-8") as file:
             # A killed run may have left half a line.
             file.write("\n" * _is_truncated(self._own) + _lines(predictions))
+            # On disk before the next batch: answers may take hours, and machines are preempted.
             file.flush()
             os.fsync(file.fileno())
 
     def read(self) -> list[Prediction]:
         """All predictions so far, of all processes; each key once."""
+        # The parts last: they are newer than a joined file.
         files = [self._final, *sorted(self._parts.glob("*.jsonl"))]
         found = {p.key: p for file in files if file.is_file() for p in _read(file)}
         return list(found.values())
@@ -159,6 +161,7 @@ def _read(file: Path) -> Iterable[Prediction]:
 def write_atomically(path: Path, text: str) -> None:
     """Write a file completely or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    # In the same folder: `replace` is atomic within one file system only.
     staging = path.with_name(f".{path.name}.{os.getpid()}")
     staging.write_text(text, encoding="utf-8")
     staging.replace(path)

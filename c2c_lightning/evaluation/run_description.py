@@ -34,6 +34,7 @@ def describe(settings: dict[str, Any], device: torch.device, peak_memory_bytes: 
 def describe_benchmark(runner: Runner) -> dict[str, Any]:
     """The fields of a benchmark in `report.json` that are no results."""
     benchmark = runner.benchmark
+    # Questions may differ in their number of choices.
     counts = [len(question.choices) for question in runner.questions if question.choices]
     return {
         "mode": benchmark.mode,

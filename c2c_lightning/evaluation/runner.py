@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -106,13 +106,10 @@ class Runner:
             id=question.id,
             subject=question.subject,
             prompt=question.prompt(wording)[-1]["content"],
-            output=judgement.output,
-            extracted=judgement.extracted,
             gold=question.gold_letter if question.choices and wording.shows_choices else question.gold,
-            score=judgement.score,
+            # Metrics of LongBench are continuous; paired tests need right or wrong.
             correct=judgement.score >= 0.5,
-            confidence=judgement.confidence,
-            begins_with_choice=judgement.begins_with_choice,
+            **{name: value for name, value in asdict(judgement).items() if name != "choice"},
             **details,
         )
 

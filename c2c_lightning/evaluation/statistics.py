@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,46 +48,26 @@ def bootstrap_interval(values: Sequence[float]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-@dataclass(frozen=True)
-class PairedComparison:
-    """Two responders on the same questions.
+def compare(a: Sequence[float], b: Sequence[float]) -> dict[str, Any]:
+    """A comparison in `report.json` of the scores, in [0, 1], of two responders on the same questions.
 
-    Attributes:
-        difference: mean score of the first less that of the second.
-        ci95: bootstrap interval of the difference.
-        p_value: McNemar's exact test.
-        a_only: questions that only the first gets right.
-        b_only: questions that only the second gets right.
-        n: questions that both answered.
-        detectable: the smallest difference that n questions detect with a power of 0.8.
+    The test counts scores of 0.5 or more as right.
     """
-
-    difference: float
-    ci95: tuple[float, float]
-    p_value: float
-    a_only: int
-    b_only: int
-    n: int
-    detectable: float
-
-
-def compare(a: Sequence[float], b: Sequence[float]) -> PairedComparison:
-    """Compare the scores, in [0, 1], of two responders on the same questions; the test counts 0.5 or more as right."""
     if len(a) != len(b):
         raise ValueError(f"{len(a)} scores cannot be paired with {len(b)}.")
     differences = [x - y for x, y in zip(a, b, strict=True)]
     a_only = sum(x >= 0.5 > y for x, y in zip(a, b, strict=True))
     b_only = sum(y >= 0.5 > x for x, y in zip(a, b, strict=True))
     n = len(a)
-    return PairedComparison(
-        difference=sum(differences) / n if n else math.nan,
-        ci95=bootstrap_interval(differences),
-        p_value=mcnemar_p_value(a_only, b_only),
-        a_only=a_only,
-        b_only=b_only,
-        n=n,
-        detectable=detectable_difference(n, (a_only + b_only) / n) if n else math.nan,
-    )
+    return {
+        "difference": sum(differences) / n if n else math.nan,
+        "ci95": list(bootstrap_interval(differences)),
+        "p_value": mcnemar_p_value(a_only, b_only),
+        "a_only": a_only,
+        "b_only": b_only,
+        "n": n,
+        "detectable": detectable_difference(n, (a_only + b_only) / n) if n else math.nan,
+    }
 
 
 def detectable_difference(n: int, discordant: float) -> float:

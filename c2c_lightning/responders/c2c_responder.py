@@ -49,6 +49,7 @@ class C2CResponder:
     def respond(self, conversations: Sequence[Conversation], **generate_kwargs: Any) -> list[Answer]:
         """Answer a batch of conversations."""
         timer, prompt, sharer_kv = self._prefill_sharers(conversations)
+        # Hooks around both phases: in fusion mode `decode` the fuser runs in each step of decoding.
         with timer.module_phase(self.model.fuser, "fuse"):
             with timer.phase("prefill_receiver"):
                 cache = self.model.fuse(prompt, sharer_kv=sharer_kv)

@@ -1,6 +1,5 @@
 """Decodes generated ids: text, length, confidence."""
 
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -45,7 +44,8 @@ def decode_answers(
     lm: FrozenLM, new_ids: Tensor, kwargs: dict[str, Any], recorder: ChosenLogProbabilities | None = None
 ) -> list[Answer]:
     """Answers from ids (batch, new), which are padded after the end token that the model or `kwargs` sets."""
-    ends = _end_tokens(setting(lm, kwargs, "eos_token_id"))
+    end = setting(lm, kwargs, "eos_token_id")
+    ends = set() if end is None else {end} if isinstance(end, int) else set(map(int, end))
     log_probabilities = None if recorder is None else recorder.finish(new_ids)
     tokenizer: Any = lm.tokenizer
     answers = []
@@ -56,9 +56,3 @@ def decode_answers(
         mean = None if log_probabilities is None else float(log_probabilities[row, :length].mean())
         answers.append(Answer(text, length, mean))
     return answers
-
-
-def _end_tokens(setting: int | Iterable[int] | None) -> set[int]:
-    if setting is None:
-        return set()
-    return {setting} if isinstance(setting, int) else set(map(int, setting))

@@ -41,7 +41,7 @@ class PhaseTimer:
     @contextmanager
     def module_phase(self, module: nn.Module, name: str) -> Iterator[None]:
         """Time each forward pass of a module as a phase, by hooks, inside the context."""
-        # The fuser runs inside the receiver's prefill (and in mode `decode` inside decoding): only hooks see it apart.
+        # `always_call`: after an error the phase is closed, too.
         running = ExitStack()
         handles = [
             module.register_forward_pre_hook(lambda *_: running.enter_context(self.phase(name)), prepend=True),

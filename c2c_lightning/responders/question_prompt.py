@@ -30,6 +30,7 @@ class QuestionPrompt(list[Message]):
         super().__init__(messages)
         self.question: str = self[-1]["content"] if question is None else question
         self.sharer: Conversation = list(self) if sharer is None else sharer
+        # The sharers' last message may quote private context with the question, which the message needs.
         self.sharer_question: str = self.question if sharer is None else sharer[-1]["content"]
         self.choices = tuple(choices)
 

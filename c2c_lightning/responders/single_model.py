@@ -56,8 +56,10 @@ class SingleModel:
         timer = PhaseTimer(self.lm.device, self.measure_latency)
         prompt = self.encode(conversations)
         tokens = prompt.receiver
+        # First: positions beyond the context are index errors in some models and silent nonsense in others.
         self.lm.limits.check_length(tokens.input_ids.shape[1])
         with timer.phase(f"prefill_{self.role}"):
+            # The last prompt token is run by `generate`, or in front of the options: its logits are the first needed.
             kv = self.lm.prefill(tokens.input_ids[:, :-1], tokens.mask[:, :-1], tokens.positions[:, :-1])
         return timer, prompt, kv
 
@@ -65,6 +67,7 @@ class SingleModel:
     def respond(self, conversations: Sequence[Conversation], **generate_kwargs: Any) -> list[Answer]:
         """Answer a batch of conversations; PromptError for one that is longer than the model's context."""
         timer, prompt, kv = self._prefill(conversations)
+        # Not for every answer: a log-softmax over the vocabulary at each step.
         recorder = ChosenLogProbabilities() if self.with_confidence else None
         kwargs = generate_kwargs | ({} if recorder is None else {"logits_processor": [recorder]})
         with timer.phase("decode"):

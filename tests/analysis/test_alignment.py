@@ -70,7 +70,7 @@ def test_text_and_page_show_every_token(tmp_path: Path) -> None:
     page = both.to_html(tmp_path / "alignment.html").read_text(encoding="utf-8")
     assert page.count("<section>") == 2
     assert page.count("<span class") == sum(len(s.picture.receiver) + len(s.picture.sharer) for s in both.sharers)
-    assert "<|im_start|>" not in page  # what models read is never taken for markup
+    assert "<|im_start|>" not in page  # tokens are escaped
 
 
 def test_report_is_plain_json(tmp_path: Path) -> None:

@@ -23,8 +23,8 @@ def start(output: Path, devices: int, limit: int = 11, batch_size: int = 2) -> s
 
 
 def finish(process: subprocess.Popen[str]) -> None:
-    _, said = process.communicate(timeout=400)
-    assert process.returncode == 0, said[-3000:]
+    _, stderr = process.communicate(timeout=400)
+    assert process.returncode == 0, stderr[-3000:]
 
 
 def lines(file: Path) -> list[dict[str, Any]]:
@@ -67,5 +67,5 @@ def test_killed_evaluation_resumes(tmp_path: Path) -> None:
     finish(start(output, 1, limit=60, batch_size=1))
     after = {(p["responder"], p["index"]): p for p in lines(output / "predictions.jsonl")}
     assert len(after) == len(lines(output / "predictions.jsonl")) == 180
-    # What was answered before the kill is kept as it was, its time included.
+    # Answers from before the kill are kept unchanged, their times included.
     assert all(after[p["responder"], p["index"]] == p for p in before)

@@ -89,7 +89,7 @@ class FailsAfter(ReceiverOnly):
         return super().respond(conversations, **kwargs)
 
 
-class Doomed(Receiver):
+class InterruptedReceiver(Receiver):
     """Builds a `FailsAfter`."""
 
     def build(self, models: Any, measure_latency: bool = False) -> Any:
@@ -102,12 +102,12 @@ class Doomed(Receiver):
 def test_interrupted_evaluation_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = evaluate(tmp_path / "whole", quickstart(), responders=["receiver"], **PAIR)
     with pytest.raises((KeyboardInterrupt, SystemExit)):
-        evaluate(tmp_path / "cut", quickstart(), responders=[Doomed()], **PAIR)
-    asked: list[int] = []
+        evaluate(tmp_path / "cut", quickstart(), responders=[InterruptedReceiver()], **PAIR)
+    batch_sizes: list[int] = []
     run = Runner.run
-    monkeypatch.setattr(Runner, "run", lambda self, who, qs: asked.append(len(qs)) or run(self, who, qs))
+    monkeypatch.setattr(Runner, "run", lambda self, who, qs: batch_sizes.append(len(qs)) or run(self, who, qs))
     resumed = evaluate(tmp_path / "cut", quickstart(), responders=["receiver"], **PAIR)
-    assert sum(asked) == 2
+    assert sum(batch_sizes) == 2
     lines = [report["benchmarks"]["quickstart"]["responders"]["receiver"] for report in (whole, resumed)]
     assert lines[0]["accuracy"] == lines[1]["accuracy"]
     outputs = [
@@ -119,13 +119,13 @@ def test_interrupted_evaluation_resumes(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_changed_configuration_starts_from_the_beginning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     evaluate(tmp_path, quickstart(), responders=["receiver"], **PAIR)
-    asked: list[int] = []
+    batch_sizes: list[int] = []
     run = Runner.run
-    monkeypatch.setattr(Runner, "run", lambda self, who, qs: asked.append(len(qs)) or run(self, who, qs))
+    monkeypatch.setattr(Runner, "run", lambda self, who, qs: batch_sizes.append(len(qs)) or run(self, who, qs))
     evaluate(tmp_path, quickstart(), responders=["receiver"], **PAIR)
-    assert asked == []
+    assert batch_sizes == []
     evaluate(tmp_path, quickstart(), responders=["receiver"], max_new_tokens=3, **PAIR)
-    assert sum(asked) == 12
+    assert sum(batch_sizes) == 12
 
 
 def saved(folder: Path, with_self: bool = False, fusers: int = 1, token_alignment: str = "span") -> list[str]:
@@ -226,25 +226,25 @@ def test_mismatched_pair_is_refused_before_a_model_loads(tmp_path: Path, monkeyp
     assert not (tmp_path / "out").exists()
 
 
-class Watched(TQDMProgressBar):
+class RecordingBar(TQDMProgressBar):
     """Records the text of the progress bar."""
 
-    said: ClassVar[list[str]] = []
+    texts: ClassVar[list[str]] = []
 
     def init_test_tqdm(self) -> Any:
         bar = super().init_test_tqdm()
-        bar.set_postfix_str = lambda text, refresh=True: self.said.append(text)
+        bar.set_postfix_str = lambda text, refresh=True: self.texts.append(text)
         return bar
 
 
 def test_progress_bar_shows_running_accuracy(tmp_path: Path) -> None:
-    Watched.said.clear()
+    RecordingBar.texts.clear()
     module = EvaluationModule(str(tmp_path), responders=["receiver", "sharer"], max_new_tokens=4, plots=False, **PAIR)
-    watching = trainer(enable_progress_bar=True, callbacks=[Watched()])
-    watching.test(module, datamodule=quickstart(10), verbose=False)
-    assert len(Watched.said) == 2
+    recording = trainer(enable_progress_bar=True, callbacks=[RecordingBar()])
+    recording.test(module, datamodule=quickstart(10), verbose=False)
+    assert len(RecordingBar.texts) == 2
     lines = module.report["benchmarks"]["quickstart"]["responders"]
-    assert Watched.said[-1] == f"receiver {lines['receiver']['accuracy']:.1%} sharer 100.0%"
+    assert RecordingBar.texts[-1] == f"receiver {lines['receiver']['accuracy']:.1%} sharer 100.0%"
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 5])
@@ -274,7 +274,7 @@ def test_invalid_plan_is_refused(plan: EvaluationPlan, message: str) -> None:
         plan.check([Task("b", "x", mode="generate")], has_fuser=False, has_self_fuser=False)
 
 
-class Mute(Receiver):
+class GenerateOnly(Receiver):
     """A responder without log-probabilities."""
 
     can_score: ClassVar[bool] = False
@@ -284,7 +284,7 @@ def test_missing_requirements_of_responders_are_refused() -> None:
     with pytest.raises(BenchmarkError, match="set `self_fuser`"):
         EvaluationPlan([C2C()], ["self"]).check([], has_fuser=True, has_self_fuser=False)
     with pytest.raises(BenchmarkError, match="computes no log-probabilities"):
-        EvaluationPlan([Mute(), ConfidenceRouting()]).check([Task("b", "x", mode="cloze")], True, False)
+        EvaluationPlan([GenerateOnly(), ConfidenceRouting()]).check([Task("b", "x", mode="cloze")], True, False)
     plan = EvaluationPlan([C2C()])
     object.__setattr__(plan, "controls", ["mismatch"])
     with pytest.raises(BenchmarkError, match=r"unknown control 'mismatch'\. Known are mismatched"):

@@ -58,7 +58,7 @@ def test_sharers_of_equally_worded_questions_read_their_own_documents(tmp_path: 
     assert ["Arlen" in requests[0][-1]["content"], "Velmora" in requests[1][-1]["content"]] == [True, True]
 
 
-class Choosy(ReceiverOnly):
+class FailsOnOne(ReceiverOnly):
     """Raises an error for one question."""
 
     def respond(self, conversations: Any, **kwargs: Any) -> Any:
@@ -70,15 +70,15 @@ class Choosy(ReceiverOnly):
 def test_errors_count_as_wrong_without_failing_their_batch(
     runner: Runner, c2c: C2CModel, caplog: pytest.LogCaptureFixture
 ) -> None:
-    predictions = runner.run(Participant("choosy", 0, Choosy(c2c.receiver)), runner.questions)
+    predictions = runner.run(Participant("fails", 0, FailsOnOne(c2c.receiver)), runner.questions)
     assert [p.index for p in predictions] == list(range(5))
     errors = [p.error or "" for p in predictions]
     assert errors[1] == "RuntimeError: not this one"
     assert "longer than the context" in errors[3]
     assert [errors[n] for n in (0, 2, 4)] == [""] * 3
     assert (predictions[1].score, predictions[3].score) == (0.0, 0.0)
-    assert "mine, row 1 counts as wrong for choosy: RuntimeError: not this one" in caplog.text
-    assert "mine, row 3 counts as wrong for choosy: PromptError" in caplog.text
+    assert "mine, row 1 counts as wrong for fails: RuntimeError: not this one" in caplog.text
+    assert "mine, row 3 counts as wrong for fails: PromptError" in caplog.text
     line = summarise(predictions)
     assert (line["n"], line["errors"], line["errors_rows"]) == (5, 2, [1, 3])
 
@@ -144,8 +144,8 @@ def test_sampled_answers_depend_on_seed_and_batch_alone(runner: Runner, c2c: C2C
     )
 
     def outputs(given: Runner, who: Participant, order: list[int]) -> list[list[str]]:
-        said = {n: [p.output for p in given.run(who, batches[n])] for n in order}
-        return [said[0], said[1]]
+        texts = {n: [p.output for p in given.run(who, batches[n])] for n in order}
+        return [texts[0], texts[1]]
 
     torch.manual_seed(1)
     before = torch.get_rng_state()
@@ -167,7 +167,7 @@ def test_peak_memory_is_that_of_the_batch_alone() -> None:
     with peak_memory_of_batch() as after:
         pass
     if idle.value is None or busy.value is None or after.value is None:
-        pytest.skip("this system does not tell")
+        pytest.skip("the peak memory of a process cannot be reset on this system")
     assert busy.value - idle.value > 100 * 2**20
     assert busy.value - after.value > 100 * 2**20
     assert peak_memory() > 0

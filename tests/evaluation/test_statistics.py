@@ -58,9 +58,9 @@ def test_bootstrap_matches_drawing_questions_one_by_one() -> None:
 def test_compare_pairs_question_by_question() -> None:
     a, b = [1.0, 1.0, 1.0, 0.0, 0.0, 1.0], [1.0, 0.0, 0.0, 1.0, 0.0, 0.0]
     result = compare(a, b)
-    assert (result.a_only, result.b_only, result.n) == (3, 1, 6)
-    assert result.difference == pytest.approx(2 / 6)
-    assert result.p_value == mcnemar_p_value(3, 1)
+    assert (result["a_only"], result["b_only"], result["n"]) == (3, 1, 6)
+    assert result["difference"] == pytest.approx(2 / 6)
+    assert result["p_value"] == mcnemar_p_value(3, 1)
     with pytest.raises(ValueError, match="6 scores"):
         compare(a, b[:5])
 

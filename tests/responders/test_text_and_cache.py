@@ -52,15 +52,15 @@ def test_scores_are_those_of_c2c_after_the_three_turns(c2c: C2CModel, questions:
 
 def test_private_context_reaches_the_receiver_through_the_cache_alone(c2c: C2CModel, questions: Any) -> None:
     context = {"role": "user", "content": "The capital of Arlen is Velmora."}
-    heard = {"role": "assistant", "content": "Yes."}
+    reply = {"role": "assistant", "content": "Yes."}
 
-    prompt = QuestionPrompt(questions[0], sharer=[context, heard, questions[0][-1]])
+    prompt = QuestionPrompt(questions[0], sharer=[context, reply, questions[0][-1]])
     both = text_and_cache(c2c)
     message = both.messages([prompt], **GREEDY)[0].text
     request = {"role": "user", "content": f"Say: {prompt.question}"}
-    said = {"role": "assistant", "content": message.strip()}
-    mine = [request, said, questions[0][0]]
-    theirs = [context, heard, request, said, questions[0][0]]
+    answered = {"role": "assistant", "content": message.strip()}
+    mine = [request, answered, questions[0][0]]
+    theirs = [context, reply, request, answered, questions[0][0]]
     ids = c2c.generate(c2c.encode([mine], [theirs]), **GREEDY)
     expected = c2c.receiver.tokenizer.decode(ids[0, c2c.encode([mine]).num_receiver_tokens :], skip_special_tokens=True)
     assert both.respond([prompt], **GREEDY)[0].text == expected

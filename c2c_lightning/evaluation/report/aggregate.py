@@ -3,7 +3,6 @@
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
 from itertools import combinations
 from operator import attrgetter
 from statistics import stdev
@@ -149,8 +148,8 @@ def paired(a: Sequence[Prediction], b: Sequence[Prediction]) -> dict[str, Any]:
     """
     first, second = scores_of(a), scores_of(b)
     shared = [index for index in first if index in second]
-    line = asdict(compare([first[index] for index in shared], [second[index] for index in shared]))
-    line["ci95"] = list(line["ci95"])
+    line = compare([first[index] for index in shared], [second[index] for index in shared])
+    # The largest p: the weakest of several fusers or draws decides, without a correction for multiple tests.
     runs = _matched_runs(a, b)
     if len(runs) > 1:
         tests = [paired(*run) for run in runs]

@@ -77,6 +77,7 @@ def draw_against_time(plt: Any, section: Mapping[str, Any]) -> Any:
         point = (line["seconds_per_answer"], 100 * line["accuracy"])
         axes.scatter(*point, color=_colour(name))
         axes.annotate(name, point, textcoords="offset points", xytext=(5, 4))
+    # Text-to-text is often an order of magnitude slower.
     axes.set_xscale("log")
     axes.set_xlabel("seconds an answer")
     axes.set_ylabel("accuracy, %")

@@ -114,6 +114,7 @@ def show(report: Mapping[str, Any], console: Console | None = None) -> None:
             table.add_row(*row)
         console.print(table)
         for note in (*notes(section), section["verdict"]["text"]):
+            # Names may contain brackets, which rich reads as markup.
             console.print(note, markup=False, highlight=False)
 
 

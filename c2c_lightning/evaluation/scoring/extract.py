@@ -81,13 +81,6 @@ def anchored_choice(reply: str, choices: Sequence[str]) -> int | None:
     In this order: the first "answer is ..." (or option, choice, response; "is" or ":") followed by the text of a choice
     or by a letter; "option X"; a letter the reply begins with ("B", "(B) Paris", "**B**"), unless it goes on to list
     the others; a reply that is the text of a choice. A letter must be a word of its own and among the choices.
-
-    Args:
-        reply: the generated text.
-        choices: the texts of the choices.
-
-    Returns:
-        Index of the choice.
     """
     reply = reply.translate(_PLAIN).strip()
     for cue in _CUE.finditer(reply):
@@ -102,10 +95,9 @@ def anchored_choice(reply: str, choices: Sequence[str]) -> int | None:
 
 def _stated(rest: str, choices: Sequence[str]) -> int | None:
     """The choice at the start of the text after a cue."""
-    first_sentence = re.split(r"(?<=[.!?;])\s", rest, maxsplit=1)[0]
-    for text in (rest, first_sentence):
-        if (index := choice_text(text, choices)) is not None:
-            return index
+    # Texts first: "A cat" names the choice "a cat", not the letter A.
+    if (index := _text_first(rest, choices)) is not None:
+        return index
     match = _LETTER_FIRST.match(rest)
     return _index(match[1], len(choices)) if match else None
 
@@ -127,15 +119,7 @@ def _index(letter: str, num_choices: int) -> int | None:
 
 
 def choice_text(reply: str, choices: Sequence[str]) -> int | None:
-    """The choice whose text is the whole reply, up to case, spaces and punctuation at the ends.
-
-    Args:
-        reply: the generated text.
-        choices: the texts of the choices.
-
-    Returns:
-        Index of the choice; None where no choice or more than one has this text.
-    """
+    """The choice whose text, and no other's, is the whole reply, up to case, spaces and punctuation at the ends."""
     normalised = normalise(reply)
     same = [index for index, choice in enumerate(choices) if normalise(choice) == normalised]
     return same[0] if len(same) == 1 and normalised else None
@@ -146,9 +130,13 @@ def first_line_choice(reply: str, choices: Sequence[str]) -> int | None:
 
     For base models, which continue after their answer.
     """
-    line = reply.strip().partition("\n")[0]
-    index = choice_text(line, choices)
-    return choice_text(re.split(r"(?<=[.!?;])\s", line, maxsplit=1)[0], choices) if index is None else index
+    return _text_first(reply.strip().partition("\n")[0], choices)
+
+
+def _text_first(text: str, choices: Sequence[str]) -> int | None:
+    """The choice whose text is the whole text or its first sentence."""
+    index = choice_text(text, choices)
+    return choice_text(re.split(r"(?<=[.!?;])\s", text, maxsplit=1)[0], choices) if index is None else index
 
 
 def normalise(text: str) -> str:
@@ -158,16 +146,7 @@ def normalise(text: str) -> str:
 
 
 def extract_choice(reply: str, choices: Sequence[str], rule: ExtractionRule = "anchored") -> int | None:
-    """The choice in a reply, by one of the rules.
-
-    Args:
-        reply: the generated text.
-        choices: the texts of the choices.
-        rule: `anchored` (default), `released` (the paper's published code), `choice_text`, `first_line`.
-
-    Returns:
-        Index of the choice, None where the rule finds none.
-    """
+    """The choice in a reply by a rule (`released`: the paper's published code), None where it finds none."""
     if rule == "released":
         found = released_letter(reply)
         return None if found is None else _index(found, len(choices))

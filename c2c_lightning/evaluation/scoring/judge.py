@@ -64,6 +64,7 @@ def judge_scores(scores: OptionScores, question: Question, benchmark: Task) -> J
         raise BenchmarkError("log-probabilities are NaN: a model or the fuser computes non-finite values.")
     rule: Normalisation = "none" if benchmark.mode == "letter" else benchmark.normalise or "characters"
     values = normalised(scores, question.choices, rule)
+    # Of equal values the first, as lm-evaluation-harness chooses.
     index = max(range(len(values)), key=values.__getitem__)
     output = shown(question, index, benchmark) or ""
     # Only undivided log-probabilities are probabilities of the options, so only they can be calibrated.
@@ -73,11 +74,9 @@ def judge_scores(scores: OptionScores, question: Question, benchmark: Task) -> J
 
 def normalised(scores: OptionScores, choices: Sequence[str], rule: Normalisation) -> list[float]:
     """Log-probabilities of options, divided by their lengths (`characters`: lm-evaluation-harness's acc_norm)."""
-    lengths: Sequence[int] = {
-        "characters": [max(len(choice), 1) for choice in choices],
-        "tokens": scores.num_tokens,
-        "none": [1] * len(choices),
-    }[rule]
+    if rule == "none":
+        return list(scores.log_probabilities)
+    lengths = scores.num_tokens if rule == "tokens" else [max(len(choice), 1) for choice in choices]
     return [value / length for value, length in zip(scores.log_probabilities, lengths, strict=True)]
 
 

@@ -31,6 +31,7 @@ def _f_measure(common: int, given: int, gold: int) -> float:
 def rouge_l(reply: str, reference: str) -> float:
     """F-measure of the longest common subsequence of words."""
     given, gold = reply.split(), reference.split()
+    # One row of the table of prefix lengths at a time.
     best = [0] * (len(gold) + 1)
     for word in given:
         diagonal = 0
@@ -46,7 +47,7 @@ def class_match(reply: str, reference: str, classes: Sequence[str]) -> float:
 
 
 def number_match(reply: str, reference: str) -> float:
-    """Share of the numbers in a reply that are the right one."""
+    """Proportion of the numbers in a reply that are the right one."""
     right, numbers = re.findall(r"\d+", reference)[0], re.findall(r"\d+", reply)
     return numbers.count(right) / len(numbers) if numbers else 0.0
 
@@ -66,14 +67,8 @@ _SCORES: dict[str, Callable[[str, str], float]] = {
 
 
 def longbench_score(reply: str, task: str, references: Sequence[str], classes: Sequence[str] = ()) -> float:
-    """The best score over all right answers, 0 to 1.
-
-    Args:
-        reply: the generated text.
-        task: name of the task.
-        references: right answers.
-        classes: all labels, for classification.
-    """
+    """The best score over all right answers, 0 to 1; `classes` are all labels of a classification."""
+    # As in the official evaluation: these tasks are few-shot, so models continue with another example.
     if task in _FIRST_LINE_ONLY:
         reply = reply.lstrip("\n").split("\n")[0]
     if task == "trec":

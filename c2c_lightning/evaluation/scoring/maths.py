@@ -10,11 +10,7 @@ _ANSWER_LINE = re.compile(r"answer\s*:\s*([^\n]+)", re.IGNORECASE)
 
 
 def require_math_verify() -> Any:
-    """The library `math_verify`.
-
-    Raises:
-        MissingExtraError: `math-verify` is not installed.
-    """
+    """The library `math_verify`; MissingExtraError if it is not installed."""
     try:
         import math_verify
     except ImportError as error:
@@ -31,15 +27,7 @@ def final_answer(reply: str) -> str:
 
 
 def judge_maths(reply: str, reference: str) -> tuple[str | None, bool]:
-    r"""Extract the answer of a reply and compare it with the reference.
-
-    Args:
-        reply: the generated text.
-        reference: the right answer, plain or LaTeX.
-
-    Returns:
-        The extracted answer (None if there is none), and whether it is right.
-    """
+    """The answer in a reply (None if there is none), and whether it equals the reference, plain or LaTeX."""
     math_verify = require_math_verify()
     gold = next((parsed for parsed in _parses(math_verify, reference)[::-1] if parsed), [])
     parses = [parsed for parsed in _parses(math_verify, final_answer(reply)) if parsed]

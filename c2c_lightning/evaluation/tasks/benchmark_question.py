@@ -13,13 +13,10 @@ class Question:
 
     Attributes:
         index: number of its row in the benchmark, the key of its predictions.
-        id: name of the row.
         text: the question without its choices.
-        choices: texts of the choices; empty for free answers.
         answer: index of the right choice, None for free answers.
         also_right: indices of further right choices.
         references: right free answers, each of which counts.
-        subject: field of knowledge, for accuracy by subject.
         history: the receiver's messages before the question.
         sharer: the sharers' conversation under private context; None for the receiver's.
         task: task of LongBench, which decides the metric.
@@ -56,6 +53,7 @@ class Question:
 
     def prompt(self, wording: Wording) -> QuestionPrompt:
         """The receiver's conversation, together with the sharers'."""
+        # Subsets of the hub are named like `high_school_physics`.
         content = wording.render(self.text, self.choices, self.subject.replace("_", " "))
         messages = [*self.history, {"role": "user", "content": content}]
         return QuestionPrompt(messages, self.text, None if self.sharer is None else list(self.sharer), self.choices)

@@ -13,15 +13,7 @@ _SEPARATOR = re.compile(r"\s*(?:[,;/&]|\band\b|\bor\b)\s*", re.IGNORECASE)
 
 
 def parse_correction(correction: Any, choices: Sequence[str]) -> tuple[int, ...]:
-    """Indices of the choices that a correction names.
-
-    Args:
-        correction: index from 0, letter, text of a choice, or several of them.
-        choices: texts of the choices.
-
-    Returns:
-        The indices in the order of the correction; empty if any part names no choice.
-    """
+    """Indices of the choices that a correction names, by index from 0, letter or text; empty if any part names none."""
     if correction is None or isinstance(correction, bool):
         return ()
     text = str(correction).strip()

@@ -1,6 +1,5 @@
 """Registry of benchmarks, and the default protocol (the paper's)."""
 
-from dataclasses import fields
 from typing import Any
 
 from c2c_lightning.errors import BenchmarkError
@@ -8,7 +7,7 @@ from c2c_lightning.evaluation.tasks.task import ROW_PARSERS, Task
 
 #: Values that neither the user nor the registry sets: the paper's protocol with anchored extraction.
 DEFAULTS = Task(
-    name="",
+    "",
     split="test",
     rows="choice",
     wording="paper",
@@ -53,36 +52,23 @@ BENCHMARKS = {entry.name: entry for entry in _ENTRIES}
 
 
 def resolve(given: Task) -> Task:
-    """A benchmark with all values set: the given ones, else the registry's, else the defaults.
-
-    Args:
-        given: as in YAML.
-
-    Raises:
-        BenchmarkError: an unknown name without a path, or an unknown choice.
-    """
+    """A benchmark as in YAML with all values set: the given ones, else the registry's, else the defaults."""
     known = BENCHMARKS.get(given.name)
     if known is None and given.path is None:
         raise BenchmarkError(
             f"unknown benchmark {given.name!r}. Known are {', '.join(sorted(BENCHMARKS))}; for other rows set "
             "`path` (JSON lines with question, choices, answer)."
         )
-    merged = _filled(given, known, DEFAULTS)
+    values: dict[str, Any] = {}
+    for source in filter(None, (DEFAULTS, known, given)):
+        values |= {name: value for name, value in vars(source).items() if value is not None}
+    merged = Task(**values)
     if merged.path is None:
         raise BenchmarkError(f"the hub repository of {merged.name} cannot be loaded; set `path` to local files.")
     if merged.rows not in ROW_PARSERS:
         raise BenchmarkError(f"{merged.name}: unknown rows {merged.rows!r}. Known are {', '.join(ROW_PARSERS)}.")
     if merged.limit is not None and merged.limit < 1:
         raise BenchmarkError(f"{merged.name}: limit is {merged.limit}, but must be at least 1.")
+    # An unknown wording is an error here, before rows and models are loaded.
     merged.worded()
     return merged
-
-
-def _filled(given: Task, *others: Task | None) -> Task:
-    """The first value that is not None, attribute by attribute."""
-    sources = [given, *(other for other in others if other is not None)]
-    merged: dict[str, Any] = {}
-    for entry in fields(Task):
-        values = (getattr(source, entry.name) for source in sources)
-        merged[entry.name] = next((value for value in values if value is not None), None)
-    return Task(**merged)

@@ -65,11 +65,7 @@ LONGBENCH_PROMPTS = {
 
 
 def longbench_prompt(task: str, context: str, question: str) -> str:
-    """The official prompt.
-
-    Raises:
-        BenchmarkError: unknown task.
-    """
+    """The official prompt of a task."""
     if task not in LONGBENCH_PROMPTS:
         raise BenchmarkError(f"unknown LongBench-E task {task!r}. Known are {', '.join(LONGBENCH_PROMPTS)}.")
     # A single pass, because contexts contain braces.

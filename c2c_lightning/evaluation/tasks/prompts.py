@@ -50,7 +50,7 @@ MATHS = (
     "use a \\boxed command."
 )
 
-_FIELDS = ("question", "choices", "letters", "subject", "answer")
+_FIELDS = ("question", "choices", "letters", "subject")
 
 
 def letter(index: int) -> str:
@@ -60,20 +60,13 @@ def letter(index: int) -> str:
 
 @dataclass(frozen=True)
 class Wording:
-    r"""The prompt template of a benchmark.
-
-    Attributes:
-        prompt: template of the user's message; `{question}`, `{choices}`, `{letters}`, `{subject}`.
-        choice: template of one choice; `{letter}`, `{choice}`. The paper also has a line break after the last one.
-    """
+    """The prompt template of a benchmark, with `{question}`, `{choices}`, `{letters}` (A/B/C/D) and `{subject}`."""
 
     prompt: str = TEXT_1
-    choice: str = "{letter}. {choice}\n"
 
     def __post_init__(self) -> None:
         """Check the placeholders."""
         fill(self.prompt, **dict.fromkeys(_FIELDS, ""))
-        fill(self.choice, letter="", choice="")
 
     @property
     def shows_choices(self) -> bool:
@@ -81,17 +74,11 @@ class Wording:
         return "{choices}" in self.prompt
 
     def render(self, question: str, choices: Sequence[str] = (), subject: str = "") -> str:
-        """The user's message.
-
-        Args:
-            question: the question without its choices.
-            choices: their texts.
-            subject: field of knowledge.
-        """
-        lines = (fill(self.choice, letter=letter(n), choice=text) for n, text in enumerate(choices))
+        """The user's message about a question without its choices, whose texts follow."""
+        # As in the paper, a line break also after the last choice.
+        lines = (f"{letter(n)}. {text}\n" for n, text in enumerate(choices))
         letters = "/".join(letter(n) for n in range(len(choices)))
-        values = {"question": question, "choices": "".join(lines), "letters": letters}
-        return fill(self.prompt, **values, subject=subject, answer="")
+        return fill(self.prompt, question=question, choices="".join(lines), letters=letters, subject=subject)
 
 
 #: Wordings by name, for YAML.
@@ -104,11 +91,7 @@ WORDINGS = {
 
 
 def wording_of(name_or_template: str) -> Wording:
-    """The wording of a name, or of a template.
-
-    Raises:
-        BenchmarkError: neither a known name nor a text with a placeholder.
-    """
+    """The wording of a name, or of a template."""
     if name_or_template in WORDINGS:
         return WORDINGS[name_or_template]
     if "{" not in name_or_template:
@@ -122,13 +105,9 @@ def wording_of(name_or_template: str) -> Wording:
 def oracle_prompt(
     question: str, choices: Sequence[str], subject: str, shots: Sequence[tuple[str, Sequence[str], int]] = ()
 ) -> str:
-    """Text 4 of the paper: plain text with worked examples in front, ending in "Answer:".
+    """Text 4 of the paper: plain text with worked examples in front (the released code takes 5), ending in "Answer:".
 
-    Args:
-        question: the question without its choices.
-        choices: their texts.
-        subject: field of knowledge, as in "world religions".
-        shots: worked examples (question, choices, index of the right one); the released code takes 5.
+    A worked example has a question, its choices and the index of the right one.
     """
 
     def block(question: str, choices: Sequence[str], answer: str) -> str:

@@ -28,12 +28,7 @@ _MAX_ROW_BYTES = 2**26
 def load_questions(given: Task, data_folder: str | Path | None = None) -> list[Question]:
     """The questions of a benchmark, in the order of its rows, or with a limit in that of a seeded shuffle.
 
-    Args:
-        given: the benchmark as in YAML.
-        data_folder: base of relative paths of local files; it does not apply to hub ids.
-
-    Raises:
-        BenchmarkError: rows that cannot be found or parsed, or no question at all.
+    `data_folder` is the base of relative paths of local files. BenchmarkError for rows that cannot be found or parsed.
     """
     benchmark = _in_folder(resolve(given), data_folder)
     parse = ROW_PARSERS[benchmark.rows or "choice"]
@@ -43,6 +38,7 @@ def load_questions(given: Task, data_folder: str | Path | None = None) -> list[Q
         try:
             fields = parse(row)
         except (BenchmarkError, DataError, KeyError, TypeError, ValueError, IndexError) as problem:
+            # The text of a KeyError is the bare key.
             cause = f"there is no {problem}" if isinstance(problem, KeyError) else str(problem)
             raise BenchmarkError(f"benchmark {benchmark.name}, {origin}: {cause}") from problem
         if isinstance(fields, str):
@@ -61,6 +57,7 @@ def load_questions(given: Task, data_folder: str | Path | None = None) -> list[Q
 def _in_folder(benchmark: Task, data_folder: str | Path | None) -> Task:
     """The benchmark with its path in the folder, if it is a path of local files."""
     path = benchmark.path or ""
+    # Hub ids contain a slash as well, so only these endings are local.
     if data_folder is None or not path.endswith((".jsonl", ".json", ".parquet", ".gz", "/")):
         return benchmark
     return replace(benchmark, path=str(Path(data_folder).expanduser() / path))
@@ -75,12 +72,7 @@ def _limited(questions: list[Question], benchmark: Task) -> list[Question]:
 
 def _check_mode(benchmark: Task, questions: list[Question]) -> None:
     """Check that the rows allow the answer mode and the scoring."""
-    needs_choices = benchmark.mode != "generate" or benchmark.scoring in (
-        "anchored",
-        "released",
-        "choice_text",
-        "first_line",
-    )
+    needs_choices = benchmark.mode != "generate" or benchmark.scoring not in ("maths", "longbench")
     without = next((q for q in questions if needs_choices and q.answer is None), None)
     if without is not None:
         raise BenchmarkError(
@@ -97,7 +89,9 @@ def _check_mode(benchmark: Task, questions: list[Question]) -> None:
 def _rows(benchmark: Task) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Origin of each row, and the row."""
     try:
-        path = _embedded_file(benchmark.path or "")
+        path = benchmark.path or ""
+        if path.startswith(_EMBEDDED):
+            path = str(embedded.facts(f"{path.removeprefix(_EMBEDDED).removesuffix('.jsonl')}.jsonl"))
         is_local_path = is_local(path)
         subsets = [None] if is_local_path else _subsets(path, benchmark.subset, benchmark.revision)
         for name in subsets:
@@ -117,17 +111,10 @@ def _rows(benchmark: Task) -> Iterator[tuple[str, Mapping[str, Any]]]:
         raise BenchmarkError(f"benchmark {benchmark.name}: {problem}") from problem
 
 
-def _embedded_file(path: str) -> str:
-    if not path.startswith(_EMBEDDED):
-        return path
-    return str(embedded.facts(f"{path.removeprefix(_EMBEDDED).removesuffix('.jsonl')}.jsonl"))
-
-
 def _subsets(path: str, subset: str | None, revision: str | None) -> list[str | None]:
     if subset != "*":
         return [subset]
     try:
-        names: list[str] = datasets.get_dataset_config_names(path, revision=revision)
+        return list(datasets.get_dataset_config_names(path, revision=revision))
     except (OSError, ValueError, datasets.exceptions.DatasetNotFoundError) as problem:
         raise DataError(f"the subsets of `{path}` cannot be listed: {problem}") from problem
-    return list(names)

@@ -25,17 +25,12 @@ _SUBJECT = ("subject", "category", "domain", "Subdomain", "dataset", "Subject")
 
 
 def column(row: Row, names: Sequence[str]) -> Any:
-    """The first of some columns that a row has.
-
-    Raises:
-        BenchmarkError: it has none of them.
-    """
+    """The first of some columns that a row has."""
     for name in names:
         if row.get(name) is not None:
             return row[name]
-    raise BenchmarkError(
-        f"there is no column {' or '.join(map(repr, names))}; the row has {', '.join(map(repr, row))}."
-    )
+    wanted, found = " or ".join(map(repr, names)), ", ".join(map(repr, row))
+    raise BenchmarkError(f"there is no column {wanted}; the row has {found}.")
 
 
 def subject(row: Row) -> str:
@@ -68,8 +63,10 @@ def _answered(texts: list[str], labels: list[str], row: Row) -> Fields:
     if len(texts) < 2:
         raise BenchmarkError(f"a question needs at least two choices, but this one has {len(texts)}.")
     given = column(row, _ANSWER)
+    # Labels first: "1" is the first choice where choices are numbered from 1 (ARC), else an index from 0.
     if isinstance(given, str) and given in labels:
         return {"choices": tuple(texts), "answer": labels.index(given)}
+    # `True` would be an index of 1.
     index = int(given) if isinstance(given, int) or (isinstance(given, str) and given.isdecimal()) else None
     if isinstance(given, bool) or index is None or not 0 <= index < len(texts):
         raise BenchmarkError(f"the answer {given!r} is none of the {len(texts)} choices (0 to {len(texts) - 1}).")
@@ -81,6 +78,7 @@ def _private(row: Row) -> Fields:
     question = max((n for n, message in enumerate(messages) if message["role"] == "user"), default=None)
     if question is None:
         raise BenchmarkError("`messages` holds no message of the user, so there is no question.")
+    # Rows of a training file end with the answer, which no model may read.
     sharer = sharer_messages_of(row, messages)
     if sharer and sharer[-1]["role"] == "assistant":
         sharer = sharer[:-1]
@@ -133,6 +131,7 @@ def gpqa_row(row: Row) -> Fields | str:
         return choice_row(row)
     names = ("Question", "Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3")
     text, *answers = (str(row.get(f"Extra Revised {name}") or row[name]) for name in names)
+    # The hub has the right answer first.
     order = list(range(4))
     random.Random(hashlib.sha256(str(row["Question"]).encode()).digest()).shuffle(order)
     choices = tuple(answers[n].strip() for n in order)

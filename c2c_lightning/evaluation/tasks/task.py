@@ -46,6 +46,7 @@ class Task:
         seed: of that shuffle.
     """
 
+    # None, not the default itself: only then does the registry's value apply.
     name: str
     path: str | None = None
     subset: str | None = None

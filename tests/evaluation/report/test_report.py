@@ -155,13 +155,13 @@ def test_several_fusers_give_mean_and_spread() -> None:
 
 def test_fused_responders_are_paired_by_their_fuser_and_the_worst_run_counts() -> None:
     c2c = [*answers("c2c", "1111" * 5), *answers("c2c", "1110" * 5, fuser=1)]
-    spoilt = [
+    mismatched = [
         *answers("c2c:mismatched", "0000" * 5),
         *answers("c2c:mismatched", "1000" * 5, draw=1),
         *answers("c2c:mismatched", "1100" * 5, fuser=1),
         *answers("c2c:mismatched", "0000" * 5, fuser=1, draw=1),
     ]
-    line = paired(c2c, spoilt)
+    line = paired(c2c, mismatched)
     assert line["difference"] == pytest.approx(0.875 - 0.1875)
     # The second fuser against its own first draw: 5 questions, all for C2C.
     assert line["p_value"] == mcnemar_p_value(5, 0)
