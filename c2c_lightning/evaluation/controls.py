@@ -24,8 +24,6 @@ from c2c_lightning.responders.base import Answer, OptionScores
 from c2c_lightning.responders.c2c_responder import C2CResponder, SomeSharers
 from c2c_lightning.responders.question_prompt import QuestionPrompt
 
-# --- another question's cache -----------------------------------------------------------------------------------------
-
 
 class Mismatched(C2CResponder):
     """The sharers read another question of similar length, the donor.
@@ -54,9 +52,6 @@ class Mismatched(C2CResponder):
         # Both are encoded as a whole: a donor's tokens depend on its own alignment with its own receiver prompt.
         donors = [self.pool.prompts[row] for row in self.donors(conversations)]
         return swap_sharers(super().encode(conversations), super().encode(donors))
-
-
-# --- the own cache, damaged -------------------------------------------------------------------------------------------
 
 
 class Shuffled(C2CResponder):
@@ -140,9 +135,6 @@ def _draw(tensor: Tensor, real: Tensor, generator: torch.Generator) -> Tensor:
     # Tokens first and on the CPU: padding takes no draws, and all devices draw the same.
     draws[index] = torch.randn(count, heads, dim, generator=generator)
     return draws.movedim(0, 1)
-
-
-# --- nothing fused ----------------------------------------------------------------------------------------------------
 
 
 class GatesClosed(C2CResponder):

@@ -1,6 +1,6 @@
 """The interface of a responder: conversations in, answers out. Evaluation does not know which responder it holds."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -27,7 +27,7 @@ class Reply:
     seconds: float = 0.0
     prompt_tokens: int = 0
     message: str | None = None
-    phases: Mapping[str, float] | None = None
+    phases: dict[str, float] | None = None
     sharer_tokens: int = 0
     message_tokens: int = 0
     shifted_positions: bool = False

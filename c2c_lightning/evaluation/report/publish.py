@@ -21,7 +21,11 @@ def publish(report: Mapping[str, Any], directory: Path, loggers: Sequence[Any] =
     write_atomically(directory / "report.json", json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     write_atomically(directory / "report.md", markdown(report))
     _log_failures(report)
-    pictures = _draw(report, directory) if with_plots else []
+    pictures: list[Path] = []
+    try:
+        pictures = draw(report, directory) if with_plots else []
+    except MissingExtraError as error:
+        logger.info("no plots: %s", error)
     for target in loggers:
         _log(report, target, pictures)
 
@@ -51,11 +55,3 @@ def _log(report: Mapping[str, Any], target: Any, pictures: Sequence[Path]) -> No
     if hasattr(target, "log_image"):
         for picture in pictures:
             target.log_image(key=f"plots/{picture.stem}", images=[str(picture)])
-
-
-def _draw(report: Mapping[str, Any], directory: Path) -> list[Path]:
-    try:
-        return draw(report, directory)
-    except MissingExtraError as error:
-        logger.info("no plots: %s", error)
-        return []

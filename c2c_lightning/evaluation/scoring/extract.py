@@ -6,8 +6,6 @@ from typing import Literal
 
 ExtractionRule = Literal["anchored", "released", "choice_text", "first_line"]
 
-# --- the released rule ------------------------------------------------------------------------------------------------
-
 #: Cues of the released code, in its order, without entries that differ only in case (it ignores case).
 _RELEASED_CUES = (
     "answer:",
@@ -56,8 +54,6 @@ def _looks_like_maths(reply: str) -> bool:
     lowered = reply.lower()
     return any(sign in reply for sign in _MATHS_SIGNS) and not any(word in lowered for word in _ANSWER_WORDS)
 
-
-# --- the anchored rule ------------------------------------------------------------------------------------------------
 
 #: Typographic quotes and dashes as their plain counterparts.
 _PLAIN = str.maketrans("\u2018\u2019\u201c\u201d\u2013\u2014", "''\"\"--")
@@ -113,9 +109,6 @@ def _leading_letter(reply: str, num_choices: int) -> int | None:
 def _index(letter: str, num_choices: int) -> int | None:
     index = ord(letter) - ord("A")
     return index if index < num_choices else None
-
-
-# --- the text of a choice ---------------------------------------------------------------------------------------------
 
 
 def choice_text(reply: str, choices: Sequence[str]) -> int | None:

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from c2c_lightning.errors import BenchmarkError
 from c2c_lightning.responders.prompt_texts import fill
 
-#: Text 1 of the paper (zero-shot, no reasoning). `{letters}` is A/B/C/D for four choices, the paper's only case.
-TEXT_1 = """Accurately answer the following question:
+_TASK = """Accurately answer the following question:
 
 {question}
 
@@ -16,23 +15,17 @@ Choices:
 
 Instructions:
 - Carefully read the question and all options.
-- Select the single most correct answer.
-- Respond ONLY in the following format: "The correct answer is {letters}".
+"""
+
+#: Text 1 of the paper (zero-shot, no reasoning). `{letters}` is A/B/C/D for four choices, the paper's only case.
+TEXT_1 = f"""{_TASK}- Select the single most correct answer.
+- Respond ONLY in the following format: "The correct answer is {{letters}}".
 - Do not include any explanations, additional text, or punctuation besides the answer.
 
 The correct answer is"""
 
 #: Text 2 of the paper: as Text 1, but with reasoning first.
-TEXT_2 = """Accurately answer the following question:
-
-{question}
-
-Choices:
-{choices}
-
-Instructions:
-- Carefully read the question and all options.
-- Let's think step by step and explain your reasoning briefly.
+TEXT_2 = f"""{_TASK}- Let's think step by step and explain your reasoning briefly.
 - Then give the final answer starting with The correct answer is"""
 
 #: Text 4 of the paper: the head of the oracle experiments' prompt, and one shot.
