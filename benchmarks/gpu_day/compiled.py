@@ -52,7 +52,7 @@ def _inference(day: Day) -> Result:
     for tokens in lengths(day):
         prompt = prompt_of(day, model, tokens)
         receiver_kv, sharer_kv = caches(model, prompt)
-        work = partial(model.fuser, receiver_kv, sharer_kv, prompt.one_pass_plan[0])
+        work = partial(model.fuser, receiver_kv, sharer_kv, prompt.plan.one_pass[0])
         with float32_products("tf32"):
             work()
             result.setdefault("compile_seconds", time.perf_counter() - begin)

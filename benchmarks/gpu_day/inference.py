@@ -85,7 +85,7 @@ def prefill_parts(day: Day, model: C2CModel, tokens: int, precision: str) -> Res
     start = PrefillState.empty(model.receiver, prompt.receiver)
     receiver, sharer = own_prefills(model, prompt)
     works: Mapping[str, Callable[[], object]] = {
-        "fuser": lambda: model.fuser(receiver_kv, sharer_kv, prompt.one_pass_plan[0]),
+        "fuser": lambda: model.fuser(receiver_kv, sharer_kv, prompt.plan.one_pass[0]),
         "receiver_prefill": lambda: start.prefill(model.receiver, tokens - 1).fused_kv,
         "sharer_prefill": lambda: model.prefill_sharers(prompt),
         "first_logits_fused": lambda: first_logits(model, prompt),
@@ -107,7 +107,7 @@ def _launches(day: Day, model: C2CModel, tokens: int) -> Result:
     prompt = prompt_of(day, model, tokens)
     receiver_kv, sharer_kv = caches(model, prompt)
     return {
-        "fuser": launches(day, lambda: model.fuser(receiver_kv, sharer_kv, prompt.one_pass_plan[0])),
+        "fuser": launches(day, lambda: model.fuser(receiver_kv, sharer_kv, prompt.plan.one_pass[0])),
         "first_logits": launches(day, lambda: first_logits(model, prompt)),
     }
 
@@ -119,7 +119,7 @@ def cuda_graph(day: Day, model: C2CModel, tokens: int) -> Result:
         raise Skipped("needs a GPU")
     prompt = prompt_of(day, model, tokens)
     receiver_kv, sharer_kv = caches(model, prompt)
-    step = prompt.one_pass_plan[0]
+    step = prompt.plan.one_pass[0]
 
     def work() -> LayerStack:
         return model.fuser(receiver_kv, sharer_kv, step)
@@ -161,7 +161,7 @@ def _kind(day: Day, kind: str) -> Result:
     for tokens in lengths(day):
         prompt = prompt_of(day, model, tokens)
         receiver_kv, sharer_kv = caches(model, prompt)
-        work = partial(model.fuser, receiver_kv, sharer_kv, prompt.one_pass_plan[0])
+        work = partial(model.fuser, receiver_kv, sharer_kv, prompt.plan.one_pass[0])
         for precision in PRECISIONS:
             with float32_products(precision):
                 timed = interleaved({"fuser": work}, 2 if day.is_tiny else 8)["fuser"]

@@ -40,27 +40,17 @@ RENDER_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class RenderedChat:
-    """A conversation as text.
-
-    Attributes:
-        text: the rendered text.
-        spans: where the contents of the messages are, in the order of the text; empty contents have none.
-    """
+    """A conversation as text, and the contents of its messages in its order; empty contents have no span."""
 
     text: str
     spans: tuple[MessageSpan, ...]
 
 
 class ChatRenderer:
-    """Renders conversations with the chat template of one model.
+    """Renders conversations with the chat template of one model; the tokenizer is never changed.
 
-    Args:
-        tokenizer: source of the chat template and the special tokens; it is never changed.
-        chat_template: a Jinja template in place of the tokenizer's own.
-        template_kwargs: arguments of the template for every conversation, in addition to `DEFAULT_KWARGS`.
-
-    Raises:
-        PromptError: for a missing or empty template, or one that does not end.
+    A `chat_template` replaces that of the tokenizer. `template_kwargs` are for every conversation, in addition to
+    `DEFAULT_KWARGS`. A missing or empty template, or one that does not end, is a `PromptError`.
     """
 
     def __init__(
@@ -90,6 +80,7 @@ class ChatRenderer:
         return {**self.__dict__, "_pieces": {}, "_unused_warned": set()}
 
     def _check_end(self) -> None:
+        # A template whose loop does not end would otherwise stop the first batch without a message.
         with self.time_limit(1):
             try:
                 self._apply([{"role": "user", "content": "?"}], True, {})
@@ -97,11 +88,7 @@ class ChatRenderer:
                 logger.debug("the chat template of %s refuses a lone user message", self._name)
 
     def time_limit(self, num_conversations: int) -> Any:
-        """A context in which so many conversations can be rendered.
-
-        Raises:
-            PromptError: at the end of the time.
-        """
+        """A context in which so many conversations can be rendered; a `PromptError` at the end of the time."""
         seconds = RENDER_SECONDS + 0.05 * num_conversations
         message = f"The chat template of {self._name} did not end within {seconds:.0f} s. Check its loops."
         return time_limit(seconds, PromptError(message))
@@ -109,23 +96,17 @@ class ChatRenderer:
     def render(
         self, messages: Messages, add_generation_prompt: bool, template_kwargs: TemplateKwargs | None = None
     ) -> RenderedChat:
-        """Render a conversation.
+        """Render a conversation, with or without the opening of the assistant's turn at its end.
 
-        A system message that the template refuses is put in front of the next message, with a blank line between.
-
-        Args:
-            messages: the conversation.
-            add_generation_prompt: whether the text ends with the opening of the assistant's turn.
-            template_kwargs: arguments of the template for this conversation; they override those of the model.
-
-        Raises:
-            PromptError: when the template refuses the conversation.
+        `template_kwargs` override those of the model. A system message that the template refuses is put in front of the
+        next message, with a blank line between.
         """
         kwargs = template_kwargs or {}
         self._warn_unused(kwargs.keys())
         try:
             return self._render(messages, add_generation_prompt, kwargs)
         except PromptError:
+            # Templates such as those of Gemma and Mistral refuse the role `system`.
             if messages[0]["role"] != "system" or len(messages) < 2:
                 raise
         folded, prefix = _fold_system(messages)
@@ -165,6 +146,7 @@ class ChatRenderer:
         self, text: str, messages: Messages, add_generation_prompt: bool, kwargs: TemplateKwargs
     ) -> list[MessageSpan] | None:
         contents = [content_text(message) for message in messages]
+        # Templates branch on roles and on empty contents, so the literals are cached by these.
         key = (add_generation_prompt, *((m["role"], bool(c)) for m, c in zip(messages, contents, strict=True)))
         pieces = self._pieces.get(key)
         spans = locate_contents(text, pieces, contents) if pieces else None
@@ -178,6 +160,7 @@ class ChatRenderer:
             return spans
         marked = self._apply(with_placeholders_inside(messages), add_generation_prompt, kwargs)
         pieces = split_at_placeholders(marked)
+        # The placeholders are inside the contents here, so what they divide must be the text itself.
         if "".join(pieces.literals) != text or any(PLACEHOLDER in content for content in contents):
             return None
         return _expand_all(text, pieces, contents)

@@ -13,12 +13,7 @@ from c2c_lightning.errors import AlignmentError
 
 @dataclass(frozen=True)
 class TokenizedChat(RenderedChat):
-    """A rendered conversation with its tokens.
-
-    Attributes:
-        ids: the token ids.
-        offsets: `(start, end)` of each token in characters of the text, without gaps.
-    """
+    """A rendered conversation with its token ids, and `(start, end)` of each in characters of the text, no gaps."""
 
     ids: tuple[int, ...]
     offsets: tuple[tuple[int, int], ...]
@@ -38,17 +33,10 @@ class TokenizedChat(RenderedChat):
 
 
 class ChatTokenizer:
-    """Renders and tokenizes conversations for one model.
+    """Renders and tokenizes conversations for one model; the tokenizer must be a fast one, and is never changed.
 
-    Args:
-        tokenizer: a fast tokenizer; it is never changed.
-        plain_template: a Jinja template for a base model without chat template; the begin token is then written only
-            if the tokenizer adds one by itself.
-        template_kwargs: arguments of the template for every conversation, such as `enable_thinking`.
-
-    Raises:
-        PromptError: when there is no usable template.
-        AlignmentError: for a tokenizer that does not give character offsets.
+    A base model without chat template has a `plain_template`; the begin token is then written only if the tokenizer
+    adds one by itself. `template_kwargs` are for every conversation.
     """
 
     def __init__(
@@ -60,10 +48,12 @@ class ChatTokenizer:
                 "(`AutoTokenizer.from_pretrained(...)` with a tokenizer.json)."
             )
         self.tokenizer = tokenizer
+        # Added tokens may be special without a role, such as the turn marks of many chat templates.
         added = tokenizer.added_tokens_decoder.items()
         self._special_ids = {*tokenizer.all_special_ids, *(token for token, content in added if content.special)}
         kwargs = dict(template_kwargs or {})
         if plain_template is not None and not _adds_bos(tokenizer):
+            # GPT-2 names a begin token, for example, but its tokenizer never writes one.
             kwargs.setdefault("bos_token", "")
         self.renderer = ChatRenderer(tokenizer, plain_template, kwargs)
 
@@ -73,21 +63,12 @@ class ChatTokenizer:
         add_generation_prompt: bool,
         template_kwargs: Sequence[TemplateKwargs | None] | None = None,
     ) -> list[TokenizedChat]:
-        """Render and tokenize conversations, with one call of the tokenizer.
-
-        Args:
-            conversations: the conversations.
-            add_generation_prompt: whether the texts end with the opening of the assistant's turn.
-            template_kwargs: arguments of the template for each conversation.
-
-        Raises:
-            PromptError: when the template refuses a conversation.
-        """
+        """Render and tokenize conversations, with one call of the tokenizer; see `ChatRenderer.render`."""
         kwargs = template_kwargs or [None] * len(conversations)
         with self.renderer.time_limit(len(conversations)):
             chats = [
-                self.renderer.render(messages, add_generation_prompt, own)
-                for messages, own in zip(conversations, kwargs, strict=True)
+                self.renderer.render(messages, add_generation_prompt, of_row)
+                for messages, of_row in zip(conversations, kwargs, strict=True)
             ]
         return self.tokenize(chats)
 
@@ -103,7 +84,7 @@ class ChatTokenizer:
         return self.tokenize([RenderedChat(text, spans)])[0]
 
     def tokenize(self, chats: Sequence[RenderedChat]) -> list[TokenizedChat]:
-        """Tokenize rendered conversations. The tokenizer adds no special tokens: templates write their own."""
+        """Tokenize rendered conversations. The tokenizer adds no special tokens: templates write them."""
         if not chats:
             return []
         encoded = self.tokenizer(
@@ -130,6 +111,7 @@ class ChatTokenizer:
         Without an end token nothing teaches the model to stop (GLM-4 and Vicuna templates).
         """
         end = self.tokenizer.eos_token_id
+        # White space may follow the closing, as the line break after `<|im_end|>`.
         last = next((token for token in reversed(ids) if self.tokenizer.decode([token]).strip()), None)
         return ids if end is None or last in self._special_ids else [*ids, int(end)]
 

@@ -10,15 +10,7 @@ from c2c_lightning.alignment.span_alignment import SharedRun
 
 @dataclass(frozen=True)
 class SharedText:
-    """A part of a message that occurs in both conversations.
-
-    Attributes:
-        receiver_message: index of the message in the receiver's conversation.
-        sharer_message: index of the message in the sharer's conversation.
-        receiver_start: first character in the content of the receiver's message.
-        sharer_start: first character in the content of the sharer's message.
-        length: in characters.
-    """
+    """A part of a message in both conversations: indices of the message, first characters in its content, length."""
 
     receiver_message: int
     sharer_message: int
@@ -28,13 +20,10 @@ class SharedText:
 
 
 def shared_texts(receiver: Messages, sharer: Messages) -> list[SharedText]:
-    """The common suffix of two conversations, compared message by message from the last one back.
+    """The common suffix of two conversations, compared message by message from the last one back, in their order.
 
     Messages are shared while role and content are equal. Where one content is a suffix of the other, the suffix is
     shared and nothing before it (the sharer reads a document and the question, the receiver the question).
-
-    Returns:
-        The shared parts in the order of the conversations.
 
     Example:
         >>> question = {"role": "user", "content": "Who?"}
@@ -51,6 +40,7 @@ def shared_texts(receiver: Messages, sharer: Messages) -> list[SharedText]:
         length = min(len(mine), len(theirs))
         starts = len(mine) - length, len(theirs) - length
         shared.append(SharedText(len(receiver) - back, len(sharer) - back, *starts, length))
+        # The text before the common suffix differs, so nothing earlier is shared.
         if any(starts):
             break
     return shared[::-1]
@@ -63,6 +53,7 @@ def shared_runs(receiver: RenderedChat, sharer: RenderedChat, shared: Sequence[S
     """
     runs = []
     for part in shared:
+        # All pairs: a template may write a message twice.
         for mine in receiver.spans:
             for theirs in sharer.spans:
                 if (mine.message, theirs.message) == (part.receiver_message, part.sharer_message):
@@ -80,14 +71,9 @@ def _overlap(mine: MessageSpan, theirs: MessageSpan, part: SharedText) -> Shared
 
 
 def content_ranges(chat: RenderedChat, parts: Sequence[tuple[int, int, int]]) -> list[tuple[int, int] | None]:
-    """Where parts of messages are in a rendered text.
+    """Start and end of parts of messages in a rendered text, None where the template renders nothing of a part.
 
-    Args:
-        chat: the rendered conversation.
-        parts: `(message, first character of its content, length)` of each part.
-
-    Returns:
-        `(start, end)` in characters of the text, or None where the template renders nothing of the part.
+    A part is `(message, first character of its content, length)`.
     """
     spans = {span.message: span for span in chat.spans}
     ranges: list[tuple[int, int] | None] = []

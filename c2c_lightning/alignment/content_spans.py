@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 Messages = Sequence[Mapping[str, Any]]
-"""A conversation: mappings with `role`, `content` and whatever else a chat template may use."""
+"""A conversation: mappings with `role`, `content` and further keys that a chat template may use."""
 
 # Letters and digits only, so that no filter of a template changes a placeholder.
 PLACEHOLDER = "qjzxCONTENT"
@@ -15,14 +15,9 @@ _PLACEHOLDER = re.compile(PLACEHOLDER + r"(\d+)xzjq")
 
 @dataclass(frozen=True)
 class MessageSpan:
-    """Characters of a rendered chat that are (a part of) the content of one message.
+    """Characters [start, end) of a rendered chat that are (a part of) the content of one message.
 
-    Attributes:
-        message: index of the message in the conversation.
-        content_start: index of the first character within the content; above 0 where the template removed the
-            beginning.
-        start: first character in the rendered text.
-        end: one past the last character in the rendered text.
+    They begin at the character `content_start` of the content: above 0 where the template removed the beginning.
     """
 
     message: int
@@ -33,12 +28,7 @@ class MessageSpan:
 
 @dataclass(frozen=True)
 class TemplatePieces:
-    """A rendering cut at its placeholders: literal, message, literal, message, ..., literal.
-
-    Attributes:
-        literals: the text between placeholders, one more than there are placeholders.
-        messages: index of the message of each placeholder.
-    """
+    """A rendering cut at its placeholders: literal, message, literal, message, ..., literal."""
 
     literals: tuple[str, ...]
     messages: tuple[int, ...]
@@ -99,70 +89,39 @@ def split_at_placeholders(text: str) -> TemplatePieces:
 
 
 def locate_contents(text: str, pieces: TemplatePieces, contents: Sequence[str]) -> list[MessageSpan] | None:
-    """Find spans such that literals and contents (trimmed or not) make up the text exactly.
-
-    Depth-first search over the ways in which a template may trim each content.
-
-    Args:
-        text: a rendered conversation.
-        pieces: the literals of the same conversation.
-        contents: the content of each message.
-
-    Returns:
-        The spans in the order of the text, or None if the pieces do not fit.
+    """Find spans such that literals and contents (trimmed or not) make up the text exactly; None if they do not fit.
 
     Example:
         >>> locate_contents("<user>Hi</user>", TemplatePieces(("<user>", "</user>"), (0,)), [" Hi"])
         [MessageSpan(message=0, content_start=1, start=6, end=8)]
     """
-    literals, order = pieces.literals, pieces.messages
-    if not text.startswith(literals[0]):
+    if not text.startswith(pieces.literals[0]):
         return None
-    path: list[tuple[MessageSpan, Iterator[tuple[int, str]]]] = []
-    dead_ends: set[tuple[int, int]] = set()
-    position = len(literals[0])
-    options = _trimmed(contents[order[0]]) if order else iter(())
-    while True:
-        if len(path) == len(order):
-            if position == len(text):
-                return [span for span, _ in path]
-        else:
-            span = _next_match(text, position, options, literals[len(path) + 1], order[len(path)])
-            if span is not None and (len(path) + 1, span.end) not in dead_ends:
-                position = span.end + len(literals[len(path) + 1])
-                path.append((span, options))
-                options = _trimmed(contents[order[len(path)]]) if len(path) < len(order) else iter(())
-                continue
-            if span is not None:
-                continue
-        if not path:
-            return None
-        # Backtrack: the previous message is tried with its next way of trimming.
-        dead_ends.add((len(path), path[-1][0].end))
-        span, options = path.pop()
-        position = span.start
-
-
-def _next_match(
-    text: str, position: int, options: Iterator[tuple[int, str]], literal: str, message: int
-) -> MessageSpan | None:
-    """The next option that occurs at this position and is followed by the literal."""
-    for content_start, content in options:
-        end = position + len(content)
-        if text.startswith(content, position) and text.startswith(literal, end):
-            return MessageSpan(message, content_start, position, end)
-    return None
+    # Each position of the text that some way of trimming reaches, with the spans on the way there. The ways are in the
+    # order of `_trimmed`, so that the untrimmed content wins.
+    paths: dict[int, tuple[MessageSpan, ...]] = {len(pieces.literals[0]): ()}
+    for message, literal in zip(pieces.messages, pieces.literals[1:], strict=True):
+        following: dict[int, tuple[MessageSpan, ...]] = {}
+        for position, path in paths.items():
+            for content_start, content in _trimmed(contents[message]):
+                end = position + len(content)
+                if text.startswith(content, position) and text.startswith(literal, end):
+                    span = MessageSpan(message, content_start, position, end)
+                    following.setdefault(end + len(literal), (*path, span))
+        paths = following
+    found = paths.get(len(text))
+    return None if found is None else list(found)
 
 
 def _trimmed(content: str) -> Iterator[tuple[int, str]]:
-    """What templates leave of a content: all of it, or without white space or a reasoning block.
+    """Forms in which templates write a content, each with the number of characters removed at its front.
 
-    Yields:
-        `(characters removed at the front, rest)`.
+    All of it, or without white space or a reasoning block.
     """
     yield 0, content
     for front in dict.fromkeys((0, _after_reasoning(content))):
         rest = content[front:]
+        # Templates use Jinja's `trim`, or `strip('\n')` as that of Qwen3.
         for chars in (None, "\n"):
             left = rest.lstrip(chars)
             start = len(content) - len(left)
@@ -172,14 +131,7 @@ def _trimmed(content: str) -> Iterator[tuple[int, str]]:
 
 
 def expand_from_middle(text: str, position: int, message: int, content: str) -> MessageSpan:
-    """The span of a content around a known position of its middle, as far as text and content agree.
-
-    Args:
-        text: a rendered conversation.
-        position: where the middle of the content is in the text, in characters.
-        message: index of the message.
-        content: its content.
-    """
+    """The span of a content around the known position of its middle in the text, as far as text and content agree."""
     middle = _middle(content)
     low, high = middle, middle
     shift = position - middle

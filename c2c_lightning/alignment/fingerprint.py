@@ -1,4 +1,4 @@
-"""Compares tokenizers by content, whatever their files are called."""
+"""Compares tokenizers by content, not by the names of their files."""
 
 import hashlib
 import json
@@ -42,6 +42,7 @@ def _added(tokenizer: Any) -> dict[int, list[Any]]:
 
 def _base_digest(tokenizer: Any) -> str:
     """Digest of vocabulary, merges, normalizer and pre-tokenizer; cached, as a large vocabulary takes a second."""
+    # Tokens that are added later change the size.
     size = len(tokenizer)
     known = _base_digests.get(tokenizer)
     if known is None or known[0] != size:
@@ -55,6 +56,7 @@ def _compute_base_digest(tokenizer: Any) -> str:
     if backend is None:
         digest.update(json.dumps(sorted(tokenizer.get_vocab().items())).encode())
         return digest.hexdigest()
+    # Part by part: the whole backend includes the state of its last padding and truncation.
     for part in (backend.model, backend.normalizer, backend.pre_tokenizer):
         digest.update(b"-" if part is None else part.__getstate__())
     return digest.hexdigest()

@@ -47,6 +47,7 @@ class FusedTokens:
 
     def offset_in_row(self, batch: int) -> Tensor:
         """Distance in columns of each fused token from the first fused token of its row, (F,)."""
+        # Without `include_self`: the zeros of the new tensor are not columns.
         first = self.token.new_zeros(batch).scatter_reduce(0, self.row, self.token, "amin", include_self=False)
         return self.token - first[self.row]
 
@@ -146,6 +147,7 @@ def _in_one_pass(steps: tuple[FusionStep, ...], batch: int) -> tuple[FusionStep,
         for fused in step.fused_tokens:
             row_end[fused.row] = step.end
     joined = [FusedTokens.join(of_sharer) for of_sharer in zip(*(step.fused_tokens for step in steps), strict=True)]
+    # 0 is a row without fused tokens.
     ends = sorted(set(row_end.tolist()) - {0})
     return tuple(FusionStep.of(end, [fused.where(row_end[fused.row] == end) for fused in joined]) for end in ends)
 
@@ -169,6 +171,7 @@ def span_ends(is_fused: Bool[Tensor, "batch tokens sharers"], is_real: Bool[Tens
     """
     batch, tokens = is_real.shape
     column = torch.arange(tokens, device=is_real.device).expand(batch, tokens)
+    # Padding gets the sharers of the real token before it, so that it ends no span.
     last_real = torch.where(is_real, column, 0).cummax(-1).values
     sharer_set = is_fused.gather(1, last_real[..., None].expand_as(is_fused))
     is_last = torch.ones(batch, tokens, dtype=torch.bool, device=is_real.device)

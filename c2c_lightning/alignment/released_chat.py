@@ -1,6 +1,6 @@
 """The released chat alignment: receiver and sharers in columns of equal length (paper A.1.2).
 
-Template sections have each model's own tokens, the shorter ones padded on the right. Message sections have the
+Template sections have each model's tokens, the shorter ones padded on the right. Message sections have the
 receiver's tokens and, for each of them, one re-tokenized sharer token in the same column. Only message columns are
 fused.
 """
@@ -22,14 +22,7 @@ PaddedTokens = list[int | None]
 
 @dataclass(frozen=True)
 class SharerChat:
-    """One sharer's conversation.
-
-    Attributes:
-        tokenizer: its tokenizer.
-        chat: its conversation.
-        shared: the text in common with the receiver's conversation.
-        strategy: how message tokens are re-tokenized.
-    """
+    """One sharer's conversation, its text in common with the receiver's, and how message tokens are re-tokenized."""
 
     tokenizer: Any
     chat: TokenizedChat
@@ -69,11 +62,6 @@ def align_columns(receiver_tokenizer: Any, receiver: TokenizedChat, sharers: Seq
 
     A message that one of the models does not render at all (its template drops it, or trims it to nothing) stays part
     of the template section around it.
-
-    Args:
-        receiver_tokenizer: the receiver's tokenizer.
-        receiver: the receiver's conversation.
-        sharers: the sharers with re-tokenized messages.
     """
     columns = AlignedColumns([], tuple([] for _ in sharers), [], [])
     chats = [receiver, *(sharer.chat for sharer in sharers)]
@@ -81,6 +69,7 @@ def align_columns(receiver_tokenizer: Any, receiver: TokenizedChat, sharers: Seq
     for ranges in _message_ranges(receiver, sharers):
         columns.append("template", _token_lists(chats, done, [start for start, _ in ranges]))
         message = list(receiver.ids[ranges[0][0] : ranges[0][1]])
+        # As released, the sharer never reads its tokens of a message, only those of this translation.
         copies = [retokenize(receiver_tokenizer, s.tokenizer, message, s.strategy) for s in sharers]
         columns.append("message", [message, *copies])
         done = [end for _, end in ranges]
@@ -121,15 +110,9 @@ def _token_ranges(chat: TokenizedChat, parts: Sequence[tuple[int, int, int]]) ->
 
 @dataclass(frozen=True)
 class ChatAlignment:
-    """The released alignment of one conversation with one sharer; lists have one entry per column.
+    """The released alignment of one conversation with one sharer, one entry per column, with padding tokens filled in.
 
-    Attributes:
-        receiver_ids: the receiver's tokens, padding filled in.
-        sharer_ids: the sharer's tokens, padding filled in.
-        message_mask: True for message tokens, the only ones that are fused.
-        receiver_padding: True where the receiver's token is padding.
-        sharer_padding: True where the sharer's token is padding.
-        sections: `(kind, first column, one past the last column)`.
+    Sections are `(kind, first column, one past the last column)`.
     """
 
     receiver_ids: list[int]
@@ -147,18 +130,10 @@ def align_chat(
     strategy: RetokenizeStrategy,
     form: Form = "generation",
 ) -> ChatAlignment:
-    """The released alignment of a conversation.
+    """The released alignment of a conversation, response included.
 
-    Args:
-        receiver: the receiver's chat tokenizer.
-        sharer: the sharer's chat tokenizer.
-        messages: the conversation, response included.
-        strategy: `first` or `longest`.
-        form: `training` has all messages, `generation` all but the last with the opening of the assistant's turn,
-            `prefilled` adds the text of the last message to that.
-
-    Raises:
-        AlignmentError: for another form, or a conversation without a response to leave out.
+    Of the forms, `training` has all messages, `generation` all but the last with the opening of the assistant's turn,
+    and `prefilled` adds the text of the last message to that.
     """
     mine, theirs = (_encode_form(tokenizer, messages, form) for tokenizer in (receiver, sharer))
     rendered = messages[:-1] if form == "generation" else messages

@@ -28,15 +28,6 @@ def retokenize(
     takes the first and `longest` the one with the longest decoded text in characters, the first of equals. Special
     tokens map by role (padding, end, begin, unknown; the last that holds), else by their text, else to unknown.
 
-    Args:
-        receiver_tokenizer: the tokenizer of `receiver_ids`; it is not changed.
-        sharer_tokenizer: the tokenizer of the result; it is not changed.
-        receiver_ids: token ids.
-        strategy: `first` or `longest`.
-
-    Returns:
-        As many sharer ids as there are `receiver_ids`.
-
     Raises:
         AlignmentError: for another strategy.
 
@@ -98,6 +89,7 @@ def _counterpart(receiver: Any, sharer: Any, token: int, strategy: str) -> int:
 
 
 def _special_counterpart(receiver: Any, sharer: Any, token: int, text: str) -> int:
+    # Of several roles of one token the last counts, as in the released code.
     by_role = dict(zip(_roles(receiver), _roles(sharer), strict=True))
     if by_role.get(token) is not None:
         return int(by_role[token])  # type: ignore[arg-type]

@@ -14,13 +14,7 @@ Offsets = Sequence[tuple[int, int]]
 
 @dataclass(frozen=True)
 class SharedRun:
-    """Characters that occur in both rendered texts.
-
-    Attributes:
-        receiver_start: first character in the receiver's text.
-        sharer_start: first character in the sharer's text.
-        length: in characters.
-    """
+    """Characters that occur in both rendered texts: the first in each, and their number."""
 
     receiver_start: int
     sharer_start: int
@@ -32,9 +26,6 @@ def close_gaps(offsets: Offsets) -> list[tuple[int, int]]:
 
     Tokenizers with trimmed offsets leave out leading white space.
 
-    Args:
-        offsets: `(start, end)` of each token, in characters of the text.
-
     Example:
         >>> close_gaps([(0, 2), (3, 5)])
         [(0, 2), (2, 5)]
@@ -45,22 +36,17 @@ def close_gaps(offsets: Offsets) -> list[tuple[int, int]]:
         if end <= start <= last:  # a token without characters
             closed.append((last, last))
             continue
+        # Pieces of one character (byte-level vocabularies) have equal offsets, so starts are not moved behind ends.
         first, last = max(first, min(start, last)), max(end, last)
         closed.append((first, last))
     return closed
 
 
 def align_spans(receiver: Offsets, sharer: Offsets, runs: Sequence[SharedRun]) -> list[int]:
-    """The sharer position of each receiver token.
+    """The sharer position of each receiver token: the last sharer token that overlaps its shared characters, or -1.
 
-    Args:
-        receiver: `(start, end)` of each receiver token in the receiver's text, in characters, without gaps.
-        sharer: the same for the sharer.
-        runs: the text in common, in the receiver's order.
-
-    Returns:
-        For each receiver token the last sharer token that overlaps its shared characters, -1 for tokens outside of
-        the runs. Positions never decrease within a run.
+    Offsets are characters of each model's text, without gaps; runs are in the receiver's order. Positions never
+    decrease within a run.
 
     Example:
         Receiver tokens `un|fair`, sharer tokens `unf|air`:
@@ -85,6 +71,7 @@ def align_spans(receiver: Offsets, sharer: Offsets, runs: Sequence[SharedRun]) -
 
 def _last_overlap(offsets: Offsets, starts: Sequence[int], first: int, last: int) -> int:
     """The last token with a character in [first, last), -1 if there is none."""
+    # Tokens without characters are skipped: they have nothing of the text.
     token = bisect_left(starts, last) - 1
     while token >= 0 and offsets[token][0] == offsets[token][1]:
         token -= 1

@@ -13,13 +13,9 @@ TokenAlignment = Literal["auto", "identity", "first", "longest", "span", "span_t
 
 
 def choose_strategy(receiver: Any, sharer: Any, token_alignment: TokenAlignment) -> Strategy:
-    """The strategy for one sharer.
+    """The strategy for one sharer: `auto` is `identity` if the tokenizers agree, else `longest` (paper A.1.2).
 
-    Args:
-        receiver: the receiver's tokenizer.
-        sharer: the sharer's tokenizer.
-        token_alignment: a strategy, or `auto`: `identity` if the tokenizers agree, else `longest` (paper A.1.2).
-            Chat templates are not compared: as released, a sharer of the same family gets the receiver's tokens.
+    Chat templates are not compared: as released, a sharer of the same family gets the receiver's tokens.
 
     Raises:
         AlignmentError: for `identity` with tokenizers that differ, or an unknown strategy.
@@ -29,6 +25,7 @@ def choose_strategy(receiver: Any, sharer: Any, token_alignment: TokenAlignment)
         raise AlignmentError(f"token_alignment is {token_alignment!r}, but must be one of {known}.")
     if token_alignment == "span" or token_alignment == "span_template":
         return token_alignment
+    # After `span`, which needs no comparison: the digest of a large vocabulary takes a second.
     agree = same_tokens(receiver, sharer)
     if token_alignment == "auto":
         return "identity" if agree else "longest"

@@ -1,4 +1,4 @@
-"""Alignment for sharers with tokens of their own: message contents only, or template tokens too."""
+"""Alignment for sharers that keep their tokens: message contents only, or template tokens too."""
 
 from collections.abc import Callable, Sequence
 
@@ -11,16 +11,7 @@ Align = Callable[[TokenizedChat, TokenizedChat, Sequence[SharedText]], list[int]
 
 
 def align_messages(receiver: TokenizedChat, sharer: TokenizedChat, shared: Sequence[SharedText]) -> list[int]:
-    """`span`: content tokens are fused with the sharer token at their last character; template tokens are not fused.
-
-    Args:
-        receiver: the receiver's conversation.
-        sharer: the sharer's conversation.
-        shared: the text in common.
-
-    Returns:
-        For each receiver token the sharer's position, or -1.
-    """
+    """`span`: content tokens are fused with the sharer token at their last character; template tokens are not fused."""
     return align_spans(receiver.offsets, sharer.offsets, shared_runs(receiver, sharer, shared))
 
 
@@ -33,14 +24,6 @@ def align_messages_and_template(
     the last. Within a section, tokens are aligned from the end, so that the tokens next to a message and at the end of
     the prompt correspond; surplus receiver tokens at the front are fused with the sharer's first token. The template
     around messages that only one of the models has belongs to no section.
-
-    Args:
-        receiver: the receiver's conversation.
-        sharer: the sharer's conversation.
-        shared: the text in common.
-
-    Returns:
-        For each receiver token the sharer's position, or -1.
     """
     index = align_messages(receiver, sharer, shared)
     if not shared:
@@ -50,13 +33,14 @@ def align_messages_and_template(
     theirs = _template_sections(sharer, shared[0].sharer_message, [run.sharer_start for run in runs])
     for tokens, sources in zip(mine, theirs, strict=True):
         if sources:
+            # From the end: in all templates the last tokens open the assistant's turn.
             for distance, token in enumerate(reversed(tokens), 1):
                 index[token] = sources[max(len(sources) - distance, 0)]
     return index
 
 
 OWN_TOKENS: dict[str, Align] = {"span": align_messages, "span_template": align_messages_and_template}
-"""The strategies with tokens of the sharer's own."""
+"""The strategies in which the sharer keeps its tokens."""
 
 
 def _in_order(runs: Sequence[SharedRun]) -> list[SharedRun]:
@@ -69,15 +53,9 @@ def _in_order(runs: Sequence[SharedRun]) -> list[SharedRun]:
 
 
 def _template_sections(chat: TokenizedChat, first_message: int, cuts: Sequence[int]) -> list[list[int]]:
-    """Positions of template tokens before, between and after some characters of the text.
+    """Positions of template tokens before, between and after the characters `cuts`: ascending, each inside a message.
 
-    Args:
-        chat: the conversation of one model.
-        first_message: index of the first shared message; template tokens before earlier messages are left out.
-        cuts: characters, ascending, each inside a message.
-
-    Returns:
-        One list more than there are cuts.
+    Template tokens before the message in front of the first shared one are left out.
     """
     begin = max((span.end for span in chat.spans if span.message < first_message), default=0)
     sections: list[list[int]] = [[] for _ in range(len(cuts) + 1)]

@@ -12,14 +12,10 @@ class _Expired(BaseException):
 
 @contextmanager
 def time_limit(seconds: float, error: Exception) -> Iterator[None]:
-    """Interrupt the body after some seconds.
+    """Interrupt the body after some seconds of wall-clock time, and raise the error in its place.
 
     Works in every thread, unlike signals. Python code is interrupted between two instructions; a single call into C is
     not.
-
-    Args:
-        seconds: wall-clock limit.
-        error: raised in place of the interrupted body.
     """
     thread, lock, state = threading.get_ident(), threading.Lock(), {"running": True, "expired": False}
 
@@ -30,6 +26,7 @@ def time_limit(seconds: float, error: Exception) -> Iterator[None]:
                 _raise_in(thread, ctypes.py_object(_Expired))
 
     timer = threading.Timer(seconds, interrupt)
+    # A daemon, so that a body that cannot be interrupted does not keep the process alive.
     timer.daemon = True
     timer.start()
     try:
@@ -38,6 +35,7 @@ def time_limit(seconds: float, error: Exception) -> Iterator[None]:
         raise error from None
     finally:
         with lock:
+            # Under the lock: an exception that is scheduled after the end of the body would be raised in the caller.
             state["running"] = False
         timer.cancel()
         if state["expired"]:

@@ -10,16 +10,7 @@ MEDIA = re.compile("image|audio|video|vision|img", re.IGNORECASE)
 
 
 def check_vocabulary(tokenizer: Any, model: Any, model_name: str) -> None:
-    """Refuse a tokenizer with added tokens beyond the embeddings of its model.
-
-    Args:
-        tokenizer: the tokenizer.
-        model: the causal language model.
-        model_name: for the message.
-
-    Raises:
-        ModelLoadError: names the tokens and the number of embeddings.
-    """
+    """Refuse a tokenizer with added tokens beyond the embeddings of its model."""
     rows = getattr(model.get_input_embeddings(), "num_embeddings", None)
     if rows is None:
         return

@@ -15,7 +15,7 @@ from c2c_lightning.data.encode import Encoder
 from c2c_lightning.data.messages import Conversation
 from c2c_lightning.data.preprocessing.prepare import Settings, prepare
 from c2c_lightning.data.preprocessing.row_encoder import ParsedRow, RowEncoder
-from c2c_lightning.data.preprocessing.tokenized_dataset import cache_folder, usable_processes
+from c2c_lightning.data.preprocessing.tokenized_dataset import cache_folder
 from c2c_lightning.data.row_lengths import BatchLimits
 from c2c_lightning.data.sources import Source
 from c2c_lightning.errors import ConfigurationError
@@ -65,7 +65,6 @@ def analyze_padding(args: Sequence[str]) -> None:
         max_length=options.max_length,
         max_rows=options.max_rows,
         max_bad_share=1.0,
-        num_proc=usable_processes(),
     )
     prepared = prepare([options.source], "train", settings)
     lengths = prepared.table.lengths.take(prepared.rows)

@@ -26,7 +26,7 @@ class PromptBatch:
 
     Attributes:
         receiver: the receiver's tokens.
-        sharers: each sharer's own tokens.
+        sharers: each sharer's tokens.
         ready_plan: the fusion plan, if it has been computed already, as by `collate_prompts`.
     """
 
@@ -99,31 +99,18 @@ class PromptBatch:
         """The fusion steps span by span (`span_order: sectioned`)."""
         return self.plan.steps
 
-    @property
-    def one_pass_plan(self) -> tuple[FusionStep, ...]:
-        """The fusion steps with all spans of a row in one (`span_order: one_pass`)."""
-        return self.plan.one_pass
-
-    @property
-    def num_read_tokens(self) -> tuple[int, ...]:
-        """For each sharer, the number of its leading columns that are read; the rest need no prefill."""
-        return self.plan.num_read_tokens
-
     def to(self, device: torch.device | str) -> "PromptBatch":
         """The same batch and its fusion plan on another device."""
         if self.receiver.input_ids.device == torch.device(device):
             return self
+        # The plan is moved, not computed again: its sizes would be host syncs on a GPU.
         sharers = tuple(sharer.to(device) for sharer in self.sharers)
         return PromptBatch(self.receiver.to(device), sharers, self.plan.to(device))
 
     def select(self, rows: Sequence[int] | Tensor) -> "PromptBatch":
         """The prompts of some rows."""
         pick = torch.as_tensor(rows, device=self.receiver.input_ids.device)
-        receiver = self.receiver.rows(pick)
-        sharers = (
-            SharerTokens(s.input_ids[pick], s.mask[pick], s.positions[pick], s.index[pick]) for s in self.sharers
-        )
-        return PromptBatch(receiver, tuple(sharers))
+        return PromptBatch(self.receiver.rows(pick), tuple(sharer.rows(pick) for sharer in self.sharers))
 
     def with_share(self, share: float, side: Literal["former", "latter"]) -> "PromptBatch":
         """The same prompts with only a part of each row's fused tokens fused (paper, Fig. 11).

@@ -4,10 +4,8 @@ import math
 from typing import Any
 
 import lightning as L
-import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-from c2c_lightning.data.batch import TrainingBatch
 from c2c_lightning.data.encode import Encoder
 from c2c_lightning.data.loading.epoch_loader import EpochLoader
 from c2c_lightning.data.loading.resumable_loader import ResumableLoader
@@ -16,7 +14,7 @@ from c2c_lightning.data.loading.stream_loaders import StreamLoaders, is_stream
 from c2c_lightning.data.loading.table_loaders import Loaders, TableLoaders
 from c2c_lightning.data.preprocessing.data_report import DataReport
 from c2c_lightning.data.preprocessing.prepare import Settings, sources_of
-from c2c_lightning.data.preprocessing.tokenized_dataset import cache_folder, usable_processes
+from c2c_lightning.data.preprocessing.tokenized_dataset import cache_folder
 from c2c_lightning.data.row_lengths import BatchLimits
 from c2c_lightning.data.sources import Mixture, Source
 from c2c_lightning.data.trainer_settings import check_stream_ends, check_validation_interval
@@ -153,12 +151,6 @@ class InstructionDataModule(L.LightningDataModule):
         loader = self._prepared().validation_loader(self._processes())
         return [] if loader is None else loader
 
-    def transfer_batch_to_device(
-        self, batch: TrainingBatch, device: torch.device, dataloader_idx: int
-    ) -> TrainingBatch:
-        """A batch on another device."""
-        return batch.to(device)
-
     def teardown(self, stage: str) -> None:
         """Log the counts of dropped rows at the end of training."""
         if stage == "fit" and self._loaders is not None:
@@ -178,6 +170,7 @@ class InstructionDataModule(L.LightningDataModule):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep the position until the loader is made."""
+        # Lightning restores data modules before it asks for loaders.
         self._resume = state_dict if "places" in state_dict else None
 
     def _resume_loader(self, loader: ResumableLoader, state: dict[str, Any]) -> None:
@@ -239,8 +232,6 @@ class InstructionDataModule(L.LightningDataModule):
             max_validation_rows=self.max_validation_rows,
             validation_share=self.validation_share,
             max_bad_share=self.max_bad_share,
-            num_proc=usable_processes(),
             num_workers=self.num_workers,
-            pin_memory=torch.cuda.is_available(),
             seed=self.seed,
         )

@@ -81,12 +81,7 @@ class TokenizerSpec:
 
 @dataclass(frozen=True)
 class EncodedExample:
-    """A prompt and the response to learn.
-
-    Attributes:
-        prompt: the prompt.
-        response_ids: the receiver's tokens of the response and of the closing of its turn.
-    """
+    """A prompt and the response to learn: the receiver's tokens of the response and of the closing of its turn."""
 
     prompt: EncodedPrompt
     response_ids: list[int]
@@ -168,12 +163,7 @@ class Encoder:
         sharer_messages: SharerConversations = None,
         chat_template_kwargs: TemplateKwargs | None = None,
     ) -> EncodedExample:
-        """Encode a prompt and the response to learn.
-
-        Args:
-            messages: the receiver's conversation; the last message is the response.
-            sharer_messages: other conversations for sharers, with or without the response.
-            chat_template_kwargs: arguments of the chat templates for this conversation.
+        """Encode a prompt and the response to learn, which is the last message; see `encode`.
 
         Raises:
             DataError: for messages without prompt or response, a response of weight 0, or reasoning that does not
@@ -192,6 +182,7 @@ class Encoder:
         examples = [check_example(conversation) for conversation in conversations]
         kwargs = _one_each("chat_template_kwargs", chat_template_kwargs, len(examples))
         questions = [messages[:-1] for messages in examples]
+        # Prompt and whole conversation are rendered apart: the response is what the second adds.
         opened = self.receiver_tokenizer.encode(questions, True, kwargs)
         finished = self.receiver_tokenizer.encode(examples, False, kwargs)
         private = None if sharer_conversations is None else [without_response(p) for p in sharer_conversations]
@@ -232,6 +223,7 @@ class Encoder:
         """The prompts of one sharer; where they are the receiver's, its tokens are used."""
         tokenizer, strategy = self.sharer_tokenizers[number], self.strategies[number]
         is_other = tokenizer is not self.receiver_tokenizer
+        # Prompts that are the receiver's are not tokenized again.
         rows = [row for row, messages in enumerate(theirs) if is_other or messages != mine[row]]
         encoded = tokenizer.encode([theirs[row] for row in rows], True, [kwargs[row] for row in rows])
         by_row = dict(zip(rows, encoded, strict=True))

@@ -10,11 +10,7 @@ def response_ids(
 ) -> list[int]:
     """The tokens of the response and of the closing of its turn.
 
-    Args:
-        tokenizer: the receiver's.
-        opened: the prompt, with the opening of the assistant's turn.
-        finished: the whole conversation.
-        messages: the whole conversation; the last message is the response.
+    The prompt is `opened`, with the opening of the assistant's turn; the whole conversation is `finished`.
     """
     start = _response_start(opened, finished, messages)
     if start == len(finished.text):
@@ -27,12 +23,7 @@ def response_ids(
 
 
 def _response_start(opened: TokenizedChat, finished: TokenizedChat, messages: Conversation) -> int:
-    """The first character of the finished conversation that continues the prompt.
-
-    Raises:
-        DataError: when the prompt ends in a reasoning block that the finished turn does not have, or when reasoning or
-            tool calls would be lost.
-    """
+    """The first character of the finished conversation that continues the prompt."""
     if finished.text.startswith(opened.text):
         return len(opened.text)
     # Some templates write earlier turns otherwise once they are answered (Mistral's system message), or write finished

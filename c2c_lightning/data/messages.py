@@ -17,15 +17,8 @@ SharerConversations = Conversation | Sequence[Conversation | None] | None
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
 
 # Speakers in the `conversations` form (OpenHermes, ShareGPT).
-_SPEAKERS = {
-    "system": "system",
-    "human": "user",
-    "user": "user",
-    "gpt": "assistant",
-    "assistant": "assistant",
-    "model": "assistant",
-    "tool": "tool",
-}
+_SPEAKERS = {"human": "user", "gpt": "assistant", "model": "assistant"}
+_SPEAKERS |= {role: role for role in ("system", "user", "assistant", "tool")}
 
 
 def check_messages(messages: object, error: type[C2CError] = PromptError) -> Conversation:
@@ -45,6 +38,7 @@ def check_messages(messages: object, error: type[C2CError] = PromptError) -> Con
         >>> check_messages([{"role": "user", "content": "Hi", "name": None}])
         [{'role': 'user', 'content': 'Hi'}]
     """
+    # A text is a sequence too.
     if isinstance(messages, str | Mapping) or not isinstance(messages, Sequence):
         raise error(f"A conversation is a list of messages, but this is {type(messages).__name__}: {messages!r:.80}.")
     if not messages:

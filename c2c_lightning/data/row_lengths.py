@@ -52,7 +52,7 @@ class BatchLimits:
 
     Attributes:
         batch_size: rows.
-        max_tokens: tokens over all models, padding included. A row that is longer by itself is a batch of its own.
+        max_tokens: tokens over all models, padding included. A longer row is a batch alone.
     """
 
     batch_size: int | None = None

@@ -1,6 +1,7 @@
 """Token ids, attention masks and position ids of one model, and the map from receiver tokens to sharer tokens."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
 from typing import Self
 
 import torch
@@ -54,9 +55,17 @@ class TokenBatch:
         assert self.position_ids is not None
         return self.position_ids
 
-    def rows(self, index: Int[Tensor, " rows"]) -> "TokenBatch":
+    def rows(self, index: Int[Tensor, " rows"]) -> Self:
         """The tokens of some rows, in any order and number."""
-        return TokenBatch(self.input_ids[index], self.mask[index], self.positions[index])
+        return self._map(lambda tensor: tensor[index])
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same tokens on another device."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Self:
+        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: change(tensor) for name, tensor in tensors.items() if tensor is not None})
 
     def append(
         self,
@@ -77,15 +86,6 @@ class TokenBatch:
             torch.cat([self.positions, positions], 1),
         )
 
-    def to(self, device: torch.device | str) -> Self:
-        """The same tokens on another device."""
-        return replace(
-            self,
-            input_ids=self.input_ids.to(device, non_blocking=True),
-            attention_mask=self.mask.to(device, non_blocking=True),
-            position_ids=self.positions.to(device, non_blocking=True),
-        )
-
 
 @dataclass(frozen=True)
 class SharerTokens(TokenBatch):
@@ -103,10 +103,3 @@ class SharerTokens(TokenBatch):
         """The source index, never None within a `PromptBatch`."""
         assert self.source_index is not None
         return self.source_index
-
-    def to(self, device: torch.device | str) -> Self:
-        """The same tokens on another device."""
-        moved = super().to(device)
-        if self.source_index is None:
-            return moved
-        return replace(moved, source_index=self.source_index.to(device, non_blocking=True))

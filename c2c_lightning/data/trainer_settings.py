@@ -9,6 +9,7 @@ from c2c_lightning.errors import ConfigurationError, DataError
 
 def check_stream_ends(trainer: Trainer) -> None:
     """Refuse a training on a stream that nothing ends, and warn if there is no validation."""
+    # Lightning turns `max_time` into this callback.
     has_timer = any(isinstance(callback, Timer) for callback in getattr(trainer, "callbacks", []))
     if trainer.max_steps == -1 and not has_timer and trainer.limit_train_batches == 1.0:
         raise DataError("A stream has no end, so the trainer needs one: set `trainer.max_steps`.")

@@ -1,4 +1,4 @@
-"""Fusers on disk: our own directory, its model card, and the published layout of the paper's authors."""
+"""Fusers on disk: our directory, its model card, and the published layout of the paper's authors."""
 
 from c2c_lightning.export.description import FuserDescription, ModelReference, TrainingRecord
 from c2c_lightning.export.format import SavedFuser, load_fuser, save_fuser

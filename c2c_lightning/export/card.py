@@ -39,12 +39,7 @@ print(model.chat([[{{"role": "user", "content": "What is the capital of France?"
 
 
 def model_card(description: FuserDescription, num_parameters: int) -> str:
-    """The text of `README.md`, with the metadata that the hub reads.
-
-    Args:
-        description: the fuser's.
-        num_parameters: number of its weights.
-    """
+    """The text of `README.md`, with the metadata that the hub reads."""
     models = [description.receiver, *description.sharers]
     training = description.training
     metadata = ModelCardData(

@@ -1,6 +1,5 @@
 """The content of `fuser_config.json`: the fuser, the models that it belongs to, and how it was trained."""
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
@@ -22,15 +21,10 @@ MAX_LAYERS, MAX_WIDTH = 10_000, 2**20
 
 @dataclass(frozen=True)
 class ModelReference:
-    """A language model that a fuser belongs to.
+    """A language model that a fuser belongs to: a local directory, hub id or `embedded:NAME`.
 
-    Attributes:
-        name: local directory, hub id or `embedded:NAME`.
-        geometry: shapes of its KV-cache.
-        revision: hub revision that it was loaded from.
-        tokenizer_fingerprint: digest of its tokenizer and chat template; None where it is unknown.
-        prompt_template: how conversations are rendered for a model without a chat template.
-        chat_template_kwargs: arguments of its chat template in training, such as `enable_thinking`.
+    The fingerprint is a digest of its tokenizer and chat template, None where it is unknown. Template and template
+    arguments are those of the training.
     """
 
     name: str
@@ -85,14 +79,10 @@ def _geometry(raw: Any) -> KVGeometry:
 
 @dataclass(frozen=True)
 class TrainingRecord:
-    """How a fuser was trained, for its card.
+    """How a fuser was trained, for its card: data set by hub id or file name, optimizer steps, number of examples.
 
-    Attributes:
-        data: data set, by hub id or file name.
-        steps: optimizer steps.
-        examples: number of examples.
-        settings: other settings that decide the outcome (learning rate, batch size, seed, ...).
-        results: measured figures by name, such as `val/loss`.
+    `settings` are others that decide the outcome (learning rate, batch size, seed, ...); `results` are measured figures
+    by name, such as `val/loss`.
     """
 
     data: str | None = None
@@ -104,14 +94,7 @@ class TrainingRecord:
 
 @dataclass(frozen=True)
 class FuserDescription:
-    """Everything about a fuser but its weights.
-
-    Attributes:
-        config: its configuration.
-        receiver: the model that answers.
-        sharers: the models that share their caches, in the fuser's order.
-        training: how it was trained, where that is known.
-    """
+    """Everything about a fuser but its weights; sharers are in the fuser's order."""
 
     config: FuserConfig
     receiver: ModelReference
@@ -131,8 +114,8 @@ class FuserDescription:
     def to_json(self) -> dict[str, Any]:
         """The content of `fuser_config.json`."""
         pairs = zip(self.sharers, self.layer_maps, strict=True)
-        own = {kind_name(kind): class_path(kind) for kind, _ in self.config.kinds(len(self.sharers))}
-        foreign = {name: path for name, path in own.items() if not path.startswith("c2c_lightning.")}
+        kinds = {kind_name(kind): class_path(kind) for kind, _ in self.config.kinds(len(self.sharers))}
+        foreign = {name: path for name, path in kinds.items() if not path.startswith("c2c_lightning.")}
         return {
             "format_version": FORMAT_VERSION,
             "fuser": config_to_json(self.config),
@@ -144,16 +127,7 @@ class FuserDescription:
 
     @classmethod
     def from_json(cls, raw: Any, where: str) -> Self:
-        """The inverse of `to_json`.
-
-        Args:
-            raw: the parsed file.
-            where: its name, for messages.
-
-        Raises:
-            FuserFormatError: another format version, an unknown fuser kind, or a value that is missing, unknown or of
-                the wrong type.
-        """
+        """The inverse of `to_json`; `where` is the name of the file, for messages."""
         _check_version(raw, where)
         try:
             _check_kinds(raw.get("kind_classes") or {}, where)
@@ -176,9 +150,10 @@ class FuserDescription:
             raise FuserFormatError(
                 f"{where} is not the description of a fuser: {cause}. Export or download the fuser again."
             ) from error
+        # Recorded so that an edited setting, or another computation in a later version, is noticed.
         if computed != maps:
             raise FuserFormatError(
-                f"{where} records the layer maps {maps}, but its own settings give {computed}. The file was edited: "
+                f"{where} records the layer maps {maps}, but its settings give {computed}. The file was edited: "
                 "set `fuser.layer_map` for another map (the weights were trained for the recorded one)."
             )
         return description
@@ -214,6 +189,7 @@ def parse_config(raw: dict[str, Any]) -> FuserConfig:
 
 def _check_version(raw: Any, where: str) -> None:
     version = raw.get("format_version") if isinstance(raw, dict) else None
+    # `true` in JSON is an int in Python.
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise FuserFormatError(f"{where} has no format version, so it is no fuser of this package.")
     if version > FORMAT_VERSION:
@@ -240,8 +216,3 @@ def _check_kinds(recorded: dict[str, str], where: str) -> None:
                 f"{where} is of the fuser kind {name!r}, class {path}, but here {name!r} is {found}. Import the "
                 "module that the fuser was trained with, or register one of the two classes by another name."
             )
-
-
-def sharer_label(number: int, sharers: Sequence[Any]) -> str:
-    """`sharer`, with its number where there are several."""
-    return "sharer" if len(sharers) == 1 else f"sharer {number}"

@@ -30,12 +30,7 @@ CARD_NAME = "README.md"
 
 @dataclass(frozen=True)
 class SavedFuser:
-    """A fuser read from disk.
-
-    Attributes:
-        description: its configuration and the models that it belongs to.
-        fuser: the fuser, in evaluation mode.
-    """
+    """A fuser read from disk, in evaluation mode, and its description."""
 
     description: FuserDescription
     fuser: Fuser
@@ -49,9 +44,6 @@ def save_fuser(directory: str | Path, fuser: Fuser, description: FuserDescriptio
         fuser: the fuser, on any device.
         description: its description.
         overwrite: whether a fuser with other weights may be replaced.
-
-    Returns:
-        The directory.
 
     Raises:
         FuserFormatError: weights that are not finite, or a directory that holds another fuser.
@@ -78,16 +70,13 @@ def load_fuser(
     description = FuserDescription.from_json(raw, str(directory / CONFIG_NAME))
     tensors, where = read_tensors(directory / WEIGHTS_NAME), str(directory / WEIGHTS_NAME)
     fuser = build_fuser(description, tensors, where)
+    # Last, since tensors that do not fit have a message that says more.
     check_checksum(tensors, raw.get("checksum"), where)
     return SavedFuser(description, fuser.to(dtype).eval())
 
 
 def find_directory(path_or_hub_id: str | Path, revision: str | None = None) -> Path:
-    """The local directory of a fuser; only JSON, safetensors and the card are downloaded.
-
-    Raises:
-        FuserFormatError: it is neither a local directory nor on the hub.
-    """
+    """The local directory of a fuser; only JSON, safetensors and the card are downloaded."""
     path = Path(path_or_hub_id).expanduser()
     if path.is_dir():
         return path
@@ -104,11 +93,7 @@ def find_directory(path_or_hub_id: str | Path, revision: str | None = None) -> P
 
 
 def read_description(directory: Path) -> FuserDescription:
-    """The description in a fuser directory.
-
-    Raises:
-        FuserFormatError: there is no readable `fuser_config.json`.
-    """
+    """The description in a fuser directory."""
     return FuserDescription.from_json(_read_config(directory), str(directory / CONFIG_NAME))
 
 
@@ -130,17 +115,7 @@ def _other_formats(directory: Path) -> str:
 def write_directory(
     directory: str | Path, tensors: Mapping[str, Tensor], description: FuserDescription, overwrite: bool = False
 ) -> Path:
-    """Write all files of a fuser directory, or none of them.
-
-    Args:
-        directory: the directory; other files in it are kept.
-        tensors: the fuser's state dict; types are kept.
-        description: the fuser's.
-        overwrite: whether a fuser with other weights may be replaced.
-
-    Raises:
-        FuserFormatError: weights that are not finite, or a directory that holds another fuser.
-    """
+    """Write all files of a fuser directory, or none of them; see `save_fuser`. Types of tensors are kept."""
     target = Path(directory).expanduser()
     if target.exists() and not target.is_dir():
         raise FuserFormatError(f"{target} is a file, so a fuser cannot be written there. Name a directory.")
@@ -150,9 +125,11 @@ def write_directory(
     if not overwrite:
         check_replaceable(target, content["checksum"])
     target.parent.mkdir(parents=True, exist_ok=True)
+    # In the same file system, where a rename is atomic.
     staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
         save_file(contiguous, staging / WEIGHTS_NAME, metadata={"format": "pt"})
+        # The temperature is a buffer.
         num_parameters = sum(tensor.numel() for name, tensor in contiguous.items() if not name.endswith(".temperature"))
         (staging / CARD_NAME).write_text(model_card(description, num_parameters), encoding="utf-8")
         (staging / CONFIG_NAME).write_text(_compact_json(content), encoding="utf-8")
@@ -164,15 +141,7 @@ def write_directory(
 
 
 def check_replaceable(directory: Path, checksum: str) -> None:
-    """Refuse to replace another fuser.
-
-    Args:
-        directory: the directory that a fuser is to be written to.
-        checksum: that of the tensors that are to be written.
-
-    Raises:
-        FuserFormatError: the directory holds a fuser with other weights.
-    """
+    """Refuse to replace a fuser with other weights than those of a checksum."""
     if not (directory / CONFIG_NAME).is_file():
         return
     try:
@@ -207,6 +176,7 @@ def _publish(staging: Path, target: Path) -> None:
 
 def _set_ordinary_permissions(directory: Path) -> None:
     """Permissions under the umask; temporary folders and safetensors files are private to the user."""
+    # The umask can only be read by setting it.
     mask = os.umask(0)
     os.umask(mask)
     directory.chmod(0o777 & ~mask)

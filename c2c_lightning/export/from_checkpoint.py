@@ -19,16 +19,13 @@ PREFIX = "model.fuser."
 
 
 def damage_of(path: Path) -> str | None:
-    """The damage of a file that `torch.save` wrote.
+    """The damage of a file that `torch.save` wrote, in a sentence; None if it is undamaged.
 
     Such files are zip archives with a checksum of every part, which torch itself does not verify.
-
-    Returns:
-        A sentence, or None if it is undamaged.
     """
     if not path.exists():
         return f"There is no checkpoint {path}."
-    if path.is_dir():  # a sharded checkpoint has its own checks
+    if path.is_dir():  # sharded checkpoints are checked elsewhere
         return None
     if not path.is_file():  # reading a pipe or a device may never end
         return f"{path} is not a regular file, so it is no checkpoint."
@@ -48,11 +45,7 @@ def damage_of(path: Path) -> str | None:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint of `lightning fit`; code in it is not run.
-
-    Raises:
-        CheckpointError: it is missing, damaged, or of another kind.
-    """
+    """The content of a checkpoint of `lightning fit`; code in it is not run."""
     if path.is_dir():
         raise CheckpointError(_directory_message(path))
     if not path.exists():
@@ -81,15 +74,7 @@ def _directory_message(path: Path) -> str:
 
 
 def fuser_of(checkpoint: dict[str, Any], where: str) -> tuple[Fuser, FuserDescription]:
-    """The fuser of a checkpoint in float32, and its description.
-
-    Args:
-        checkpoint: content of the checkpoint.
-        where: its file, for messages.
-
-    Raises:
-        FuserFormatError: weights that are not finite or do not fit the description.
-    """
+    """The fuser of a checkpoint in float32, and its description; `where` is the file, for messages."""
     description = FuserDescription.from_json(checkpoint["c2c"], where)
     # The names of a compiled fuser include the wrapper.
     tensors = {
@@ -101,17 +86,7 @@ def fuser_of(checkpoint: dict[str, Any], where: str) -> tuple[Fuser, FuserDescri
 
 
 def export_checkpoint(path: Path, output_dir: Path, overwrite: bool = False) -> None:
-    """Write the fuser directory of a checkpoint.
-
-    Args:
-        path: the checkpoint.
-        output_dir: the fuser directory.
-        overwrite: whether a fuser with other weights may be replaced.
-
-    Raises:
-        CheckpointError: the checkpoint is missing, damaged, or of another kind.
-        FuserFormatError: its weights are not usable, or the directory holds another fuser.
-    """
+    """Write the fuser directory of a checkpoint; see `save_fuser`."""
     checkpoint = load_checkpoint(path)
     fuser, description = fuser_of(checkpoint, str(path))
     record = description.training or TrainingRecord()

@@ -16,11 +16,7 @@ from c2c_lightning.fuser.fuser import Fuser
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file.
-
-    Raises:
-        FuserFormatError: the file is missing or cut short.
-    """
+    """All tensors of a safetensors file."""
     if not path.is_file():
         raise FuserFormatError(f"{path.parent} holds no {path.name}, so the fuser has no weights. {DOWNLOAD_AGAIN}")
     try:
@@ -30,12 +26,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def build_fuser(description: FuserDescription, tensors: Mapping[str, Tensor], where: str) -> Fuser:
-    """A fuser with the given weights, in their own type.
-
-    Args:
-        description: that of the fuser.
-        tensors: its state dict.
-        where: the file of the tensors, for messages.
+    """A fuser with the given weights, whose types are kept; `where` is their file, for messages.
 
     Raises:
         FuserFormatError: tensors that are missing, superfluous, of the wrong shape, or not finite.
@@ -63,16 +54,13 @@ def build_fuser(description: FuserDescription, tensors: Mapping[str, Tensor], wh
             f"The files of two fusers may be mixed. {DOWNLOAD_AGAIN}"
         )
     check_finite(tensors, where)
+    # Assigned: tensors on the meta device cannot be copied to, and the types of the file are kept.
     fuser.load_state_dict(dict(tensors), strict=True, assign=True)
     return fuser
 
 
 def check_finite(tensors: Mapping[str, Tensor], where: str) -> None:
-    """Refuse weights that are NaN or infinite.
-
-    Raises:
-        FuserFormatError: names the tensors.
-    """
+    """Refuse weights that are NaN or infinite; the message has their names."""
     if broken := [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]:
         raise FuserFormatError(
             f"the weights in {where} are not finite: {len(broken)} tensors hold NaN or infinity ({_some(broken)}). "
@@ -95,16 +83,7 @@ def checksum_of(tensors: Mapping[str, Tensor]) -> str:
 
 
 def check_checksum(tensors: Mapping[str, Tensor], recorded: object, where: str) -> None:
-    """Refuse tensors that are not those that were saved.
-
-    Args:
-        tensors: those of the file.
-        recorded: the checksum in the fuser's description; None in directories of earlier versions.
-        where: the file, for messages.
-
-    Raises:
-        FuserFormatError: the checksums differ.
-    """
+    """Refuse tensors that are not those that were saved; directories of earlier versions recorded no checksum."""
     if recorded is not None and checksum_of(tensors) != recorded:
         raise FuserFormatError(
             f"the weights in {where} are not those that were saved with it: their checksum is another. The file was "

@@ -12,12 +12,7 @@ DOWNLOAD_AGAIN = "Export or download it again."
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file.
-
-    Raises:
-        FuserFormatError: the file is missing, cut short, too large or too deeply nested, repeats a key, or holds no
-            object.
-    """
+    """The JSON object in a file that is complete, not too large or too deeply nested, and repeats no key."""
     if not path.is_file():
         raise FuserFormatError(f"{path} is missing. {DOWNLOAD_AGAIN}")
     if path.stat().st_size > MAX_BYTES:
@@ -34,6 +29,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _without_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    # Parsers differ in which of two equal keys counts, so a file could be read as two fusers.
     content = dict(pairs)
     if len(content) < len(pairs):
         names = [name for name, _ in pairs]

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 
 from c2c_lightning.errors import PairMismatchError
-from c2c_lightning.export.description import FuserDescription, ModelReference, sharer_label
+from c2c_lightning.export.description import FuserDescription, ModelReference
 from c2c_lightning.kv.geometry import KVGeometry
 
 logger = logging.getLogger(__name__)
@@ -14,11 +14,6 @@ def check_models(description: FuserDescription, receiver: ModelReference, sharer
     """Refuse models that the fuser was not trained for.
 
     Another tokenizer gives a warning only: templates and special tokens change between revisions of a model.
-
-    Args:
-        description: that of the fuser.
-        receiver: the receiver.
-        sharers: the sharers, in order.
 
     Raises:
         PairMismatchError: another number of sharers, or a KV-cache of another shape.
@@ -30,39 +25,27 @@ def check_models(description: FuserDescription, receiver: ModelReference, sharer
             "Give one model for each, in this order."
         )
     wanted, given = (description.receiver, *description.sharers), (receiver, *sharers)
-    roles = ["receiver", *(sharer_label(number, sharers) for number in range(len(sharers)))]
+    numbers = [""] if len(sharers) == 1 else [f" {number}" for number in range(len(sharers))]
+    roles = ["receiver", *(f"sharer{number}" for number in numbers)]
+    are_swapped = [model.geometry for model in given] == [model.geometry for model in reversed(wanted)]
     for role, want, have in zip(roles, wanted, given, strict=True):
         if want.geometry != have.geometry:
-            raise PairMismatchError(_geometry_message(role, want, have, _are_swapped(wanted, given)))
-        if None not in (want.tokenizer_fingerprint, have.tokenizer_fingerprint):
-            _warn_tokenizer(role, want, have)
-
-
-def _are_swapped(wanted: Sequence[ModelReference], given: Sequence[ModelReference]) -> bool:
-    return [model.geometry for model in given] == [model.geometry for model in reversed(wanted)]
-
-
-def _geometry_message(role: str, want: ModelReference, have: ModelReference, are_swapped: bool) -> str:
-    advice = f"Pass {want.name!r} as {role}, or train a fuser for this pair."
-    if are_swapped:
-        advice = "Receiver and sharer seem to be swapped."
-    return (
-        f"the fuser was trained for the {role} {want.name} ({_shape(want.geometry)}), but {have.name} has "
-        f"{_shape(have.geometry)}. {advice}"
-    )
+            advice = f"Pass {want.name!r} as {role}, or train a fuser for this pair."
+            raise PairMismatchError(
+                f"the fuser was trained for the {role} {want.name} ({_shape(want.geometry)}), but {have.name} has "
+                f"{_shape(have.geometry)}. {'Receiver and sharer seem to be swapped.' if are_swapped else advice}"
+            )
+        fingerprints = want.tokenizer_fingerprint, have.tokenizer_fingerprint
+        if None not in fingerprints and len(set(fingerprints)) > 1:
+            logger.warning(
+                "the tokenizer or chat template of %s %s is not the one that the fuser was trained with (%s). "
+                "Answers may be worse; pin the revision if they are.",
+                role,
+                have.name,
+                want.name,
+            )
 
 
 def _shape(geometry: KVGeometry) -> str:
     kinds = sorted({(layer.kv_heads, layer.key_dim) for layer in geometry.layers})
     return f"{geometry.num_layers} layers, " + " or ".join(f"{heads} KV heads of width {dim}" for heads, dim in kinds)
-
-
-def _warn_tokenizer(role: str, want: ModelReference, have: ModelReference) -> None:
-    if want.tokenizer_fingerprint != have.tokenizer_fingerprint:
-        logger.warning(
-            "the tokenizer or chat template of %s %s is not the one that the fuser was trained with (%s). "
-            "Answers may be worse; pin the revision if they are.",
-            role,
-            have.name,
-            want.name,
-        )

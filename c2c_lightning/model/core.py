@@ -96,7 +96,7 @@ class C2CCore(FusedModel):
     def continue_sharers(self, text: PromptBatch, sharer_kv: SharerKV) -> list[LayerStack | None]:
         """Sharer caches continued over a longer text, as far as it is read."""
         return [
-            None if kv is None else self._prefill_sharer(text, n, text.num_read_tokens[n], kv)
+            None if kv is None else self._prefill_sharer(text, n, text.plan.num_read_tokens[n], kv)
             for n, kv in enumerate(sharer_kv)
         ]
 

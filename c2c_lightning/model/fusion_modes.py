@@ -100,11 +100,11 @@ class PrefillFusion:
 
     def plan(self, prompt: PromptBatch, config: FuserConfig) -> tuple[FusionStep, ...]:
         """Span by span as released, or all spans of a row at once."""
-        return prompt.one_pass_plan if config.span_order == "one_pass" else prompt.fusion_plan
+        return prompt.plan.one_pass if config.span_order == "one_pass" else prompt.fusion_plan
 
     def num_sharer_tokens(self, prompt: PromptBatch) -> Sequence[int]:
         """The columns that receiver tokens read."""
-        return prompt.num_read_tokens
+        return prompt.plan.num_read_tokens
 
     def generation_cache(self, core: FusedModel, fused: FusedPrompt) -> Cache:
         """A plain growing cache."""
@@ -175,7 +175,7 @@ class DecodeFusion(PromptFusion):
     def plan(self, prompt: PromptBatch, config: FuserConfig) -> tuple[FusionStep, ...]:
         """All spans after one prefill: no entry is computed on fused ones."""
         # The receiver prefills the whole prompt before the first step, so no entry depends on a fused one.
-        return tuple(replace(step, end=prompt.num_receiver_tokens - 1) for step in prompt.one_pass_plan)
+        return tuple(replace(step, end=prompt.num_receiver_tokens - 1) for step in prompt.plan.one_pass)
 
     def generation_cache(self, core: FusedModel, fused: FusedPrompt) -> Cache:
         """A growing cache that runs the unfused models along with the response."""

@@ -84,7 +84,7 @@ def _parts(model: C2CModel, prompt: PromptBatch) -> Mapping[str, Work]:
     return {
         "sharer_prefill": lambda: model.prefill_sharers(prompt),
         "receiver_prefill": lambda: empty.prefill(model.receiver, end).fused_kv,
-        "fuser": lambda: model.fuser(receiver_kv, sharer_kv, prompt.one_pass_plan[0]),
+        "fuser": lambda: model.fuser(receiver_kv, sharer_kv, prompt.plan.one_pass[0]),
     }
 
 

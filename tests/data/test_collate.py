@@ -36,7 +36,7 @@ def test_the_fusion_plan_is_computed_once_and_moves_with_the_batch(monkeypatch: 
     expected = [(step.begin, step.end) for step in PromptBatch(batch.receiver, batch.sharers).fusion_plan]
     monkeypatch.setattr(FusionPlan, "of", None)
     assert [(step.begin, step.end) for step in batch.to("meta").fusion_plan] == expected
-    assert batch.to("meta").num_read_tokens == (3,)
+    assert batch.to("meta").plan.num_read_tokens == (3,)
 
 
 def test_changed_sharers_have_a_fusion_plan_of_their_own() -> None:

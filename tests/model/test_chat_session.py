@@ -76,7 +76,7 @@ def test_each_turn_runs_its_new_tokens_only(alignment: str) -> None:
         session.send(TURNS[1], **settings)
     # The first prompt and its answer but for the answer's last token lie in the cache.
     assert sum(receiver) == second.num_receiver_tokens - 1 - (first.num_receiver_tokens + 6 - 1)
-    assert sum(sharer) == second.num_read_tokens[0] - first.num_read_tokens[0]
+    assert sum(sharer) == second.plan.num_read_tokens[0] - first.plan.num_read_tokens[0]
 
 
 def test_an_identical_pair_fuses_once_a_turn() -> None:

@@ -21,11 +21,9 @@ _SPARE_IF_ROWS_CHANGE = 0.04
 
 @dataclass(frozen=True)
 class EpochProgress:
-    """The position in an epoch.
+    """The position in an epoch, counted from 0.
 
-    Attributes:
-        epoch: counted from 0.
-        runs: (step size, number of steps) one entry for each size of steps that this epoch was trained with so far.
+    `runs` has one entry for each size of steps that this epoch was trained with so far: (step size, number of steps).
     """
 
     epoch: int = 0
@@ -51,17 +49,7 @@ class BatchSampler(Sampler[list[int]]):
     The rows of each optimizer step are a function of (seed, epoch) and of the step's size over all processes and
     accumulated batches. Every row of the epoch is in one batch of one process, and all processes have the same number
     of batches: where the last step has fewer rows than there are processes, some get a row without supervision, which
-    is given as `-1 - row`.
-
-    Args:
-        lengths: of all rows.
-        limits: of a batch.
-        seed: of the order.
-        rank: number of this process.
-        world_size: number of processes.
-        accumulate: batches per process and optimizer step.
-        shuffle: False keeps batches in order of length.
-        epoch_rows: the rows of an epoch; default all rows in each.
+    is given as `-1 - row`. Without `shuffle`, batches are in order of length. By default every epoch has all rows.
     """
 
     lengths: Lengths
@@ -105,6 +93,8 @@ class BatchSampler(Sampler[list[int]]):
     def remaining(self, progress: EpochProgress) -> list[Step]:
         """The remaining optimizer steps of an epoch, for all processes."""
         rows, steps, previous = self._rows(progress.epoch), list[Step](), None
+        # The epoch may have been trained with several sizes of steps: after each, the rows that are left are planned
+        # again.
         for number, (size, done) in enumerate([*progress.runs, (self.size, 0)]):
             if size != previous:
                 steps = self._plan(rows, size, progress.epoch, number)
@@ -116,6 +106,7 @@ class BatchSampler(Sampler[list[int]]):
         """The batches of this process in a step."""
         batches = step if self.limits.max_tokens is not None else cut_batches(step[0], self.lengths, self.limits)
         batches = split(batches, self._multiple(len(batches)))
+        # A process with fewer batches would leave the others waiting in the reduction of gradients.
         missing = self._multiple(len(batches)) - len(batches)
         return [*batches, *[-1 - batches[0][:1]] * missing][self.rank :: self.world_size]
 
@@ -135,6 +126,7 @@ class BatchSampler(Sampler[list[int]]):
 
     def _pieces_of_epoch(self, size: StepSize) -> int:
         """Batches of every epoch under a token budget: those of epoch 0 and some to spare, in whole steps."""
+        # The trainer reads the length of a loader once, so every epoch has the same number of batches.
         if size not in self._num_pieces:
             rows, count = self._rows(0), size.num_batches or 1
             first = sum(map(len, plan_steps(rows, self.lengths, size, [self.seed, 0, 0])))

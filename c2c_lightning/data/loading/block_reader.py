@@ -75,6 +75,7 @@ class BlockReader:
 
     def _counts(self, blocks: int) -> list[int]:
         """Examples of each part in so many blocks; together exactly as many as the blocks have."""
+        # Differences of rounded sums, so that rounding errors do not add up.
         edges = [0.0, *accumulate(part.share for part in self._parts)]
         return [
             round(end * blocks * self._block_rows) - round(start * blocks * self._block_rows)
@@ -93,6 +94,7 @@ class BlockReader:
             examples += [row.example for row in results if self._is_accepted(row, report) and isinstance(row, Accepted)]
             if report.rows >= _ROWS_TO_JUDGE:
                 report.check(self._settings.max_bad_share)
+            # A source of which no row can be used would be read forever.
             if stream.round > first_round + 1 and report.kept == kept:
                 report.check(self._settings.max_bad_share)
                 raise DataError(f"No row of {part.name} can be used: {dict(report.dropped)}.")

@@ -28,15 +28,7 @@ def collate_for(encoder: Encoder) -> Collate:
 
 
 class EpochLoader(ResumableLoader):
-    """The batches of one process, epoch after epoch.
-
-    Args:
-        table: all examples.
-        batches: the rows of each batch.
-        collate: pads them.
-        num_workers: processes that read and pad.
-        pin_memory: whether batches go to page-locked memory, for faster copies to a GPU.
-    """
+    """The batches of one process, epoch after epoch."""
 
     def __init__(
         self,
@@ -44,7 +36,6 @@ class EpochLoader(ResumableLoader):
         batches: BatchSampler,
         collate: Collate,
         num_workers: int = 0,
-        pin_memory: bool = False,
     ) -> None:
         super().__init__()
         self.batches = batches
@@ -59,7 +50,7 @@ class EpochLoader(ResumableLoader):
             collate_fn=collate,
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
-            pin_memory=pin_memory,
+            pin_memory=torch.cuda.is_available(),
             # A separate generator: iterating must not advance the random numbers of the training.
             generator=torch.Generator(),
         )
@@ -97,6 +88,7 @@ class EpochLoader(ResumableLoader):
         # The trainer's count is still the last epoch's when a new epoch is set but not begun.
         done = before if self._is_waiting else done
         steps = (done - before) // self.batches.accumulate
+        # The last step of an epoch may have fewer batches than the others.
         if done == self._length:
             steps = len(self.batches.remaining(progress))
         progress = progress.after(self.batches.size, steps)
@@ -119,6 +111,7 @@ class EpochLoader(ResumableLoader):
                 "steps, which moves schedules that count them."
             )
         left = self.batches.count_batches(self.batches.remaining(progress)) if progress.runs else 0
+        # `limit_train_batches` may end an epoch before its rows do.
         is_over = bool(done) and (state["is_over"] or (bool(progress.runs) and not left))
         if not is_over:
             done = progress.num_steps * self.batches.accumulate

@@ -21,6 +21,7 @@ def cut_batches(rows: Rows, lengths: Lengths, limits: BatchLimits) -> list[Rows]
             batches.append(piece)
             continue
         left, right = _cut_in_two(piece, lengths, limits)
+        # A stack, so that neighbours in length stay neighbours in the list.
         waiting += [right, left]
     return batches
 

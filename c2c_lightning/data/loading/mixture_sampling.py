@@ -13,14 +13,9 @@ from c2c_lightning.data.row_lengths import Rows
 class MixedRows:
     """The rows of each epoch of a mixture.
 
-    Each part is an endless sequence of shuffled passes; an epoch takes its share after that of the last epoch, so that
-    over the epochs every row is read equally often.
-
-    Attributes:
-        parts: the rows of each part, none empty.
-        shares: the part's shares of an epoch; they sum to 1.
-        until: how long an epoch is: until the `first` part, or `all`, have been read once.
-        seed: of the orders.
+    Each part is an endless sequence of shuffled passes over its rows; an epoch takes its share (shares sum to 1) after
+    that of the last epoch, so that over the epochs every row is read equally often. An epoch lasts until the `first`
+    part, or `all`, have been read once.
     """
 
     parts: Sequence[Rows]
@@ -45,6 +40,7 @@ class MixedRows:
     def _endless_order(self, part: int, size: int, places: Rows) -> Rows:
         """The entries at some places of endless shuffled passes over `size` rows."""
         order = np.empty_like(places)
+        # Only the passes that an epoch touches are drawn.
         for round_ in np.unique(places // size):
             here = places // size == round_
             order[here] = np.random.default_rng([self.seed, part, int(round_)]).permutation(size)[places[here] % size]

@@ -59,6 +59,7 @@ class RowStream:
         self._rows = self._open()
 
     def _open(self) -> Iterator[Mapping[str, list[Any]]]:
+        # A copy: the position of a table would be shared by all its readers.
         table = self._table.shard(1, 0)
         if self._position["inner"] is not None:
             table.load_state_dict(self._position["inner"])

@@ -64,14 +64,8 @@ def plan_steps(
 ) -> list[Step]:
     """The optimizer steps of an epoch, in a shuffled order; each row once, rows of similar lengths together.
 
-    Full steps come first, then a short one if rows are left over.
-
-    Args:
-        rows: rows of the epoch.
-        lengths: lengths of *all* rows.
-        size: of a step.
-        seed: of the order.
-        num_pieces: with a token budget, the number of batches of every epoch; default as many as are needed.
+    Full steps come first, then a short one if rows are left over. `lengths` are those of *all* rows. Under a token
+    budget, `num_pieces` is the number of batches of every epoch, None for as many as are needed.
     """
     for draw in range(_DRAWS):
         random = np.random.default_rng([*seed, draw])
@@ -81,6 +75,7 @@ def plan_steps(
     if num_pieces is not None:
         pieces = split(_joined(pieces, num_pieces, lengths), num_pieces)
     steps = size.steps(pieces)
+    # The short step stays last: Lightning counts accumulated batches from the first of an epoch.
     is_short = bool(steps) and _measure(steps[-1], size) < _measure(steps[0], size)
     full = len(steps) - is_short
     return [steps[i] for i in [*random.permutation(full), *range(full, len(steps))]]

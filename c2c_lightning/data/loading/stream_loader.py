@@ -1,6 +1,6 @@
 """Training batches from an endless stream, resumed exactly at any optimizer step.
 
-Every process reads and encodes the whole stream and takes its own batches of each step. That costs little next to
+Every process reads and encodes the whole stream and takes its batches of each step. That costs little next to
 training (an encoder makes thousands of rows a second), and the rows of a step depend on the global batch alone.
 """
 
@@ -43,15 +43,8 @@ class StreamItem:
 class BatchStream(IterableDataset[StreamItem]):
     """Training batches without end, for one process of several.
 
-    Blocks of examples are shuffled and cut into optimizer steps as the rows of an epoch are.
-
-    Attributes:
-        parts: the sources.
-        settings: of the data module.
-        block_rows: examples that are shuffled together; rounded up to whole optimizer steps.
-        processes: this process among all.
-        validation_keys: keys of the prompts of the validation data.
-        position: where to continue.
+    Blocks of `block_rows` examples, rounded up to whole optimizer steps, are shuffled and cut into steps as the rows of
+    an epoch are.
     """
 
     parts: Sequence[StreamPart]

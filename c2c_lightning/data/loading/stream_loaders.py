@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from datasets import Dataset
@@ -72,18 +71,15 @@ class StreamLoaders(Loaders):
             for part in self._parts
             for result in part.rows.encode(list(self._held_out_rows(part, max(1, int(part.share * wanted)))))
         ]
-        prepared = self._prepared(packed) if packed else None
-        if prepared is None or not len(prepared.rows):
-            logger.warning("The beginning of the stream has no held-out rows that fit: there is no validation.")
-            return None
-        return prepared
-
-    def _prepared(self, packed: list[dict[str, Any]]) -> PreparedRows:
-        table = TokenTable(Dataset.from_list(packed, features=FEATURES))
-        prepared = PreparedRows(table, [np.flatnonzero(~table.is_rejected)], [])
-        for too_long in self._settings.too_long(table.lengths).values():
-            prepared.leave_out(too_long)
-        return prepared
+        if packed:
+            table = TokenTable(Dataset.from_list(packed, features=FEATURES))
+            prepared = PreparedRows(table, [np.flatnonzero(~table.is_rejected)], [])
+            for too_long in self._settings.too_long(table.lengths).values():
+                prepared.leave_out(too_long)
+            if len(prepared.rows):
+                return prepared
+        logger.warning("The beginning of the stream has no held-out rows that fit: there is no validation.")
+        return None
 
     def _held_out_rows(self, part: StreamPart, wanted: int) -> Iterator[ParsedRow]:
         stream = RowStream(part.name, part.table, self._settings.max_rows)

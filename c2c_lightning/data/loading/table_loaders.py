@@ -59,7 +59,7 @@ class Loaders(ABC):
         )
         # One worker is enough: the rows are few and nothing shuffles them.
         num_workers = min(settings.num_workers, 1)
-        return EpochLoader(table, sampler, collate_for(settings.encoder), num_workers, settings.pin_memory)
+        return EpochLoader(table, sampler, collate_for(settings.encoder), num_workers)
 
 
 class TableLoaders(Loaders):
@@ -80,7 +80,7 @@ class TableLoaders(Loaders):
             self._train.table.lengths, settings.limits, settings.seed, *processes, epoch_rows=self._epoch_rows
         )
         collate = collate_for(settings.encoder)
-        return EpochLoader(self._train.table, sampler, collate, settings.num_workers, settings.pin_memory)
+        return EpochLoader(self._train.table, sampler, collate, settings.num_workers)
 
     def report(self, seen: Sequence[SourceReport] = ()) -> DataReport:
         """Rows that were read, kept and dropped, and the share of padding in an epoch."""

@@ -16,15 +16,10 @@ _SHOWN = 5
 
 @dataclass
 class SourceReport:
-    """The rows of one source.
+    """The rows of one source for one use: `train` or `validation`.
 
-    Attributes:
-        name: the source.
-        use: `train` or `validation`.
-        rows: rows read.
-        dropped: number of unused rows by reason.
-        held_out: training rows that are validation data.
-        examples: the first bad rows, `FILE:LINE: why`.
+    Counts are of rows that were read, dropped (by reason) and held out of the training data; `examples` has the first
+    bad rows, as `FILE:LINE: why`.
     """
 
     name: str
@@ -86,13 +81,8 @@ class SourceReport:
 class DataReport:
     """The counts of all sources of a run.
 
-    Attributes:
-        sources: one entry per source and use.
-        train_rows: rows of an epoch; None for a stream.
-        validation_rows: rows of the validation data.
-        batches: batches of an epoch over all processes; None for a stream.
-        tokens: tokens of an epoch over all models, without padding.
-        padding: fraction of the tokens in batches that are padding.
+    Rows and batches are those of an epoch over all processes, tokens those of all models without padding; all are None
+    for a stream. `padding` is the fraction of the tokens in batches that are padding.
     """
 
     sources: list[SourceReport] = field(default_factory=list)

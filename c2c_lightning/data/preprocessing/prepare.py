@@ -32,8 +32,6 @@ class Settings:
         limits: of a batch.
         context_lengths: positions of the receiver and of each sharer, None where there is no limit; longer rows are
             dropped.
-        num_proc: processes that encode.
-        pin_memory: whether batches go to page-locked memory.
     """
 
     encoder: Encoder
@@ -45,9 +43,7 @@ class Settings:
     max_validation_rows: int | None = None
     validation_share: float = 0.0
     max_bad_share: float = 0.0
-    num_proc: int = 1
     num_workers: int = 0
-    pin_memory: bool = False
     seed: int = 0
 
     def is_held_out(self, key: int) -> bool:
@@ -105,9 +101,7 @@ def sources_of(data: Source | Mixture | Sequence[Source]) -> list[Source]:
 
 def prepare(sources: Sequence[Source], use: str, settings: Settings) -> PreparedRows:
     """Read, encode and filter sources for `train` or `validation`."""
-    tables = [
-        encoded_table(s, settings.encoder, settings.cache_dir, settings.max_rows, settings.num_proc) for s in sources
-    ]
+    tables = [encoded_table(s, settings.encoder, settings.cache_dir, settings.max_rows) for s in sources]
     reports = [_rejections(source.name, use, table) for source, table in zip(sources, tables, strict=True)]
     for report in reports:
         report.check(settings.max_bad_share)
@@ -154,6 +148,7 @@ def leave_out_questions(train: PreparedRows, validation: PreparedRows) -> None:
 
 def _rejections(name: str, use: str, table: datasets.Dataset) -> SourceReport:
     report = SourceReport(name, use, len(table))
+    # In Arrow, without a Python object for each row.
     kinds = table.with_format("arrow").select_columns(["rejected"])[:]["rejected"]
     report.dropped.update(kinds.drop_null().to_pylist())
     bad = np.flatnonzero(np.asarray(kinds.is_valid()))

@@ -44,14 +44,9 @@ class Accepted:
 
 @dataclass(frozen=True)
 class ParsedRow:
-    """A row that is parsed and checked, but not encoded.
+    """A row that is parsed and checked, but not encoded; the last message is the response.
 
-    Attributes:
-        messages: the conversation; its last message is the response.
-        sharer_messages: the sharers' conversation (private context), None for the receiver's.
-        key: the `prompt_key`.
-        origin: `FILE:LINE`, or the source's name and the row's number.
-        chat_template_kwargs: arguments of the chat templates for this row, such as `tools`.
+    `sharer_messages` are those of private context, None for the receiver's.
     """
 
     messages: Conversation
@@ -121,6 +116,7 @@ def prompt_key(messages: Conversation, sharer_messages: Conversation | None = No
     """
     asked = [content_text(message) for message in (*messages[:-1], *(sharer_messages or []))]
     folded = " ".join(" ".join(asked).casefold().split())
+    # 63 bits: a signed integer holds them.
     return int.from_bytes(blake2b(folded.encode(), digest_size=8).digest()) >> 1
 
 

@@ -55,14 +55,7 @@ def cache_folder(given: str | None = None) -> Path:
     return Path(datasets.config.HF_DATASETS_CACHE) / "c2c_lightning" if given is None else Path(given).expanduser()
 
 
-def usable_processes() -> int:
-    """Number of CPUs that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def encoded_table(
-    source: Source, encoder: Encoder, cache_dir: Path, max_rows: int | None = None, num_proc: int = 1
-) -> datasets.Dataset:
+def encoded_table(source: Source, encoder: Encoder, cache_dir: Path, max_rows: int | None = None) -> datasets.Dataset:
     """All rows of a source as tokens, from the cache if there: the columns `FEATURES`, one row per row of the source.
 
     `cache_dir` has a folder for each table and is safe to delete.
@@ -74,12 +67,12 @@ def encoded_table(
     # All processes of a run call this: the first one encodes, the others wait and read.
     with FileLock(cache_dir / f"tokens-{key}.lock"):
         if not (folder / "files.json").is_file():
-            _encode_into(folder, RowEncoder(source, encoder), max_rows, num_proc, key)
+            _encode_into(folder, RowEncoder(source, encoder), max_rows, key)
     files = json.loads((folder / "files.json").read_text())
     return datasets.concatenate_datasets([datasets.Dataset.from_file(str(folder / name)) for name in files])
 
 
-def _encode_into(folder: Path, rows: RowEncoder, max_rows: int | None, num_proc: int, key: str) -> None:
+def _encode_into(folder: Path, rows: RowEncoder, max_rows: int | None, key: str) -> None:
     """Encode into a temporary folder, which is renamed when it is complete."""
     table = rows.source.load()
     if not isinstance(table, datasets.Dataset):
@@ -87,7 +80,8 @@ def _encode_into(folder: Path, rows: RowEncoder, max_rows: int | None, num_proc:
     table = table if max_rows is None else table.select(range(min(max_rows, len(table))))
     if not len(table):
         raise DataError(f"{rows.source.name} has no rows.")
-    num_proc = min(num_proc, len(table) // _ROWS_WORTH_A_PROCESS)
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    num_proc = min(cpus, len(table) // _ROWS_WORTH_A_PROCESS)
     partial = folder.with_suffix(f".partial-{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
@@ -101,6 +95,7 @@ def _encode_into(folder: Path, rows: RowEncoder, max_rows: int | None, num_proc:
         features=FEATURES,
         num_proc=num_proc if num_proc > 1 else None,  # 1 would start one other process
         cache_file_name=str(partial / "tokens.arrow"),
+        # Else `datasets` would pickle the encoder to hash it.
         new_fingerprint=key,
         desc=f"Encoding {rows.source.name}",
     )

@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 _JSON = re.compile(r"\.(jsonl|json|ndjson)(\.(gz|bz2|zst|lz4))?$", re.IGNORECASE)
 # Builders of `datasets` by file name ending.
 _TABLES = {".parquet": "parquet", ".csv": "csv", ".arrow": "arrow"}
-# Beside `save_to_disk`'s own rows, folders hold JSON that describes them.
+# Folders of `save_to_disk` hold, next to the rows, JSON that describes them.
 _NO_ROWS = frozenset({*FILES_TO_IGNORE, "state.json"})
 _SHARD = re.compile(r"([\w.-]+?)-\d{5}-of-\d{5}")
 _KEYWORDS = {
@@ -33,22 +33,12 @@ def local_files(path: str, split: str = "train", subset: str | None = None) -> l
     """The files that a path names, sorted; None when it can only be the name of a data set on the hub.
 
     A single file is taken as it is. A folder, or a pattern, whose files name several splits gives those of one split.
-
-    Args:
-        path: file, folder, pattern or hub name.
-        split: which split.
-        subset: which configuration of a folder with a data card.
-
-    Returns:
-        One or more files of one kind that are not empty.
-
-    Raises:
-        DataError: when there are none, none of the split, or of kinds that do not go together.
+    `subset` names a configuration of a folder with a data card. The files are of one kind, and not all are empty.
     """
     if not path.strip():
         raise DataError("The path of the data is empty. Name a file, a folder, a pattern, or a data set on the hub.")
     place = Path(path).expanduser()
-    if not os.path.lexists(place) and not glob.has_magic(path) and _may_be_hub_name(path):
+    if not is_local(path):
         return None
     files = _named_files(place, split, subset)
     if not files:
@@ -93,6 +83,7 @@ def _named_files(place: Path, split: str, subset: str | None) -> list[Path]:
 def _folder_files(folder: Path, split: str, subset: str | None) -> list[Path]:
     known = sorted(file for file in folder.rglob("*") if file_kind(file) and not _is_hidden(file, folder))
     try:
+        # `datasets` reads the data card of the folder, if there is one.
         config = datasets.load_dataset_builder(str(folder.resolve()), subset).config
     except FileNotFoundError:  # no file whose name `datasets` knows, such as `.JSONL`
         return _of_split(str(folder), known, split)
@@ -127,7 +118,7 @@ def _of_split(path: str, files: list[Path], split: str) -> list[Path]:
     if "" in by_split:
         names = ", ".join(file.name for file in by_split[""][:3])
         raise DataError(
-            f"`{path}` has files of the splits {_listed(by_split)} beside {names}, whose split is not clear. "
+            f"`{path}` has files of the splits {_listed(by_split)} next to {names}, whose split is not clear. "
             "Rename them, or give a pattern that leaves some out."
         )
     return _chosen(path, by_split, split)

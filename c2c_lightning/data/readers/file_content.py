@@ -1,4 +1,4 @@
-"""What a file holds, whatever its name says: JSON lines, one JSON document, or something else that is named."""
+"""Content of files by their first bytes: JSON lines, one JSON document, or another format, which is refused by name."""
 
 import csv
 import io
@@ -42,11 +42,7 @@ def compression_of(file: Path) -> str | None:
 
 
 def check_content(file: Path) -> None:
-    """Refuse a file that is named as JSON but looks like something else.
-
-    Raises:
-        DataError: naming the kind of content and what to do.
-    """
+    """Refuse a file that is named as JSON but looks like something else; the message says what to do."""
     with file.open("rb") as stream:
         head = stream.read(64)
     if compression_of(file):
@@ -128,6 +124,7 @@ def _first_line(file: Path) -> tuple[bytes, bool]:
     """The first line that is not blank, no more than `_MAX_LINE_BYTES` of it, and whether no other follows."""
     with opened(file) as stream:
         while line := stream.readline(_MAX_LINE_BYTES):
+            # Files from Windows may begin with a byte order mark.
             stripped = line.removeprefix(b"\xef\xbb\xbf").strip()
             if stripped:
                 is_cut = len(line) == _MAX_LINE_BYTES

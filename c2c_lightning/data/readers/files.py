@@ -3,6 +3,8 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -25,21 +27,10 @@ def load_rows(
     streaming: bool = False,
     max_row_bytes: int = 2**20,
 ) -> Table:
-    """Rows of local files or of a data set on the hub.
+    """Rows of local files or of a data set on the hub; those of JSON files are still text, for `json_lines.decode`.
 
-    Args:
-        path: file, folder, pattern or hub name.
-        split: which split, where there are several.
-        subset: configuration on the hub, or of a folder with a data card.
-        revision: commit, tag or branch on the hub.
-        streaming: a stream instead of a table.
-        max_row_bytes: larger lines of JSON files come without their content.
-
-    Returns:
-        Rows; those of JSON files are still text, for `json_lines.decode`.
-
-    Raises:
-        DataError: naming what is missing, empty or unreadable.
+    `path` is a file, folder, pattern or hub name; `subset` a configuration on the hub, or of a folder with a data card.
+    Larger lines than `max_row_bytes` come without their content.
     """
     saved = Path(path).expanduser()
     if is_saved_dataset(saved):
@@ -55,32 +46,19 @@ def load_rows(
     gen_kwargs = {"pieces": pieces, "max_row_bytes": max_row_bytes}
     if streaming:
         return datasets.IterableDataset.from_generator(read_pieces, FEATURES, gen_kwargs)
-    try:
+    with _data_errors(f"`{path}` cannot be read"):
         return datasets.Dataset.from_generator(read_pieces, FEATURES, gen_kwargs=gen_kwargs)
-    except datasets.exceptions.DatasetGenerationError as problem:
-        raise _data_error(f"`{path}` cannot be read", problem) from problem
 
 
 def read_rows(path: str, **options: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """The decoded rows of a path one after another, each with its origin, `FILE:LINE` or a row number.
 
-    Args:
-        path: as in `load_rows`.
-        **options: as in `load_rows`; local files are best streamed.
-
-    Raises:
-        DataError: naming what is missing or unreadable, or the origin of a row that cannot be decoded.
+    Options are those of `load_rows`; local files are best streamed.
     """
     rows = iter(load_rows(path, **options))
-    number = 0
-    while True:
-        number += 1
-        try:
+    for number in count(1):
+        with _data_errors(f"`{path}` cannot be read after row {number - 1}"):
             row = next(rows, None)
-        except C2CError:
-            raise
-        except Exception as problem:  # of any reader below, in the middle of a file or of a download
-            raise _data_error(f"`{path}` cannot be read after row {number - 1}", problem) from problem
         if row is None:
             return
         origin = str(row.get(ORIGIN) or f"{path}, row {number}")
@@ -92,16 +70,7 @@ def read_rows(path: str, **options: Any) -> Iterator[tuple[str, Mapping[str, Any
 
 
 def data_fingerprint(path: str, split: str = "train", subset: str | None = None) -> str | None:
-    """A key of local data by names, sizes and times of change; None for a data set on the hub.
-
-    Args:
-        path: as in `load_rows`.
-        split: as in `load_rows`.
-        subset: as in `load_rows`.
-
-    Raises:
-        DataError: when the files are not there.
-    """
+    """A key of local data by names, sizes and times of change; None for a data set on the hub."""
     saved = Path(path).expanduser()
     files = sorted(saved.iterdir()) if is_saved_dataset(saved) else local_files(path, split, subset)
     if files is None:
@@ -118,10 +87,8 @@ def stream_of(table: Table) -> datasets.IterableDataset:
 
 
 def _saved(path: Path, split: str, streaming: bool) -> Table:
-    try:
+    with _data_errors(f"The saved data set `{path}` cannot be read"):
         table = datasets.load_from_disk(str(path))
-    except Exception as problem:  # datasets and pyarrow raise errors of many classes
-        raise _data_error(f"The saved data set `{path}` cannot be read", problem) from problem
     if isinstance(table, datasets.DatasetDict):
         if split not in table:
             raise DataError(f"`{path}` has no split `{split}`; it has {', '.join(table)}.")
@@ -131,16 +98,13 @@ def _saved(path: Path, split: str, streaming: bool) -> Table:
 
 def _table_files(files: list[Path], streaming: bool) -> Table:
     kind, names = file_kind(files[0]), [str(file) for file in files]
+    # `datasets` would not name the file that is damaged.
     for file in files if kind == "parquet" else []:
-        try:
+        with _data_errors(f"`{file}` cannot be read as Parquet"):
             pyarrow.parquet.read_metadata(file)
-        except Exception as problem:  # pyarrow raises errors of many classes
-            raise _data_error(f"`{file}` cannot be read as Parquet", problem) from problem
     options = _csv_options([header_of(file) for file in files]) if kind == "csv" else {}
-    try:
+    with _data_errors(f"{', '.join(names[:3])} cannot be read as {kind}"):
         return datasets.load_dataset(kind, data_files=names, split="train", streaming=streaming, **options)
-    except Exception as problem:  # datasets and pyarrow raise errors of many classes
-        raise _data_error(f"{', '.join(names[:3])} cannot be read as {kind}", problem) from problem
 
 
 def _csv_options(headers: list[list[str]]) -> dict[str, Any]:
@@ -152,18 +116,20 @@ def _csv_options(headers: list[list[str]]) -> dict[str, Any]:
 
 
 def _from_hub(name: str, split: str, subset: str | None, revision: str | None, streaming: bool) -> Table:
-    try:
+    with _data_errors(f"`{name}` is no file or folder here, and as a data set on the hub it cannot be loaded"):
         return datasets.load_dataset(name, subset, split=split, revision=revision, streaming=streaming)
-    except Exception as problem:  # network, permission, split, format: all with messages of their own
-        where = f"`{name}` is no file or folder here, and as a data set on the hub it cannot be loaded"
-        raise _data_error(where, problem) from problem
 
 
-def _data_error(what: str, problem: BaseException) -> DataError:
-    """A message with the root of an exception; `datasets` wraps the useful one."""
-    while problem.__cause__ is not None and not isinstance(problem, DataError):
-        problem = problem.__cause__
-    if isinstance(problem, DataError):
-        return problem
-    first_line = str(problem).splitlines()[0] if str(problem) else ""
-    return DataError(f"{what}: {type(problem).__name__}: {first_line}")
+@contextmanager
+def _data_errors(what: str) -> Iterator[None]:
+    """Any error of the body as a `DataError` with the root of the exception; `datasets` wraps the useful one."""
+    try:
+        yield
+    except Exception as problem:  # datasets and pyarrow raise errors of many classes
+        root: BaseException = problem
+        while root.__cause__ is not None and not isinstance(root, C2CError):
+            root = root.__cause__
+        if isinstance(root, C2CError):
+            raise root from None
+        first_line = str(root).splitlines()[0] if str(root) else ""
+        raise DataError(f"{what}: {type(root).__name__}: {first_line}") from problem

@@ -22,14 +22,9 @@ FEATURES = datasets.Features(
 
 
 class Piece(NamedTuple):
-    """A part of a file that begins and ends at line borders.
+    """The bytes [start, end) of a file, at line borders; `end` is -1 for the whole of a file that cannot be divided.
 
-    Attributes:
-        path: the file.
-        start: first byte.
-        end: first byte after it; -1 for the whole of a file that cannot be divided.
-        first_line: number of its first line, from 1.
-        modified: time of the file's last change in ns, so that caches notice one.
+    Lines count from 1. `modified` is the time of the file's last change in ns, so that caches notice one.
     """
 
     path: str
@@ -44,15 +39,7 @@ class TooLargeError(DataError):
 
 
 def pieces_of(file: Path, piece_bytes: int = PIECE_BYTES) -> list[Piece]:
-    """The pieces that make up a file, in order, divided at line borders.
-
-    Args:
-        file: JSON lines, plain or compressed, or one JSON document.
-        piece_bytes: about how large a piece is.
-
-    Raises:
-        DataError: for a file whose content is not JSON in UTF-8.
-    """
+    """The pieces that make up a file of JSON lines, or of one JSON document, in order; borders are line borders."""
     modified = file.stat().st_mtime_ns
     check_content(file)
     if compression_of(file) or rows_of_document(file) is not None:
@@ -72,15 +59,7 @@ def pieces_of(file: Path, piece_bytes: int = PIECE_BYTES) -> list[Piece]:
 
 
 def read_pieces(pieces: list[Piece], max_row_bytes: int) -> Iterator[dict[str, Any]]:
-    """The rows of pieces, still as text. Blank lines are no rows.
-
-    Args:
-        pieces: what to read.
-        max_row_bytes: larger rows come without their content.
-
-    Yields:
-        Rows with the columns of `FEATURES`.
-    """
+    """The rows of pieces, still as text, with the columns of `FEATURES`. Blank lines are no rows."""
     for piece in map(Piece._make, pieces):
         for number, line, num_bytes in _lines(piece, max_row_bytes):
             if num_bytes:
@@ -89,9 +68,6 @@ def read_pieces(pieces: list[Piece], max_row_bytes: int) -> Iterator[dict[str, A
 
 def decode(row: Mapping[str, Any]) -> Mapping[str, Any]:
     """The columns of a row of `load_rows`: a line of JSON is parsed; a row of a table loses its nested null keys.
-
-    Args:
-        row: a row of `load_rows`.
 
     Raises:
         TooLargeError: when it has more bytes than allowed.
@@ -145,6 +121,7 @@ def _lines(piece: Piece, max_bytes: int) -> Iterator[tuple[int, bytes, int]]:
 
 def _bounded_lines(stream: BinaryIO, max_bytes: int) -> Iterator[tuple[bytes, int]]:
     """Each line without surrounding space, and its length; without its content if it is longer than `max_bytes`."""
+    # Two bytes more, for the line end `\r\n`.
     while line := stream.readline(max_bytes + 2):
         num_bytes, part = len(line), line
         while not part.endswith(b"\n") and (part := stream.readline(PIECE_BYTES)):

@@ -24,23 +24,19 @@ class Messages(TableSource):
     """
 
     def messages(self, row: Row) -> tuple[Conversation, Conversation | None]:
-        """The conversation, and the sharers' own if the row has one."""
+        """The conversation, and the sharers' conversation if the row has one."""
         messages = conversation_of(row)
-        own = sharer_messages_of(row, messages)
-        return messages, None if own is None else check_messages(own, DataError)
+        private = sharer_messages_of(row, messages)
+        return messages, None if private is None else check_messages(private, DataError)
 
     def chat_template_kwargs(self, row: Row) -> dict[str, Any]:
         """`tools`, `documents` and `chat_template_kwargs` of the row."""
         return template_kwargs_of(row)
 
 
-class OpenHermes(TableSource):
+class OpenHermes(Messages):
     """Rows of `{"conversations": [{"from", "value"}, ...]}`, as in OpenHermes-2.5 and ShareGPT."""
 
     def messages(self, row: Row) -> tuple[Conversation, Conversation | None]:
-        """The conversation; everybody reads the same."""
+        """The conversation; receiver and sharers read the same."""
         return from_speakers(row.get("conversations")), None
-
-    def chat_template_kwargs(self, row: Row) -> dict[str, Any]:
-        """`tools`, `documents` and `chat_template_kwargs` of the row."""
-        return template_kwargs_of(row)

@@ -4,7 +4,7 @@ import string
 from typing import Any
 
 from c2c_lightning.data.messages import Conversation
-from c2c_lightning.data.sources.source import Row, TableSource, text
+from c2c_lightning.data.sources.source import Row, TableSource, exchange, text
 from c2c_lightning.errors import DataError
 
 # The training prompt of the published code for MMLU (MMLUChatDataset); evaluation words it otherwise.
@@ -16,7 +16,7 @@ class MultipleChoice(TableSource):
     """Rows of `{"question", "choices": [text, ...], "answer": number from 0, or letter}`.
 
     Args:
-        path: see `TableSource`, as all further arguments.
+        path: see `TableSource`.
         question: wording of the prompt, with `{question}` and `{choices}` (one line each, `A. ...`).
         answer: wording of the response, with `{letter}`, `{choice}` or both.
         **table: see `TableSource`.
@@ -39,7 +39,7 @@ class MultipleChoice(TableSource):
         lines = "\n".join(f"{letter}. {choice}" for letter, choice in zip(letters, choices, strict=False))
         prompt = _fill(self.question, choices=lines, question=text(row, "question"))
         response = _fill(self.answer, letter=letters[number], choice=choices[number])
-        return [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}], None
+        return exchange(prompt, response), None
 
 
 def _choices(row: Row) -> list[str]:
@@ -57,6 +57,7 @@ def _number(answer: Any, count: int) -> int:
     """The number of the right choice, from 0, given as a number or as a letter."""
     if isinstance(answer, str) and len(answer) == 1 and answer in string.ascii_uppercase:
         answer = string.ascii_uppercase.index(answer)
+    # A bool is an int in Python.
     if isinstance(answer, bool) or not isinstance(answer, int):
         raise DataError(f"`answer` must be a number from 0 or a letter, but is {answer!r}.")
     if not 0 <= answer < count:

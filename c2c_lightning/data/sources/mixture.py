@@ -15,9 +15,6 @@ class Mixture:
         weights: their shares, in any unit; default equal shares.
         until: an epoch lasts until the `first` source is used up (the rest of the others comes in later epochs), or
             until `all` are (small ones come several times).
-
-    Raises:
-        DataError: when weights and sources do not fit.
     """
 
     def __init__(

@@ -3,7 +3,7 @@
 from typing import Any
 
 from c2c_lightning.data.messages import Conversation, with_context
-from c2c_lightning.data.sources.source import Row, TableSource, text
+from c2c_lightning.data.sources.source import Row, TableSource, exchange, text
 from c2c_lightning.errors import DataError
 
 
@@ -11,7 +11,7 @@ class PromptResponse(TableSource):
     """Rows with the prompt in one column and the response in another.
 
     Args:
-        path: see `TableSource`, as all further arguments.
+        path: see `TableSource`.
         prompt: the prompt's column.
         response: the response's column.
         context: a column with a text that only sharers read, in front of the prompt.
@@ -33,9 +33,8 @@ class PromptResponse(TableSource):
 
     def messages(self, row: Row) -> tuple[Conversation, Conversation | None]:
         """One question, one answer."""
-        prompt, response = text(row, self.prompt), text(row, self.response)
-        own = None if self.context is None else with_context(text(row, self.context), [_user(prompt)])
-        return [_user(prompt), _assistant(response)], own
+        messages = exchange(text(row, self.prompt), text(row, self.response))
+        return messages, None if self.context is None else with_context(text(row, self.context), messages[:1])
 
 
 class GSM8K(TableSource):
@@ -45,10 +44,10 @@ class GSM8K(TableSource):
         """The question; the solution, calculator marks (`<<1+1=2>>`) left out."""
         pieces = text(row, "answer").split("<<")
         answer = pieces[0] + "".join(piece.split(">>", 1)[-1] for piece in pieces[1:])
-        return [_user(text(row, "question")), _assistant(answer)], None
+        return exchange(text(row, "question"), answer), None
 
 
-# Wording of LongBench's single-document questions; tasks with other needs have a `template` of their own.
+# Wording of LongBench's single-document questions; for other tasks set `template`.
 LONG_CONTEXT = "Read the following text and answer the question.\n\n{context}\n\nQuestion: {input}\nAnswer:"
 
 
@@ -56,7 +55,7 @@ class LongBench(TableSource):
     """Rows of `{"context", "input", "answers"}`; the first answer is the response (paper A.3.5).
 
     Args:
-        path: see `TableSource`, as all further arguments.
+        path: see `TableSource`.
         template: wording, with `{context}` and `{input}`.
         private_context: True lets only sharers read the context.
         **table: see `TableSource`.
@@ -77,15 +76,6 @@ class LongBench(TableSource):
         # Not str.format: a text may hold braces.
         question = text(row, "input")
         worded = self.template.replace("{input}", question).replace("{context}", text(row, "context"))
-        response = _assistant(answers[0])
         if self.private_context:
-            return [_user(question), response], [_user(worded)]
-        return [_user(worded), response], None
-
-
-def _user(content: str) -> dict[str, str]:
-    return {"role": "user", "content": content}
-
-
-def _assistant(content: str) -> dict[str, str]:
-    return {"role": "assistant", "content": content}
+            return exchange(question, answers[0]), exchange(worded, answers[0])[:1]
+        return exchange(worded, answers[0]), None

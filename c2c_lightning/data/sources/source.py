@@ -5,17 +5,14 @@ import inspect
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, TypeAlias
-
-from datasets import Dataset, IterableDataset
+from typing import Any
 
 from c2c_lightning import embedded
 from c2c_lightning.data.messages import Conversation
-from c2c_lightning.data.readers.files import data_fingerprint, load_rows
+from c2c_lightning.data.readers.files import Table, data_fingerprint, load_rows
 from c2c_lightning.errors import DataError
 
 Row = Mapping[str, Any]
-Table: TypeAlias = Dataset | IterableDataset
 
 
 class Source(ABC):
@@ -32,21 +29,11 @@ class Source(ABC):
 
     @abstractmethod
     def load(self) -> Table:
-        """The rows, as a table or, for data that is too large or has no end on disk, as a stream.
-
-        Raises:
-            DataError: when they are not there or cannot be read.
-        """
+        """The rows, as a table or, for data that is too large or has no end on disk, as a stream."""
 
     @abstractmethod
     def messages(self, row: Row) -> tuple[Conversation, Conversation | None]:
-        """The conversation of a row; its last message is the response.
-
-        Args:
-            row: one row as `load` gives it.
-
-        Returns:
-            The receiver's messages, and what sharers read instead (None: the same).
+        """The conversation of a row, which ends with the response, and the sharers' conversation (None: the same).
 
         Raises:
             DataError: for a row that does not fit; the row is dropped, counted and named.
@@ -57,11 +44,7 @@ class Source(ABC):
         return {}
 
     def check(self) -> None:  # noqa: B027  (optional)
-        """Check, without reading them, that the rows are there.
-
-        Raises:
-            DataError: when they are not.
-        """
+        """Check, without reading them, that the rows are there."""
 
     def fingerprint(self) -> str:
         """A key of rows and reading: the same key, the same conversations. Also of the code of this class."""
@@ -125,19 +108,13 @@ class TableSource(Source):
         return data_fingerprint(embedded.resolve(self.path), self.split, self.subset)
 
 
+def exchange(prompt: str, response: str) -> Conversation:
+    """A conversation of one question and its answer."""
+    return [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
+
+
 def text(row: Row, column: str) -> str:
-    """A column that must hold text.
-
-    Args:
-        row: a row.
-        column: the name of the column.
-
-    Returns:
-        What it holds.
-
-    Raises:
-        DataError: when it is not there or no text.
-    """
+    """A column that must hold text."""
     if column not in row:
         raise DataError(f"The row has no `{column}`; it has {', '.join(f'`{name}`' for name in row) or 'nothing'}.")
     value = row[column]

@@ -1,4 +1,4 @@
-"""How the authors' `AllInOneProjector` (C2C-C) is laid out: constructor arguments and tensor names, beside ours."""
+"""How the authors' `AllInOneProjector` (C2C-C) is laid out: constructor arguments and tensor names, and ours."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -39,41 +39,18 @@ _DEFAULTS: dict[str, Any] = {
     "max_sequence_length": 8192,
     "pos_emb": False,
 }
-# Settings that have the same values in both.
-_NAMES = {
-    "hidden_dim": "hidden_dim",
-    "num_layers": "num_layers",
-    "dropout": "dropout",
-    "layer_norm": "use_layer_norm",
-    "residual": "use_residual",
-    "swiglu": "use_swiglu",
-    "concat": "use_concat",
-    "weight_granularity": "weight_granularity",
-    "weight_hidden_dim": "weight_hidden_dim",
-}
+# Settings that have the same values in both: our name and theirs.
+_NAMES = {name: name for name in ("hidden_dim", "num_layers", "dropout", "weight_granularity", "weight_hidden_dim")}
+_NAMES |= {name: f"use_{name}" for name in ("layer_norm", "residual", "swiglu", "concat")}
 _INERT = ("gate_granularity", "gate_depends_on_input", "gate_input_features", "max_sequence_length")
-_FEATURES = {
-    "target_key": "key",
-    "target_value": "value",
-    "both": "both",
-    "target_projected_key": "projected_key",
-    "target_projected_value": "projected_value",
-    "target_projected_both": "projected_both",
-}
+_FEATURES = {"both": "both"}
+_FEATURES |= {f"target_{name}": name for name in ("key", "value", "projected_key", "projected_value", "projected_both")}
 # (add_self, preserve_target_weight); the latter is without effect where nothing of the receiver is kept.
 _SHARES = {(True, False): "whole", (True, True): "rest", (False, True): "none", (False, False): "none"}
 
 
 def complex_config(init_args: Mapping[str, Any], where: str) -> ComplexKindConfig:
-    """The settings of an `AllInOneProjector`.
-
-    Args:
-        init_args: its constructor arguments, without shapes and dtype.
-        where: its path, for messages.
-
-    Raises:
-        FuserFormatError: an argument that is unknown, or has a value that cannot be converted.
-    """
+    """The settings of an `AllInOneProjector`, from its constructor arguments without shapes and dtype."""
     if unknown := sorted(init_args.keys() - _DEFAULTS.keys()):
         raise FuserFormatError(f"{where}: {CLASS_NAME} with unknown arguments {unknown} cannot be converted.")
     args = {**_DEFAULTS, **init_args}

@@ -15,10 +15,7 @@ from torch import Tensor
 from c2c_lightning.alignment.template_alignment import OWN_TOKENS
 from c2c_lightning.errors import FuserFormatError
 from c2c_lightning.export.description import FuserDescription
-from c2c_lightning.export.format import (
-    load_fuser,
-    write_directory,
-)
+from c2c_lightning.export.format import load_fuser, write_directory
 from c2c_lightning.export.fuser_tensors import build_fuser
 from c2c_lightning.export.released.describe import SCHEDULES, describe_released
 from c2c_lightning.export.released.projector_files import ReleasedSharer, read_released
@@ -52,9 +49,6 @@ def convert_released(
         sharers: name of each sharer; default likewise.
         overwrite: whether another fuser in `output_dir` may be replaced.
 
-    Returns:
-        `output_dir`.
-
     Raises:
         FuserFormatError: a file that is missing, damaged, of an unknown class, or does not fit the others.
     """
@@ -72,6 +66,7 @@ def convert_released(
     names = [_model_name(given, part, "teacher_model", "sharers") for given, part in zip(named, parts, strict=True)]
     description = describe_released(parts, receiver_name, names)
     tensors = _gather(description, parts)
+    # Checked before anything is written.
     build_fuser(description, tensors, str(inputs[0]))
     return write_directory(output_dir, tensors, description, overwrite)
 
@@ -84,9 +79,6 @@ def to_released(fuser_dir: str | Path, output_dir: str | Path, revision: str | N
         output_dir: where `config.json` and `final/` are written; with several sharers one such directory for each,
             `sharer_0`, `sharer_1`, ... in it. It must not exist, or be empty.
         revision: hub revision.
-
-    Returns:
-        `output_dir`.
 
     Raises:
         FuserFormatError: a fuser that their code cannot express, or `output_dir` is taken.
@@ -133,6 +125,7 @@ def _write_sharer(folder: Path, description: FuserDescription, fuser: Fuser, num
         {} if description.training is None else dict(enumerate(description.training.settings.get(SCHEDULES, ())))
     )
     trained = replace(description.config, **schedules.get(number, {}))
+    # A group holds the layers of one shape; their files are numbered by receiver layer.
     for layer, source, state in sorted(_layer_states(fuser, number), key=lambda item: item[0]):
         index = len(layers)
         layers[str(layer)] = [[source, index]]

@@ -22,16 +22,7 @@ SCHEDULES = "gate_schedules"
 
 
 def describe_released(parts: Sequence[ReleasedSharer], receiver: str, sharers: Sequence[str]) -> FuserDescription:
-    """The description of a converted fuser.
-
-    Args:
-        parts: the released sharers.
-        receiver: name of the receiver.
-        sharers: name of each sharer.
-
-    Raises:
-        FuserFormatError: parts that do not belong together.
-    """
+    """The description of a converted fuser, from the released sharers and the names of the models."""
     written = [{n: projector.geometries()[0] for n, projector in part.projectors.items()} for part in parts]
     receiver_geometry = _geometry(receiver, written)
     references = []
@@ -85,7 +76,7 @@ def _kind(part: ReleasedSharer) -> tuple[str, Any]:
 def _geometry(model: str, known: Sequence[dict[int, LayerGeometry]]) -> KVGeometry:
     """Shapes of all layers of a model, from those of the projectors.
 
-    A layer without a projector has the shape of the others. The number of layers is that of the model's own config
+    A layer without a projector has the shape of the others. The number of layers is that of the model's config
     where it is a local folder; else the last layer is the last one that is fused, as in every terminal or depth map.
     """
     shapes: dict[int, LayerGeometry] = {}

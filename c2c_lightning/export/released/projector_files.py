@@ -27,11 +27,8 @@ logger = logging.getLogger(__name__)
 class ReleasedSharer:
     """The part of one released directory that belongs to one sharer.
 
-    Attributes:
-        folder: the directory.
-        settings: the `model` part of its `config.json`.
-        sources: for each fused receiver layer the sharer layer that it is fused with.
-        projectors: for each fused receiver layer its projector.
+    `settings` is the `model` part of its `config.json`; `sources` and `projectors` have, for each fused receiver layer,
+    the sharer layer and the projector.
     """
 
     folder: Path
@@ -56,14 +53,7 @@ class ReleasedSharer:
 
 
 def read_released(input_dir: Path) -> list[ReleasedSharer]:
-    """All sharers of one released directory.
-
-    Args:
-        input_dir: the directory that holds `final/`, or `final/` itself.
-
-    Raises:
-        FuserFormatError: a file that is missing or unreadable.
-    """
+    """All sharers of one released directory: the one that holds `final/`, or `final/` itself."""
     final = input_dir if (input_dir / "projector_config.json").is_file() else input_dir / "final"
     if not (final / "projector_config.json").is_file():
         raise FuserFormatError(
@@ -93,11 +83,7 @@ def _read_sharer(final: Path, folder: Path, settings: dict[str, Any], layers: di
 
 
 def read_projector(final: Path, index: int) -> ProjectorLayout:
-    """One projector with its constructor arguments.
-
-    Raises:
-        FuserFormatError: it is missing, cut short, or holds anything but tensors.
-    """
+    """One projector with its constructor arguments."""
     described, path = read_json(final / f"projector_{index}.json"), final / f"projector_{index}.pt"
     if not path.is_file():
         raise FuserFormatError(f"{path} is missing. Download the fuser again.")

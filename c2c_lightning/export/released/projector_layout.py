@@ -1,4 +1,4 @@
-"""How the authors' projectors are laid out: their constructor arguments and tensor names, beside ours.
+"""How the authors' projectors are laid out: their constructor arguments and tensor names, and ours.
 
 Theirs is one module for each receiver layer, keys and values together; ours stacks the layers of one shape, keys and
 values apart. The same numbers, so every translation is exact in both directions.
@@ -58,14 +58,7 @@ _SIDES = {"keys": "key_", "values": "value_"}
 
 @dataclass(frozen=True)
 class ProjectorLayout:
-    """One projector file of the authors.
-
-    Attributes:
-        where: its path, for messages.
-        class_name: its class.
-        init_args: its constructor arguments.
-        state: its state dict.
-    """
+    """One projector file of the authors: its path, class, constructor arguments and state dict."""
 
     where: str
     class_name: str
@@ -74,11 +67,7 @@ class ProjectorLayout:
 
     @property
     def kind(self) -> str:
-        """Our name for its class and ablation level.
-
-        Raises:
-            FuserFormatError: a class that is not known, or arguments that change its formula.
-        """
+        """Our name for its class and ablation level."""
         known = {*_SHAPE, *_SIZES, *_TEMPERATURES, *_INERT}
         if self.class_name == COMPLEX:
             return "c2c_c"
@@ -97,6 +86,7 @@ class ProjectorLayout:
 
     def _ablation_kind(self) -> str:
         level = self.init_args.get("ablation_level", 0)
+        # At level 0 their class looks at its switches.
         if level in _ABLATION_LEVELS and level > 0:
             return _ABLATION_LEVELS[level]
         parts = tuple(bool(self.init_args.get(name, True)) for name in _ABLATION[1:])
@@ -108,11 +98,7 @@ class ProjectorLayout:
 
     @property
     def kind_config(self) -> C2CConfig | ComplexKindConfig:
-        """The settings of its kind; the authors' defaults where the file leaves them out.
-
-        Raises:
-            FuserFormatError: arguments that cannot be converted.
-        """
+        """The settings of its kind; the authors' defaults where the file leaves them out."""
         if self.class_name == COMPLEX:
             return complex_config(self._choices, self.where)
         return C2CConfig(**{name: self.init_args[name] for name in _SIZES if name in self.init_args})
@@ -142,15 +128,7 @@ def projector_json(
     shapes: tuple[LayerGeometry, LayerGeometry],
     dtype: torch.dtype,
 ) -> dict[str, Any]:
-    """The contents of `projector_{i}.json`.
-
-    Args:
-        kind: name of the fuser kind.
-        settings: those of the kind.
-        config: the fuser's configuration.
-        shapes: of the receiver layer and of the sharer layer.
-        dtype: type of the weights.
-    """
+    """The contents of `projector_{i}.json`; `shapes` are those of the receiver layer and of the sharer layer."""
     receiver, sharer = shapes
     init_args: dict[str, Any] = {
         "source_dim": sharer.key_dim,
@@ -170,12 +148,7 @@ def projector_json(
 
 
 def released_name(name: str, settings: C2CConfig | ComplexKindConfig) -> str:
-    """The authors' name of a tensor of a stack, such as `keys.features.input.weight`.
-
-    Args:
-        name: our name.
-        settings: those of the fuser kind.
-    """
+    """The authors' name of a tensor of a stack, such as `keys.features.input.weight`."""
     if isinstance(settings, ComplexKindConfig):
         return complex_name(name, settings)
     side, rest = name.split(".", 1)
@@ -193,6 +166,7 @@ def stack_layers(layers: list[Tensor]) -> Tensor:
         return torch.stack(layers)
     if layers[0].ndim == 1:
         return torch.stack(layers)[:, None]
+    # Their `Linear` keeps (out, in), our batched product multiplies by (in, out).
     return torch.stack([matrix.T for matrix in layers])
 
 
