@@ -27,12 +27,12 @@ def rebuilt(
 
 def test_equal_content_is_equal() -> None:
     for name in STYLES:
-        own = tokenizer_of(name)
-        again = rebuilt(own)
-        own("padded and cut", padding="max_length", max_length=3, truncation=True)  # a state, not content
-        assert tokenizer_fingerprint(own) == tokenizer_fingerprint(again)
-        assert same_tokens(own, again)
-        assert same_tokens(again, own)
+        original = tokenizer_of(name)
+        again = rebuilt(original)
+        original("padded and cut", padding="max_length", max_length=3, truncation=True)  # a state, not content
+        assert tokenizer_fingerprint(original) == tokenizer_fingerprint(again)
+        assert same_tokens(original, again)
+        assert same_tokens(again, original)
 
 
 def test_every_style_differs_from_every_other() -> None:
@@ -42,7 +42,7 @@ def test_every_style_differs_from_every_other() -> None:
 
 
 def test_another_vocabulary_normaliser_or_pre_tokeniser_differs() -> None:
-    own = tokenizer_of("chatml")
+    original = tokenizer_of("chatml")
 
     def split_digits(backend: Tokenizer) -> None:
         backend.pre_tokenizer = pre_tokenizers.Sequence(
@@ -52,34 +52,36 @@ def test_another_vocabulary_normaliser_or_pre_tokeniser_differs() -> None:
     def no_normaliser(backend: Tokenizer) -> None:
         backend.normalizer = None
 
-    for other in (rebuilt(own, split_digits), rebuilt(own, no_normaliser), tokenizer_of("chatml", 380)):
-        assert not same_tokens(own, other)
-        assert tokenizer_fingerprint(own) != tokenizer_fingerprint(other)
+    for other in (rebuilt(original, split_digits), rebuilt(original, no_normaliser), tokenizer_of("chatml", 380)):
+        assert not same_tokens(original, other)
+        assert tokenizer_fingerprint(original) != tokenizer_fingerprint(other)
 
 
 def test_tokens_that_only_one_side_has_do_not_contradict() -> None:
     # As Qwen2.5, which lacks the reasoning marks of Qwen3.
-    own = tokenizer_of("chatml")
-    newer = rebuilt(own, lambda backend: backend.add_tokens([AddedToken("<think>", normalized=False)]))
-    assert same_tokens(own, newer)
-    assert same_tokens(newer, own)
-    assert tokenizer_fingerprint(own) != tokenizer_fingerprint(newer)
+    original = tokenizer_of("chatml")
+    newer = rebuilt(original, lambda backend: backend.add_tokens([AddedToken("<think>", normalized=False)]))
+    assert same_tokens(original, newer)
+    assert same_tokens(newer, original)
+    assert tokenizer_fingerprint(original) != tokenizer_fingerprint(newer)
 
 
 def test_the_same_id_for_other_tokens_contradicts() -> None:
-    own = tokenizer_of("chatml")
+    original = tokenizer_of("chatml")
     first, second = (
-        rebuilt(own, lambda backend, text=text: backend.add_tokens([AddedToken(text, normalized=False)]))
+        rebuilt(original, lambda backend, text=text: backend.add_tokens([AddedToken(text, normalized=False)]))
         for text in ("<a>", "<b>")
     )
     assert not same_tokens(first, second)
-    both = rebuilt(own, lambda backend: backend.add_tokens([AddedToken(t, normalized=False) for t in ("<b>", "<a>")]))
+    both = rebuilt(
+        original, lambda backend: backend.add_tokens([AddedToken(t, normalized=False) for t in ("<b>", "<a>")])
+    )
     assert not same_tokens(first, both)
 
 
 def test_another_template_is_another_fingerprint_but_the_same_tokens() -> None:
-    own = tokenizer_of("phi")
-    other = copy.copy(own)
+    original = tokenizer_of("phi")
+    other = copy.copy(original)
     other.chat_template = "{{ messages }}"
-    assert tokenizer_fingerprint(own) != tokenizer_fingerprint(other)
-    assert same_tokens(own, other)
+    assert tokenizer_fingerprint(original) != tokenizer_fingerprint(other)
+    assert same_tokens(original, other)

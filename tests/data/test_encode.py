@@ -11,20 +11,8 @@ from c2c_lightning.data.prompt_template import PromptTemplate
 from c2c_lightning.errors import AlignmentError, DataError, PromptError
 from tests.alignment.conversations import conversations
 from tests.alignment.styles import STYLES, rendered, tokenizer_of
+from tests.data.encoders import EXAMPLE, QUESTION, Conversation, encoder, text_of
 from tests.tiny import tiny_tokenizer
-
-Conversation = list[dict[str, str]]
-
-QUESTION: Conversation = [{"role": "user", "content": "What is the capital of Arlen?"}]
-EXAMPLE: Conversation = [*QUESTION, {"role": "assistant", "content": "Velmora."}]
-
-
-def encoder(receiver: str, *sharers: str, alignment: TokenAlignment = "auto") -> Encoder:
-    return Encoder(TokenizerSpec(tokenizer_of(receiver)), [TokenizerSpec(tokenizer_of(s)) for s in sharers], alignment)
-
-
-def text_of(name: str, ids: list[int], places: list[int] | None = None) -> str:
-    return tokenizer_of(name).decode(ids if places is None else [ids[place] for place in places])
 
 
 def mapped(prompt: EncodedPrompt, sharer: int = 0) -> tuple[list[int], list[int]]:
@@ -75,7 +63,7 @@ def test_identity_between_different_tokenizers_is_refused() -> None:
         encoder("chatml", "gemma", alignment="identity")
 
 
-def test_span_keeps_the_own_tokens_of_each_model() -> None:
+def test_span_keeps_the_tokens_of_each_model() -> None:
     prompt = encoder("chatml", "gemma", alignment="span").encode(QUESTION)
 
     own_text = rendered("gemma", QUESTION, True)[0]
@@ -89,12 +77,12 @@ def test_span_keeps_the_own_tokens_of_each_model() -> None:
 
 def test_template_tokens_are_fused_by_option() -> None:
     prompt = encoder("chatml", "gemma", alignment="span_template").encode(QUESTION)
-    own, index = encoder("chatml", "gemma", alignment="span").encode(QUESTION), prompt.sharers[0].source_index
+    by_span, index = encoder("chatml", "gemma", alignment="span").encode(QUESTION), prompt.sharers[0].source_index
 
-    assert (prompt.receiver_ids, prompt.sharers[0].input_ids) == (own.receiver_ids, own.sharers[0].input_ids)
+    assert (prompt.receiver_ids, prompt.sharers[0].input_ids) == (by_span.receiver_ids, by_span.sharers[0].input_ids)
     assert index[-1] == -1
     assert min(index[:-1]) >= 0
-    pairs = zip(index, own.sharers[0].source_index, strict=True)
+    pairs = zip(index, by_span.sharers[0].source_index, strict=True)
     assert {new == old for new, old in pairs if old >= 0} == {True}
 
 
@@ -110,22 +98,22 @@ def test_the_last_prompt_token_is_never_fused() -> None:
 def test_retokenized_prompts_end_in_a_real_token() -> None:
     for receiver, sharer in (("phi", "chatml"), ("chatml", "phi")):
         prompt = encoder(receiver, sharer, alignment="first").encode([*EXAMPLE, *QUESTION])
-        own, other = prompt, prompt.sharers[0]
+        other = prompt.sharers[0]
         for ids, mask, positions in (
-            (own.receiver_ids, own.attention_mask, own.position_ids),
+            (prompt.receiver_ids, prompt.attention_mask, prompt.position_ids),
             (other.input_ids, other.attention_mask, other.position_ids),
         ):
             assert (mask or [1])[-1] == 1
             assert positions in (None, list(range(len(ids))))
         # One of the two is padded between sections.
-        assert (own.attention_mask is None) != (other.attention_mask is None)
-        real = own.attention_mask or [1] * len(own.receiver_ids)
+        assert (prompt.attention_mask is None) != (other.attention_mask is None)
+        real = prompt.attention_mask or [1] * len(prompt.receiver_ids)
         text = rendered(receiver, [*EXAMPLE, *QUESTION], True)[0]
-        assert text_of(receiver, [i for i, r in zip(own.receiver_ids, real, strict=True) if r]) == text
+        assert text_of(receiver, [i for i, r in zip(prompt.receiver_ids, real, strict=True) if r]) == text
         assert [s for s in other.source_index if s >= 0] == [p for p, s in enumerate(other.source_index) if s >= 0]
 
 
-def test_several_sharers_each_by_its_own_strategy() -> None:
+def test_several_sharers_each_by_another_strategy() -> None:
     prompt = encoder("phi", "phi", "chatml", "gemma").encode([*EXAMPLE, *QUESTION])
     identical, *others = prompt.sharers
     real = [place for place, bit in enumerate(prompt.attention_mask or []) if bit]
@@ -138,51 +126,6 @@ def test_several_sharers_each_by_its_own_strategy() -> None:
             s for s, p in zip(other.source_index, range(len(prompt.receiver_ids)), strict=True) if s not in (-1, p)
         } == set()
     assert others[0].source_index == others[1].source_index
-
-
-@pytest.mark.parametrize("name", STYLES)
-def test_response_ids_continue_the_prompt(name: str) -> None:
-    example = encoder(name, "chatml", alignment="span").encode_example(EXAMPLE)
-    full = rendered(name, EXAMPLE, False)[0]
-    opened = rendered(name, QUESTION, True)[0]
-    if full.startswith(opened):
-        # The plain template closes a turn with text only, so the end token is added.
-        end = "<|finish|>" if name == "plain" else ""
-        assert text_of(name, example.prompt.receiver_ids + example.response_ids) == full + end
-    assert "Velmora." in text_of(name, example.response_ids)
-
-
-def test_the_closing_of_the_turn_is_learnt_too() -> None:
-    example = encoder("chatml", "chatml").encode_example(EXAMPLE)
-    assert text_of("chatml", example.response_ids) == "Velmora.<|im_end|>\n"
-
-
-def test_a_token_across_the_border_of_the_response_is_cut_there() -> None:
-    # "\n\n" is one token of this tokenizer, the prompt ends with the first half of it.
-    tokenizer = tokenizer_of("chatml")
-    assert len(tokenizer("\n\n")["input_ids"]) == 1
-    messages = [*QUESTION, {"role": "assistant", "content": "\nVelmora."}]
-    example = encoder("chatml", "chatml").encode_example(messages)
-    assert example.prompt == encoder("chatml", "chatml").encode(QUESTION)
-    assert text_of("chatml", example.response_ids) == "\nVelmora.<|im_end|>\n"
-
-
-def test_a_template_that_writes_finished_turns_otherwise() -> None:
-    template = PromptTemplate(
-        "odd",
-        "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] | trim }}</>{% endfor %}"
-        "{% if add_generation_prompt %}<now>{% endif %}",
-    )
-    spec = TokenizerSpec(tokenizer_of("chatml"), template)
-    example = Encoder(spec, [spec]).encode_example([*QUESTION, {"role": "assistant", "content": " Velmora. "}])
-    assert text_of("chatml", example.response_ids) == "Velmora.</><|im_end|>"
-
-
-def test_a_template_that_hides_the_response_is_a_named_error() -> None:
-    template = PromptTemplate("mute", "{% for m in messages if m['role'] == 'user' %}{{ m['content'] }};{% endfor %}")
-    spec = TokenizerSpec(tokenizer_of("chatml"), template)
-    with pytest.raises(DataError, match="nothing to learn"):
-        Encoder(spec, [spec]).encode_example(EXAMPLE)
 
 
 def private_contexts(fact: str, question: str = QUESTION[0]["content"]) -> list[Conversation]:
@@ -231,7 +174,7 @@ def test_private_context_with_every_strategy(alignment: TokenAlignment, private:
     assert example == one.encode_example(EXAMPLE, private)
 
 
-def test_each_sharer_may_have_a_conversation_of_its_own() -> None:
+def test_each_sharer_may_have_another_conversation() -> None:
     pair = encoder("chatml", "chatml", "gemma", alignment="span")
     first, second = private_contexts("The capital of Arlen is Velmora.")[:2]
     prompt = pair.encode(QUESTION, [first, second])

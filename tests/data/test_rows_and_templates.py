@@ -111,11 +111,11 @@ def test_a_row_of_a_table_gives_the_tokens_of_the_same_row_in_json_lines(tmp_pat
 
 
 def test_sharers_get_the_template_arguments_of_the_row_too() -> None:
-    own = tiny_tokenizer("header")
-    own.chat_template = ALL_KEYS
-    one = Encoder(TokenizerSpec(tiny_tokenizer()), [TokenizerSpec(own)], "span")
+    sharer = tiny_tokenizer("header")
+    sharer.chat_template = ALL_KEYS
+    one = Encoder(TokenizerSpec(tiny_tokenizer()), [TokenizerSpec(sharer)], "span")
     prompt = one.encode([ASKED], None, {"tools": TOOLS})
-    assert "add" in own.decode(prompt.sharers[0].input_ids)
+    assert "add" in sharer.decode(prompt.sharers[0].input_ids)
 
 
 def test_an_answer_of_weight_zero_is_counted_and_not_learnt(tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ OPENED_REASONING = (
 INSIDE = {"role": "assistant", "content": "<think>\ncounted\n</think>\n\nfour"}
 
 
-@pytest.mark.parametrize("response", [INSIDE, ANSWER], ids=["in the content", "in a key of its own"])
+@pytest.mark.parametrize("response", [INSIDE, ANSWER], ids=["in the content", "in a separate key"])
 def test_reasoning_is_learnt_where_thinking_is_enabled_and_refused_elsewhere(response: dict[str, Any]) -> None:
     enabled = encoder(REASONING, chat_template_kwargs={"enable_thinking": True})
     example = enabled.encode_example([ASKED, response])

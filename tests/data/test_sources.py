@@ -29,21 +29,19 @@ def said(source: Source, row: dict[str, Any]) -> list[str]:
 
 
 def test_messages_with_private_context() -> None:
-    private = [{"role": "user", "content": "document, question"}]
-    row = {"messages": chat_rows(1)[0]["messages"], "sharer_messages": private}
-    messages, own = Messages("x.jsonl").messages(row)
-    assert messages == row["messages"]
-    assert own == private
+    given = [{"role": "user", "content": "document, question"}]
+    row = {"messages": chat_rows(1)[0]["messages"], "sharer_messages": given}
+    assert Messages("x.jsonl").messages(row) == (row["messages"], given)
     assert Messages("x.jsonl").messages({**row, "sharer_messages": None})[1] is None
 
 
-def test_a_context_for_sharers_stands_in_front_of_the_question() -> None:
-    asked, answer = {"role": "user", "content": "Who?"}, {"role": "assistant", "content": "She."}
+def test_a_context_for_sharers_is_put_in_front_of_the_question() -> None:
+    question, answer = {"role": "user", "content": "Who?"}, {"role": "assistant", "content": "She."}
     note = {"role": "system", "content": "Be brief."}
-    row = {"messages": [note, asked, answer], "sharer_context": "A text."}
-    messages, own = Messages("x.jsonl").messages(row)
+    row = {"messages": [note, question, answer], "sharer_context": "A text."}
+    messages, private = Messages("x.jsonl").messages(row)
     assert messages == row["messages"]
-    assert own == [note, {"role": "user", "content": "A text.\n\nWho?"}, answer]
+    assert private == [note, {"role": "user", "content": "A text.\n\nWho?"}, answer]
 
 
 @pytest.mark.parametrize(
@@ -68,9 +66,9 @@ def test_openhermes_speakers() -> None:
 
 def test_prompt_and_response_columns_with_context() -> None:
     source = PromptResponse("x.jsonl", prompt="q", response="a", context="doc")
-    messages, own = source.messages({"q": "Who?", "a": "She.", "doc": "A text."})
+    messages, private = source.messages({"q": "Who?", "a": "She.", "doc": "A text."})
     assert [message["content"] for message in messages] == ["Who?", "She."]
-    assert own == [{"role": "user", "content": "A text.\n\nWho?"}]
+    assert private == [{"role": "user", "content": "A text.\n\nWho?"}]
     with pytest.raises(DataError, match="no `a`; it has `q`"):
         PromptResponse("x.jsonl", prompt="q", response="a").messages({"q": "Who?"})
 
@@ -108,14 +106,14 @@ def test_gsm8k_without_calculator_marks() -> None:
 
 def test_longbench_shared_and_private() -> None:
     row = {"context": "A {input} text", "input": "Who?", "answers": ["She", "he"]}
-    messages, own = LongBench("x.jsonl").messages(row)
+    messages, private = LongBench("x.jsonl").messages(row)
     assert "A {input} text" in messages[0]["content"]
     assert messages[1]["content"] == "She"
-    assert own is None
-    messages, own = LongBench("x.jsonl", private_context=True).messages(row)
+    assert private is None
+    messages, private = LongBench("x.jsonl", private_context=True).messages(row)
     assert messages[0]["content"] == "Who?"
-    assert own is not None
-    assert "text" in own[0]["content"]
+    assert private is not None
+    assert "text" in private[0]["content"]
 
 
 def write(folder: Path, name: str, rows: list[dict[str, Any]]) -> Path:
@@ -182,11 +180,11 @@ def test_files_that_cannot_be_read_are_named(name: str, content: bytes | None, m
 
 
 def test_a_hub_name_offline_is_one_message() -> None:
-    with pytest.raises(DataError, match="`nobody/nothing` is no file or folder here"):
-        load_rows("nobody/nothing")
+    with pytest.raises(DataError, match="`owner/nothing` is no file or folder here"):
+        load_rows("owner/nothing")
 
 
-class Own(TableSource):
+class UserSource(TableSource):
     def messages(self, row: Any) -> tuple[Conversation, Conversation | None]:
         return [{"role": "user", "content": row["a"]}, {"role": "assistant", "content": "b"}], None
 
@@ -195,7 +193,7 @@ def test_fingerprints_follow_file_arguments_and_code(tmp_path: Path) -> None:
     path = write(tmp_path, "a.jsonl", chat_rows(3))
     first = Messages(str(path)).fingerprint()
     assert Messages(str(path)).fingerprint() == first
-    assert Own(str(path)).fingerprint() != first
+    assert UserSource(str(path)).fingerprint() != first
     assert Messages(str(path), max_row_bytes=10).fingerprint() != first
     write(tmp_path, "a.jsonl", chat_rows(4))
     assert Messages(str(path)).fingerprint() != first

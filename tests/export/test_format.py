@@ -1,7 +1,6 @@
 """The fuser directory: what is written comes back, and nothing else is taken."""
 
 import json
-import logging
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,12 +13,11 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import load_file, save_file
 
 from c2c_lightning.data.prompt_template import PromptTemplate
-from c2c_lightning.errors import FuserFormatError, PairMismatchError
+from c2c_lightning.errors import FuserFormatError
 from c2c_lightning.export import (
     FuserDescription,
     ModelReference,
     TrainingRecord,
-    check_models,
     format,
     load_fuser,
     save_fuser,
@@ -249,31 +247,3 @@ def test_overwrite_keeps_other_files(saved: Path) -> None:
 def test_permissions_are_ordinary(saved: Path, tmp_path: Path) -> None:
     (tmp_path / "plain").mkdir()
     assert os.stat(saved).st_mode == os.stat(tmp_path / "plain").st_mode
-
-
-def test_fitting_models_pass(caplog: pytest.LogCaptureFixture) -> None:
-    described = description()
-    check_models(described, RECEIVER, described.sharers)
-    assert not caplog.records
-
-
-def test_other_tokenizer_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
-    described = description()
-    with caplog.at_level(logging.WARNING):
-        check_models(described, replace(RECEIVER, tokenizer_fingerprint="cccc"), described.sharers)
-    assert "tokenizer or chat template of receiver org/receiver" in caplog.text
-
-
-def test_pair_that_does_not_fit() -> None:
-    described = description()
-    other = replace(SHARER, name="org/third", geometry=KVGeometry((NARROW,) * 5))
-    with pytest.raises(PairMismatchError, match=r"sharer 1 org/other \(4 layers, 1 KV heads.*org/third has 5 layers"):
-        check_models(described, RECEIVER, (SHARER, other))
-    with pytest.raises(PairMismatchError, match=r"has 2 sharers .* but 1 were given"):
-        check_models(described, RECEIVER, (SHARER,))
-
-
-def test_swapped_pair() -> None:
-    described = replace(description(), sharers=(SHARER,))
-    with pytest.raises(PairMismatchError, match="seem to be swapped"):
-        check_models(described, SHARER, (RECEIVER,))

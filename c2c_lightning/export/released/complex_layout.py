@@ -43,8 +43,8 @@ _DEFAULTS: dict[str, Any] = {
 _NAMES = {name: name for name in ("hidden_dim", "num_layers", "dropout", "weight_granularity", "weight_hidden_dim")}
 _NAMES |= {name: f"use_{name}" for name in ("layer_norm", "residual", "swiglu", "concat")}
 _INERT = ("gate_granularity", "gate_depends_on_input", "gate_input_features", "max_sequence_length")
-_FEATURES = {"both": "both"}
-_FEATURES |= {f"target_{name}": name for name in ("key", "value", "projected_key", "projected_value", "projected_both")}
+_FEATURES = {f"target_{name}": name for name in ("key", "value", "projected_key", "projected_value", "projected_both")}
+_FEATURES["both"] = "both"
 # (add_self, preserve_target_weight); the latter is without effect where nothing of the receiver is kept.
 _SHARES = {(True, False): "whole", (True, True): "rest", (False, True): "none", (False, False): "none"}
 

@@ -69,9 +69,9 @@ def test_rows_are_shuffled_and_reproducible(source: Messages) -> None:
 
 def test_a_mixture_has_exact_shares(tmp_path: Path, source: Messages) -> None:
     other = Messages(write_chat(tmp_path / "b.jsonl", 10, seed=1), streaming=True)
-    own = set(take(loaders(source)[0], ROWS // BATCH))
+    of_source = set(take(loaders(source)[0], ROWS // BATCH))
     rows = take(loaders(Mixture([source, other], [3.0, 1.0]))[0], 2 * ROWS // BATCH)
-    assert sum(row in own for row in rows) == 0.75 * len(rows)
+    assert sum(row in of_source for row in rows) == 0.75 * len(rows)
 
 
 def steps(made: list[StreamLoader], count: int, accumulate: int = 1) -> list[list[tuple[int, ...]]]:

@@ -1,4 +1,4 @@
-"""Contents of files: what is read whatever it is called, and what is named."""
+"""Contents of files: formats that are read under any name, and formats that are refused by name."""
 
 import bz2
 import gzip

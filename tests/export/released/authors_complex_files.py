@@ -1,4 +1,4 @@
-"""Random C2C-C fusers in the authors' layout: their class rebuilt from plain layers, so that names are torch's own."""
+"""Random C2C-C fusers in the authors' layout: their class rebuilt from plain layers, so that torch gives the names."""
 
 import json
 from collections.abc import Mapping
@@ -50,7 +50,7 @@ class Gated(nn.Module):
 
 
 class FlatMLP(nn.Module):
-    """Their MLP is one flat list of layers, in which norms, activations and dropouts have places of their own."""
+    """Their MLP is one flat list of layers, in which norms, activations and dropouts are entries too."""
 
     def __init__(self, widths: list[int], norm: bool, swiglu: bool, dropout: float) -> None:
         super().__init__()

@@ -155,19 +155,20 @@ def edit_json(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps(content))
 
 
-def test_unknown_class(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"class": "TrivialProjector"}, r"projector_1\.pt is a TrivialProjector"),
+        ({"init_args": {"use_swiglu": True}}, "unknown arguments"),
+        ({"init_args": {"hidden_dim": 17}}, "2 kinds or sizes"),
+    ],
+)
+def test_projectors_that_cannot_be_converted_are_named(tmp_path: Path, changes: Any, message: str) -> None:
     source = write_released(tmp_path / "theirs")
-    edit_json(source / "final" / "projector_1.json", **{"class": "TrivialProjector"})
-    with pytest.raises(FuserFormatError, match=r"projector_1\.pt is a TrivialProjector"):
+    edit_json(source / "final" / "projector_1.json", **changes)
+    with pytest.raises(FuserFormatError, match=message):
         convert_released(source, tmp_path / "ours")
     assert not (tmp_path / "ours").exists()
-
-
-def test_unknown_argument(tmp_path: Path) -> None:
-    source = write_released(tmp_path / "theirs")
-    edit_json(source / "final" / "projector_0.json", init_args={"use_swiglu": True})
-    with pytest.raises(FuserFormatError, match="unknown arguments"):
-        convert_released(source, tmp_path / "ours")
 
 
 def test_ablation_by_switches(tmp_path: Path) -> None:
@@ -176,13 +177,6 @@ def test_ablation_by_switches(tmp_path: Path) -> None:
         switches = {"ablation_level": 0, "use_gates": False}
         edit_json(source / "final" / f"projector_{index}.json", init_args=switches)
     assert load_fuser(convert_released(source, tmp_path / "ours")).description.config.kind == "no_gates"
-
-
-def test_projectors_that_differ(tmp_path: Path) -> None:
-    source = write_released(tmp_path / "theirs")
-    edit_json(source / "final" / "projector_1.json", init_args={"hidden_dim": 17})
-    with pytest.raises(FuserFormatError, match="2 kinds or sizes"):
-        convert_released(source, tmp_path / "ours")
 
 
 @pytest.mark.parametrize(
@@ -263,19 +257,19 @@ def test_models_must_be_named_somewhere(tmp_path: Path) -> None:
     assert load_fuser(convert_released(source, tmp_path / "ours", "r", "s")).description.sharers[0].name == "s"
 
 
-def test_what_they_cannot_express(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"token_alignment": "span", "fusion_mode": "prompt"}, "token_alignment span and fusion_mode prompt"),
+        ({"token_alignment": "span_template"}, "token_alignment span_template"),
+    ],
+)
+def test_settings_that_the_released_code_does_not_have(tmp_path: Path, settings: Any, message: str) -> None:
     convert_released(write_released(tmp_path / "theirs"), tmp_path / "ours")
-    edit_json(tmp_path / "ours" / "fuser_config.json", fuser={"token_alignment": "span", "fusion_mode": "prompt"})
-    with pytest.raises(FuserFormatError, match="token_alignment span and fusion_mode prompt"):
+    edit_json(tmp_path / "ours" / "fuser_config.json", fuser=settings)
+    with pytest.raises(FuserFormatError, match=message):
         to_released(tmp_path / "ours", tmp_path / "back")
     assert not (tmp_path / "back").exists()
-
-
-def test_template_tokens_that_they_do_not_fuse(tmp_path: Path) -> None:
-    convert_released(write_released(tmp_path / "theirs"), tmp_path / "ours")
-    edit_json(tmp_path / "ours" / "fuser_config.json", fuser={"token_alignment": "span_template"})
-    with pytest.raises(FuserFormatError, match="token_alignment span_template"):
-        to_released(tmp_path / "ours", tmp_path / "back")
 
 
 def test_taken_output_is_left_alone(tmp_path: Path) -> None:
