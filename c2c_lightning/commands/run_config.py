@@ -8,11 +8,15 @@ from typing import Any
 import yaml
 from jsonargparse import Namespace
 from lightning import LightningModule, Trainer
+from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.trainer.states import TrainerFn
 
 from c2c_lightning.errors import ConfigurationError
 from c2c_lightning.training._utils import is_trial
+
+MAX_CPU_PROCESSES = 16
+"""Processes on one machine without a GPU, where it has fewer cores."""
 
 
 class SaveRunConfig(SaveConfigCallback):
@@ -66,6 +70,21 @@ def check_run_folder(name: str) -> None:
         raise ConfigurationError(f"trainer.default_root_dir is {root}, but {nearest} is a file. Name a folder.")
     if not os.access(nearest, os.W_OK):
         raise ConfigurationError(f"trainer.default_root_dir is {root}, but {nearest} cannot be written to.")
+
+
+def check_processes(trainer: Trainer) -> None:
+    """Refuse far more processes than this machine has CPU cores.
+
+    Raises:
+        ConfigurationError: names both numbers.
+    """
+    # Lightning compares `devices` with the GPUs that exist, but starts any number of processes on a CPU.
+    most = max(MAX_CPU_PROCESSES, os.cpu_count() or 1)
+    if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > most:
+        raise ConfigurationError(
+            f"trainer.devices asks for {trainer.num_devices} processes on a CPU with {os.cpu_count()} cores, but at "
+            f"most {most} are started. Lower `trainer.devices`."
+        )
 
 
 def refuse_nan(value: Any, key: str = "") -> None:

@@ -13,7 +13,13 @@ from lightning.pytorch.plugins import CheckpointIO
 from rich.console import Console
 
 from c2c_lightning.commands.parsing import NOT_TEXT, HelpFormatter, with_suggestion
-from c2c_lightning.commands.run_config import SaveRunConfig, check_run_folder, refuse_nan, replace_text
+from c2c_lightning.commands.run_config import (
+    SaveRunConfig,
+    check_processes,
+    check_run_folder,
+    refuse_nan,
+    replace_text,
+)
 from c2c_lightning.commands.run_end import is_refused_by_lightning, stop_message
 from c2c_lightning.errors import C2CError, ConfigurationError, MissingExtraError
 from c2c_lightning.training.callbacks.progress_bar import FitProgressBar
@@ -144,7 +150,9 @@ class C2CLightningCLI(LightningCLI):
         if not any(isinstance(c, StopOnSignal) for c in callbacks) and self.command != "fit":
             callbacks.append(StopOnSignal())
         loggers = self._loggers(config.get("logger"), config["default_root_dir"])
-        return super().instantiate_trainer(callbacks=callbacks, plugins=plugins, logger=loggers, **kwargs)
+        trainer = super().instantiate_trainer(callbacks=callbacks, plugins=plugins, logger=loggers, **kwargs)
+        check_processes(trainer)
+        return trainer
 
     def _loggers(self, configured: Any, root: str) -> Any:
         """The configured loggers and, in `fit`, `metrics.csv`; Lightning's `CSVLogger` deletes an existing file."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -64,6 +65,10 @@ def load_frozen(
     logger.info("loading %s", spec.path)
     try:
         model = _load_model(spec, torch.device(spec.device or device or "cpu"))
+    except SafetensorError as error:
+        raise ModelLoadError(
+            f"the weights of {spec.path!r} are damaged or incomplete ({error}). Copy or download them again."
+        ) from error
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         raise ModelLoadError(_load_message("model", spec, error)) from error
     refuse_unfusable(model.config, spec.path)

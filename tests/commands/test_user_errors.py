@@ -2,12 +2,14 @@
 
 import errno
 import json
+import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from c2c_lightning import cli
+from c2c_lightning import cli, embedded
 from c2c_lightning.cli import main
 from c2c_lightning.commands.user_errors import user_message
 from c2c_lightning.errors import DataError
@@ -107,6 +109,8 @@ CALLBACK = '{{"class_path": "lightning.pytorch.callbacks.{}", "init_args": {}}}'
         (["--trainer.default_root_dir", ""], "trainer.default_root_dir is empty"),
         (["--model.optimizer", '{"class_path": "torch.optim.SparseAdam"}'], "dense gradients"),
         (["--ckpt_path", "https://example.org/x.ckpt"], "local file"),
+        (["--model.fuser.num_layers", "10000000"], "num_layers is 10000000, but must be at most 1000"),
+        (["--trainer.devices", "99"], "trainer.devices asks for 99 processes"),
     ],
 )
 def test_a_wrong_value_of_a_run_is_one_message(
@@ -118,6 +122,17 @@ def test_a_wrong_value_of_a_run_is_one_message(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert message in message_of(capsys, 1, [*FIT, *options])
+
+
+@pytest.mark.parametrize("size", [0, 20_000])
+def test_weights_cut_short(
+    size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(embedded.resolve("embedded:receiver"), tmp_path / "model")
+    os.truncate(tmp_path / "model" / "model.safetensors", size)
+    message = message_of(capsys, 1, [*FIT, "--model.receiver.path", "./model"])
+    assert "the weights of './model' are damaged or incomplete" in message
 
 
 def test_a_run_folder_that_is_a_file(

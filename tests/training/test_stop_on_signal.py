@@ -1,6 +1,7 @@
 """A signal stops a run after the current step, with a checkpoint from which it resumes as if nothing had happened."""
 
 import json
+import multiprocessing
 import os
 import re
 import shlex
@@ -28,27 +29,34 @@ ROOT = Path(__file__).parents[2]
 
 
 class Signal(Callback):
-    """Sends a signal to this process in a hook of a batch or validation."""
+    """Sends a signal to this process and its data loader workers in a hook of a batch or validation."""
 
     def __init__(self, hook: str, number: int, count: int = 3) -> None:
         def send(*args: Any) -> None:
             self.calls += 1
             if self.calls == count:
-                os.kill(os.getpid(), number)
-                time.sleep(0.01)
+                for pid in (*(child.pid for child in multiprocessing.active_children()), os.getpid()):
+                    os.kill(pid, number)
+                time.sleep(0.05)
 
         self.calls = 0
         setattr(self, hook, send)
 
 
 def fit(
-    models: Path, folder: Path, callbacks: list[Callback], ckpt_path: Path | None = None, **settings: Any
+    models: Path,
+    folder: Path,
+    callbacks: list[Callback],
+    ckpt_path: Path | None = None,
+    num_workers: int = 0,
+    **settings: Any,
 ) -> tuple[C2CModule, list[float]]:
     data = InstructionDataModule(
         Messages(write_rows(models / "rows.jsonl", 16)),
         validation=Messages(write_rows(models / "validation.jsonl", 12)),
         batch_size=4,
         cache_dir=str(models / "cache"),
+        num_workers=num_workers,
     )
     losses = Losses()
     made = module(models, gate_noise="logistic", dropout=0.1)
@@ -71,6 +79,28 @@ def test_a_stopped_run_resumes_exactly(number: int, hook: str, models: Path, tmp
     step = torch.load(path, weights_only=True)["global_step"]
     assert step == 3  # after the validation of step 2, one more step
     resumed, rest = fit(models, tmp_path / "run", [Checkpoint(save_last=True)], path)
+    assert rest == losses[step:]
+    state = resumed.state_dict()
+    assert [name for name, value in whole.state_dict().items() if not torch.equal(value, state[name])] == []
+
+
+@pytest.mark.parametrize(
+    ("hook", "count"), [("on_before_backward", 3), ("on_validation_start", 2), ("on_validation_start", 1)]
+)
+def test_a_stopped_run_whose_data_loader_workers_ended_resumes_exactly(
+    hook: str, count: int, models: Path, tmp_path: Path
+) -> None:
+    whole, losses = fit(models, tmp_path / "whole", [])
+    stop = StopOnSignal()
+    callbacks = [Signal(hook, signal.SIGTERM, count), Checkpoint(save_last=True), stop]
+    with pytest.raises((RunStopped, RuntimeError)):
+        fit(models, tmp_path / "run", callbacks, num_workers=2)
+    assert stop.stopped is not None
+    path = stop.stopped.checkpoint
+    assert path is not None
+    step = torch.load(path, weights_only=True)["global_step"]
+    assert step == {"on_before_backward": 3, "on_validation_start": 2 * count}[hook]
+    resumed, rest = fit(models, tmp_path / "run", [Checkpoint(save_last=True)], path, num_workers=2)
     assert rest == losses[step:]
     state = resumed.state_dict()
     assert [name for name, value in whole.state_dict().items() if not torch.equal(value, state[name])] == []

@@ -64,7 +64,7 @@ class EpochLoader(ResumableLoader):
 
         A generator: Lightning makes iterators that it never uses, and those must not change the position.
         """
-        self._current, self._is_waiting = self._next, False
+        self._current, self._is_waiting, self._is_resumed = self._next, False, False
         progress, _ = self._current
         self._next = EpochProgress(progress.epoch), 0
         self.batches.start_at(progress)

@@ -106,6 +106,7 @@ class StreamLoader(ResumableLoader):
 
     def __iter__(self) -> Iterator[TrainingBatch]:
         """The batches after the last one; a second iteration continues the first."""
+        self._is_resumed = False
         if self._items is None:
             self._items = iter(self._loader())
         for item in self._items:

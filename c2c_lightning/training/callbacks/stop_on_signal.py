@@ -38,7 +38,8 @@ class StopOnSignal(Callback):
     """Ends `fit` after the current optimizer step with a checkpoint that resumes exactly, and with `RunStopped`.
 
     A signal during a validation takes effect after the step that follows it. Outside training the run ends at once. A
-    second Ctrl-C ends it without a checkpoint. All processes stop after the same step.
+    second Ctrl-C ends it without a checkpoint. All processes stop after the same step. Where the signal has ended the
+    data loader workers too, a run of one process stops at once, during a validation as well, which is not repeated.
 
     Args:
         patience: seconds from the signal to the end of the step. After them the run ends without a new checkpoint.
@@ -90,7 +91,7 @@ class StopOnSignal(Callback):
 
     def _write_checkpoint(self, trainer: Trainer, stop: RunStopped) -> None:
         # A data loader's worker that got the signal too may have ended the run between two steps.
-        if self._is_at_border or (is_at_step_border(trainer) and not trainer.validating and trainer.world_size == 1):
+        if self._is_at_border or (is_at_step_border(trainer) and trainer.world_size == 1):
             stop.checkpoint = write_last(trainer)
             if self._requeue is not None and stop.signum == self._requeue[0]:
                 self._requeue[1](stop.signum, None)
@@ -132,7 +133,7 @@ class StopOnSignal(Callback):
         self.stopped = RunStopped(signum)
         if not self._is_training:
             raise self.stopped
-        # A signal to the process group ends data loader workers too; torch would raise for them within the step.
+        # torch raises for a worker that has ended, and does so within the step.
         self._replaced.setdefault(signal.SIGCHLD, signal.getsignal(signal.SIGCHLD))
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGALRM, self._give_up)
