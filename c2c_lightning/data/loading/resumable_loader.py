@@ -68,7 +68,7 @@ class ResumableLoader(ABC):
 
     def _data_epoch(self, epoch: int, current: int) -> int:
         """The epoch of the data at an epoch of the trainer."""
-        # The trainer's count is one too high after a run that ended in the middle of an epoch. A trainer that resumes at
+        # The trainer counts one too many after a run that ended in the middle of an epoch. A trainer that resumes at
         # the end of an epoch sets that epoch once more, then the next one, before it draws a batch.
         if self._is_resumed:
             self._offset = current - epoch
