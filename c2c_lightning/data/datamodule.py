@@ -75,16 +75,13 @@ class InstructionDataModule(L.LightningDataModule):
         for name, value in (("batch_size", batch_size), ("max_tokens_per_batch", max_tokens_per_batch)):
             if value is not None and value < 1:
                 raise DataError(f"`{name}` must be at least 1, but is {value}.")
-        self.train = train
-        self.validation = validation
-        self.validation_share = validation_share
+        self.train, self.validation, self.validation_share = train, validation, validation_share
         self.batch_size = _BATCH_SIZE if batch_size is None and max_tokens_per_batch is None else batch_size
         self.max_tokens_per_batch = max_tokens_per_batch
         self.max_length = max_length
         self.num_workers = num_workers
         self.seed = seed
-        self.max_rows = max_rows
-        self.max_validation_rows = max_validation_rows
+        self.max_rows, self.max_validation_rows = max_rows, max_validation_rows
         self.max_bad_share = max_bad_share
         self.stream_rows = stream_rows
         self.cache_dir = cache_dir
