@@ -21,6 +21,7 @@ GOALS: list[tuple[str, str, str, str, float, bool]] = [
     ("fusion of 2,048 tokens with TF32, ms", "inference", "prefill, 2048 tokens, tf32", "ms.fuser", 10, True),
     ("a whole answer, ms (paper: 445 on an A100)", "inference", "whole answers", "seconds.c2c", 0.445, True),
     ("text-to-text : C2C in a whole answer", "inference", "whole answers", "t2t_over_c2c", 1, False),
+    ("fusion of 2,048 tokens with a bfloat16 fuser, ms", "inference", "the fuser in bfloat16", "ms_2048", 10, True),
     (
         "training, samples/s, fuser float32 (paper: 3.07)",
         "training_step",

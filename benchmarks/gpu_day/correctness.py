@@ -158,5 +158,7 @@ def dtype_near_float32(day: Day, dtype: str) -> Result:
 
 @torch.no_grad()
 def _loss(day: Day, attention_name: str, dtype: str) -> float:
-    model = small_model(day.device, attention=attention_name, dtype=dtype)
+    model = small_model(day.device, attention=attention_name)
+    for lm in (model.receiver, *model.sharers):
+        lm.model.to(getattr(torch, dtype))  # random weights that are drawn in 16 bits would be other weights
     return float(model.response_loss(small_batches(day.device)[0]))

@@ -40,6 +40,8 @@ def run(day: Day, journal: Journal) -> None:
             )
         journal.check(f"launches, {tokens} tokens", partial(_launches, day, model, tokens))
         journal.check(f"CUDA graph of the fuser, {tokens} tokens", partial(cuda_graph, day, model, tokens))
+    journal.check("the fuser in bfloat16", lambda: bfloat16_fuser(day, model))
+    journal.check("launches of a decoded token", lambda: _token_launches(day, model))
     journal.check("decoding", lambda: _decoding(day, model))
     journal.check("whole answers", lambda: _answers(day, model))
     models.clear()
@@ -138,6 +140,38 @@ def cuda_graph(day: Day, model: C2CModel, tokens: int) -> Result:
     result: Result = {"largest_difference": largest, "ms": {n: t.seconds * 1e3 for n, t in times.items()}}
     if largest:
         raise Refuted("the replayed entries differ", result)
+    return result
+
+
+@torch.no_grad()
+def bfloat16_fuser(day: Day, model: C2CModel) -> Result:
+    """Milliseconds of the fuser with its weights in bfloat16; they are float32 again afterwards."""
+    result: Result = {}
+    model.fuser.to(torch.bfloat16)
+    for tokens in lengths(day):
+        prompt = prompt_of(day, model, tokens)
+        work = partial(model.fuser, *caches(model, prompt), prompt.one_pass_plan[0])
+        result[f"ms_{tokens}"] = interleaved({"fuser": work}, 2 if day.is_tiny else 15)["fuser"].seconds * 1e3
+    model.fuser.float()
+    return result
+
+
+def _token_launches(day: Day, model: C2CModel) -> Result:
+    """Launches and busy time of the device for one token more, on the fused cache and by the receiver alone."""
+    prompt = prompt_of(day, model, lengths(day)[0])
+    tokens = prompt.receiver
+
+    def generate(is_fused: bool, count: int) -> Callable[[], object]:
+        kwargs: Any = {"max_new_tokens": count, "min_new_tokens": count, "do_sample": False, "pad_token_id": 0}
+        if is_fused:
+            return lambda: model.generate(prompt, **kwargs)
+        return lambda: model.receiver.model.generate(tokens.input_ids, attention_mask=tokens.mask, **kwargs)
+
+    result: Result = {}
+    for name, is_fused in (("c2c", True), ("receiver", False)):
+        short, long = (launches(day, generate(is_fused, count)) for count in (2, 10))
+        counted = (key for key in short if key != "kernels")
+        result[name] = {key: (long[key] - short[key]) / 8 for key in counted}
     return result
 
 
