@@ -85,7 +85,7 @@ class PaperSize:
                     if step == self.steps - 1:
                         stack.enter_context(counter)
                         # As on a GPU, which computes all layers at once.
-                        stack.enter_context(patch.object(residual_mlp, "CPU_LAYERS", sys.maxsize))
+                        stack.enter_context(patch.object(residual_mlp, "CPU_NUMBERS", sys.maxsize))
                     times.measure(lambda: trainer.step(batch))
                 done()
 

@@ -45,13 +45,14 @@ def _has_autocast(x: Tensor) -> bool:
     return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
 
 
-#: Layers that a CPU computes at a time, so that temporary tensors are those of few layers. A GPU computes all at once.
-CPU_LAYERS = 1
+#: Numbers per temporary tensor on a CPU, which computes few layers at a time. A GPU computes all layers at once.
+CPU_NUMBERS = 2**20
 
 
 def _layer_chunks(x: Tensor) -> list[slice]:
-    step = CPU_LAYERS if x.device.type == "cpu" else len(x)
-    return [slice(begin, begin + step) for begin in range(0, len(x), step)]
+    layers, tokens, dim = x.shape
+    step = max(1, CPU_NUMBERS // max(1, tokens * dim)) if x.device.type == "cpu" else layers
+    return [slice(begin, begin + step) for begin in range(0, layers, step)]
 
 
 class _LowMemoryUpdate(torch.autograd.Function):
