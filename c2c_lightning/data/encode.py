@@ -10,7 +10,7 @@ Strategies, one per sharer (paper A.1.2 for `first` and `longest`):
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -236,6 +236,8 @@ class Encoder:
 def _one_each(name: str, values: Sequence[Any] | None, count: int) -> Sequence[Any]:
     if values is None:
         return [None] * count
+    if isinstance(values, Mapping):
+        raise PromptError(f"Give a list of {name}, one entry for each conversation, not a mapping.")
     if len(values) != count:
         raise PromptError(f"There are {count} conversations, but {len(values)} {name}.")
     return values

@@ -146,7 +146,7 @@ class FuserDescription:
         except FuserFormatError:
             raise
         except (KeyError, TypeError, ValueError, AttributeError, C2CError) as error:
-            cause = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+            cause = f"{error} is missing" if isinstance(error, KeyError) else str(error).rstrip(".")
             raise FuserFormatError(
                 f"{where} is not the description of a fuser: {cause}. Export or download the fuser again."
             ) from error

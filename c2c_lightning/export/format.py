@@ -141,8 +141,13 @@ def write_directory(
 
 
 def check_replaceable(directory: Path, checksum: str) -> None:
-    """Refuse to replace a fuser with other weights than those of a checksum."""
+    """Refuse to replace a fuser with other weights than those of a checksum, and files of a folder without a fuser."""
     if not (directory / CONFIG_NAME).is_file():
+        if foreign := [name for name in (WEIGHTS_NAME, CARD_NAME) if (directory / name).exists()]:
+            raise FuserFormatError(
+                f"{directory} holds no fuser, but has {' and '.join(foreign)}, which a fuser would replace. Name "
+                "another directory, or replace them with `--overwrite` (in Python `overwrite=True`)."
+            )
         return
     try:
         raw = read_json(directory / CONFIG_NAME)

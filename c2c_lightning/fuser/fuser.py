@@ -93,6 +93,8 @@ class Fuser(nn.Module):
         sharers: one `SharerFuser` per sharer.
     """
 
+    _config: FuserConfig
+
     def __init__(self, receiver: KVGeometry, sharers: Sequence[KVGeometry], config: FuserConfig) -> None:
         """Build the fuser of a receiver and its sharers.
 
@@ -101,11 +103,38 @@ class Fuser(nn.Module):
             LayerMapError: an explicit layer map that does not fit the models.
         """
         super().__init__()
-        self.config, self.receiver_geometry, self.sharer_geometries = config, receiver, tuple(sharers)
+        self.receiver_geometry, self.sharer_geometries = receiver, tuple(sharers)
+        self.config = config
         new_gate = partial(Gate, init=config.gate_init, temperature=config.initial_temperature)
         parts = zip(sharers, layer_maps(receiver, sharers, config), config.kinds(len(sharers)), strict=True)
         fusers = [SharerFuser(receiver, sharer, layer_map, kind, new_gate) for sharer, layer_map, kind in parts]
         self.sharers: Sequence[SharerFuser] = nn.ModuleList(fusers)  # type: ignore[assignment]
+
+    @property
+    def config(self) -> FuserConfig:
+        """The configuration."""
+        return self._config
+
+    @config.setter
+    def config(self, config: FuserConfig) -> None:
+        """Replace settings of use; the weights stay.
+
+        Raises:
+            FuserConfigError: another kind, size or layer map than that of the weights.
+        """
+        if not isinstance(config, FuserConfig):
+            raise FuserConfigError(f"The configuration of a fuser is a FuserConfig, not {type(config).__name__}.")
+        if hasattr(self, "sharers") and self._structure(config) != self._structure(self._config):
+            raise FuserConfigError(
+                "Kinds, sizes and layer maps of a fuser are those of its weights and cannot be replaced. Build another "
+                "fuser with this configuration."
+            )
+        self._config = config
+
+    def _structure(self, config: FuserConfig) -> Any:
+        """What the weights depend on."""
+        sharers = self.sharer_geometries
+        return config.kinds(len(sharers)), layer_maps(self.receiver_geometry, sharers, config)
 
     def forward(self, receiver_kv: LayerStack, sharer_kv: SharerKV, step: FusionStep) -> LayerStack:
         """The receiver's cache with the entries of one step fused (Eq. 3).

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 from transformers.cache_utils import Cache
 
-from c2c_lightning.data.batch import PromptBatch, TrainingBatch
+from c2c_lightning.data.batch import PromptBatch, TokenBatch, TrainingBatch
 from c2c_lightning.data.collate import collate_prompts
 from c2c_lightning.data.encode import Encoder, Kwargs
 from c2c_lightning.data.messages import Conversation
@@ -136,6 +136,7 @@ class C2CModel(C2CCore):
             active_sharers: indices of the sharers that take part, default all.
         """
         mask = torch.ones_like(response_ids) if response_mask is None else response_mask
+        self._check_response(prompt, response_ids, mask)
         batch = TrainingBatch(self._checked(prompt), response_ids, mask.bool()).to(self.receiver.device)
         with self._exclusive():
             states = self.response_states(batch.prompt, batch.response_ids, batch.attended, active_sharers)
@@ -266,6 +267,16 @@ class C2CModel(C2CCore):
         new = ids[:, prompt.num_receiver_tokens :]
         texts: list[str] = self.receiver.tokenizer.batch_decode(new, skip_special_tokens=True)
         return [text.strip() for text in texts]
+
+    def _check_response(self, prompt: PromptBatch, ids: Tensor, mask: Tensor) -> None:
+        """Refuse responses that do not fit the prompts, the mask or the vocabulary."""
+        if len(ids) != len(prompt.receiver.input_ids) or ids.shape != mask.shape:
+            raise PromptError(
+                f"response_ids are {tuple(ids.shape)} and response_mask {tuple(mask.shape)}, but both must be "
+                f"({len(prompt.receiver.input_ids)}, response)."
+            )
+        if ids.numel():
+            self.receiver.limits.check_ids(TokenBatch(ids))
 
     def _checked(self, prompt: PromptBatch) -> PromptBatch:
         """The prompts, if the models can read them."""

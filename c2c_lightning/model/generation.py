@@ -29,6 +29,7 @@ REFUSED = {
     "attention_mask": "it belongs to the prompt: set `TokenBatch.attention_mask`",
     "position_ids": "they belong to the prompt: set `TokenBatch.position_ids`",
     "input_ids": "they belong to the prompt",
+    "inputs": "they belong to the prompt",
     "inputs_embeds": "the prompt consists of token ids",
 }
 """Arguments of `generate` that cannot be followed on a fused cache, and why."""

@@ -69,12 +69,14 @@ class ModelLimits:
             PromptError: with the largest id and the number of embeddings.
         """
         ids, size = tokens.input_ids, self.model.get_input_embeddings().num_embeddings
-        if not ids.shape[1]:
+        if not ids.numel():
             raise PromptError(f"a prompt for {self.name} has no tokens.")
+        if ids.is_floating_point():
+            raise PromptError(f"the token ids of a prompt are {ids.dtype}, but must be integers.")
         # Prompts are checked where they are made, on the CPU.
         if ids.device.type != "cpu":  # reading a value would be a host sync
             return
-        low, high = (int(ids.min()), int(ids.max())) if ids.numel() else (0, 0)
+        low, high = int(ids.min()), int(ids.max())
         if low < 0 or high >= size:
             raise PromptError(
                 f"the token ids of a prompt are {low} to {high}, but {self.name} has embeddings for 0 to "

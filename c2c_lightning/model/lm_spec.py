@@ -7,6 +7,7 @@ from transformers import PreTrainedTokenizerBase
 
 from c2c_lightning.data.encode import TokenizerSpec
 from c2c_lightning.data.prompt_template import PromptTemplate
+from c2c_lightning.fuser.config_checks import check_fields
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,10 @@ class LMSpec:
     prompt_template: str | PromptTemplate | None = None
     quantization: dict[str, Any] | None = None
     chat_template_kwargs: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse impossible values."""
+        check_fields(self)
 
     @property
     def template(self) -> PromptTemplate | None:

@@ -69,7 +69,7 @@ def load_frozen(
         raise ModelLoadError(
             f"the weights of {spec.path!r} are damaged or incomplete ({error}). Copy or download them again."
         ) from error
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, AssertionError) as error:
         raise ModelLoadError(_load_message("model", spec, error)) from error
     refuse_unfusable(model.config, spec.path)
     if tokenizer is None or not _lacks_tokenizer(spec):

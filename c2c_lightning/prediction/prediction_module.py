@@ -107,7 +107,11 @@ class PredictionModule(LightningModule):
 
         Raises:
             GenerationError: with the reason.
+            DataError: the answers would replace the conversations.
         """
+        data = getattr(getattr(self.trainer, "datamodule", None), "path", None)
+        if data is not None and self.output.resolve() == Path(data).expanduser().resolve():
+            raise DataError(f"`output` is {self.output}, the file of the conversations. Name another file.")
         try_settings(self.model.receiver, self.generate_kwargs)
 
     def predict_step(self, batch: list[PredictionRequest], batch_idx: int) -> list[str]:

@@ -96,6 +96,12 @@ class C2CModule(LightningModule):
             raise ConfigurationError(
                 "`model.sharers` is empty. Name at least one sharer: `[{path: DIRECTORY_OR_HUB_ID}]`."
             )
+        for name, value, choices in (
+            ("loss_average", loss_average, ("tokens", "batches")),
+            ("non_finite", non_finite, ("stop", "skip")),
+        ):
+            if value not in choices:
+                raise ConfigurationError(f"`{name}` is {value!r}, but must be one of {', '.join(choices)}.")
         self.receiver_spec, self.sharer_specs, self.fuser_config = receiver, list(sharers), fuser
         self.optimizer_factory, self.schedule, self.parameter_groups = optimizer, schedule, parameter_groups
         self.loss_average, self.non_finite, self.compile_fuser = loss_average, non_finite, compile_fuser

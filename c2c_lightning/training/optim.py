@@ -10,6 +10,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from transformers import get_scheduler
 
 from c2c_lightning.errors import ConfigurationError
+from c2c_lightning.fuser.config_checks import check_fields
 from c2c_lightning.fuser.fuser import Fuser
 
 
@@ -26,7 +27,8 @@ class Schedule:
     warmup: float = 0.1
 
     def __post_init__(self) -> None:
-        """Refuse a share that is none."""
+        """Refuse an unknown schedule, and a share that is none."""
+        check_fields(self)
         if not 0 <= self.warmup <= 1:
             raise ConfigurationError(f"schedule: `warmup` is {self.warmup}, but must be from 0 to 1.")
 
@@ -65,6 +67,7 @@ class ParameterGroups:
 
     def __post_init__(self) -> None:
         """Refuse a rate that is none."""
+        check_fields(self)
         if not 0 <= self.gate_rate < math.inf:
             raise ConfigurationError(f"parameter_groups: `gate_rate` is {self.gate_rate}, but must be 0 or more.")
 

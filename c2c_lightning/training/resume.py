@@ -1,7 +1,8 @@
 """Whether a checkpoint fits the configured run: verified before any of its content is loaded."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from lightning import LightningModule, Trainer
@@ -34,7 +35,8 @@ class ResumeCheck(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compare the states with the optimizers."""
-        check_optimizers(self._optimizer_states, trainer.optimizers)
+        with damage_is_named():
+            check_optimizers(self._optimizer_states, trainer.optimizers)
         self._optimizer_states = []
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -71,6 +73,26 @@ def check_checkpoint(checkpoint: Mapping[str, Any], module: LightningModule) -> 
     Raises:
         CheckpointError: names or shapes of weights differ, values are not finite, or training cannot resume from it.
     """
+    with damage_is_named():
+        _check_content(checkpoint, module)
+
+
+@contextmanager
+def damage_is_named() -> Iterator[None]:
+    """Within it, content of an unexpected type is a named error.
+
+    Raises:
+        CheckpointError: with the reason.
+    """
+    try:
+        yield
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as problem:
+        raise CheckpointError(
+            f"The checkpoint is not one of `lightning fit`: {type(problem).__name__}: {problem}. Use an earlier one."
+        ) from problem
+
+
+def _check_content(checkpoint: Mapping[str, Any], module: LightningModule) -> None:
     trainer = module._trainer
     if "state_dict" not in checkpoint and trainer is not None and trainer.strategy.restore_checkpoint_after_setup:
         return  # a sharded checkpoint, which the strategy has loaded
@@ -79,7 +101,7 @@ def check_checkpoint(checkpoint: Mapping[str, Any], module: LightningModule) -> 
     check_weights(checkpoint, module)
     if broken := non_finite_in_checkpoint(checkpoint):
         raise CheckpointError(f"The checkpoint holds NaN or infinity in {_listed(broken)}. Use an earlier one.")
-    if trainer is not None and trainer.state.fn == TrainerFn.FITTING and "optimizer_states" not in checkpoint:
+    if trainer is not None and trainer.state.fn == TrainerFn.FITTING and not checkpoint.get("optimizer_states"):
         raise CheckpointError(
             "The checkpoint holds weights only, so training cannot resume from it: the optimizer, the schedule and the "
             "position in the data are missing. Use a checkpoint written without `save_weights_only`."

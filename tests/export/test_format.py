@@ -247,3 +247,13 @@ def test_overwrite_keeps_other_files(saved: Path) -> None:
 def test_permissions_are_ordinary(saved: Path, tmp_path: Path) -> None:
     (tmp_path / "plain").mkdir()
     assert os.stat(saved).st_mode == os.stat(tmp_path / "plain").st_mode
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "README.md"])
+def test_files_that_are_no_fusers_are_not_replaced(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(FuserFormatError, match=f"holds no fuser, but has {name}"):
+        save_fuser(tmp_path, fresh(description()), description())
+    assert (tmp_path / name).read_text() == "mine"
+    save_fuser(tmp_path, fresh(description()), description(), overwrite=True)
+    load_fuser(tmp_path)

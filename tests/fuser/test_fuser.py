@@ -1,6 +1,7 @@
 """The stacked fuser against a slow twin: one plain network per layer, token by token."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -223,3 +224,12 @@ def test_launches_do_not_grow_with_layers() -> None:
             torch.autograd.backward([kv.keys for kv in fused], [kv.keys for kv in mine])
         counts.append(counted.number)
     assert counts[0] == counts[1]
+
+
+def test_settings_of_use_may_be_replaced_and_those_of_the_weights_may_not() -> None:
+    fuser = make()
+    fuser.config = replace(fuser.config, sharer_order="parallel", fusion_mode="decode")
+    for change in ({"hidden_dim": 7}, {"kind": "fuse"}, {"layer_alignment": "depth", "layer_map": [[0] * 3]}):
+        with pytest.raises(FuserConfigError, match="those of its weights"):
+            fuser.config = replace(fuser.config, **change)
+    assert fuser.config.sharer_order == "parallel"

@@ -8,9 +8,10 @@ import torch
 from transformers import AutoModelForCausalLM, GPT2Config
 
 from c2c_lightning.data.batch import PromptBatch
-from c2c_lightning.errors import GenerationError, PromptError
+from c2c_lightning.errors import FuserConfigError, GenerationError, PromptError
 from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.model.c2c import C2CModel
+from c2c_lightning.model.lm_spec import LMSpec
 from c2c_lightning.model.load_lm import load_frozen
 from tests.tiny import tiny_model, tiny_pair, tiny_tokenizer
 
@@ -128,3 +129,32 @@ def test_the_loss_of_a_receiver_with_adapters() -> None:
     ids = torch.cat([prompt(5).receiver.input_ids, response], 1)
     logits = lm(input_ids=ids).logits[:, -4:]
     torch.testing.assert_close(model(prompt(5), response).logits, logits, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("ids", "mask", "message"),
+    [
+        ([[5, 400]], [[1, 1]], "embeddings for 0 to 319"),
+        ([[5, -100]], [[1, 1]], "-100 to 5"),
+        ([[5], [6]], [[1], [1]], r"must be \(1, response\)"),
+    ],
+    ids=["too large", "label of ignored tokens", "rows"],
+)
+def test_responses_that_do_not_fit(ids: list[list[int]], mask: list[list[int]], message: str) -> None:
+    with pytest.raises(PromptError, match=message):
+        fused(rotary())(prompt(4), torch.tensor(ids), torch.tensor(mask))
+
+
+def test_a_batch_of_no_rows() -> None:
+    model = fused(rotary())
+    with pytest.raises(PromptError, match="has no tokens"):
+        model.generate(PromptBatch.shared(torch.zeros(0, 3, dtype=torch.long)))
+
+
+@pytest.mark.parametrize("values", [{"dtype": "float23"}, {"path": 3}, {"device": 0}, {"quantization": "int8"}])
+def test_impossible_values_of_a_language_model(values: dict[str, Any]) -> None:
+    spec = LMSpec("x")
+    for name, value in values.items():  # one by one: the tests' type checker would refuse them first
+        object.__setattr__(spec, name, value)
+    with pytest.raises(FuserConfigError, match=next(iter(values))):
+        spec.__post_init__()

@@ -1,5 +1,7 @@
 """Resuming: the rate of the new schedule, and checkpoints that do not fit."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from torch.optim import SGD, AdamW
 
 from c2c_lightning.cli import main
-from c2c_lightning.errors import CheckpointError, ConfigurationError
+from c2c_lightning.errors import C2CError, CheckpointError, ConfigurationError
 from c2c_lightning.training.checkpoint_io import AtomicCheckpointIO
 from c2c_lightning.training.module import C2CModule
 from c2c_lightning.training.optim import ParameterGroups, Schedule
@@ -87,6 +89,22 @@ def drop(content: dict[str, Any]) -> None:
     del content["optimizer_states"][0]["state"][2]["exp_avg_sq"]
 
 
+def lose_optimizer(content: dict[str, Any]) -> None:
+    content["optimizer_states"] = []
+
+
+def mistype(content: dict[str, Any]) -> None:
+    content["state_dict"] = dict.fromkeys(content["state_dict"], 3)
+
+
+def mistype_optimizer(content: dict[str, Any]) -> None:
+    content["optimizer_states"] = [3]
+
+
+def add_state(content: dict[str, Any]) -> None:
+    content["optimizer_states"][0]["state"][999] = {}
+
+
 def spoil(content: dict[str, Any]) -> None:
     next(iter(content["state_dict"].values())).flatten()[0] = torch.nan
 
@@ -100,6 +118,10 @@ def spoil_optimizer(content: dict[str, Any]) -> None:
     [
         (misshape, r"`exp_avg` of shape \(1,\)"),
         (drop, "state 2 of AdamW has no exp_avg_sq"),
+        (lose_optimizer, "weights only"),
+        (mistype, "not one of `lightning fit`"),
+        (mistype_optimizer, "not one of `lightning fit`"),
+        (add_state, "not one of `lightning fit`"),
         (spoil, "NaN or infinity in model.fuser"),
         (spoil_optimizer, "NaN or infinity in optimizer.1.exp_avg"),
     ],
@@ -157,12 +179,12 @@ def test_a_rate_that_is_no_number(rate: float, models: Path) -> None:
     made.configure_model()
     with pytest.raises(ConfigurationError, match=r"lr|learning rate"):
         ParameterGroups().build(made.model.fuser, lambda groups: AdamW(groups, lr=rate))
-    with pytest.raises(ConfigurationError, match="gate_rate"):
+    with pytest.raises(C2CError, match="gate_rate"):
         ParameterGroups(gate_rate=rate)
 
 
 def test_a_warmup_that_is_no_share() -> None:
-    with pytest.raises(ConfigurationError, match="warmup"):
+    with pytest.raises(C2CError, match="warmup"):
         Schedule(warmup=float("nan"))
     assert Schedule(warmup=0.5).build(SGD([torch.zeros(1)], lr=1.0), 4).get_last_lr() == [0.0]
 
@@ -188,3 +210,33 @@ def test_mistakes_at_the_command_line(
         main(["fit", "--config", FIT, *options])
     assert exit_.value.code == 1
     assert named in capsys.readouterr().err
+
+
+CHOICES = """
+from c2c_lightning import C2CModule, LMSpec
+from c2c_lightning.data.encode import Encoder, TokenizerSpec
+from c2c_lightning.errors import C2CError
+from c2c_lightning.training.optim import ParameterGroups, Schedule
+from tests.tiny import tiny_tokenizer
+models = LMSpec("x"), [LMSpec("y")]
+encoder = Encoder(TokenizerSpec(tiny_tokenizer()), [], "auto")
+for wrong in (
+    lambda: C2CModule(*models, loss_average="token"),
+    lambda: C2CModule(*models, non_finite="skp"),
+    lambda: LMSpec("x", dtype="float23"),
+    lambda: Schedule("cosin"),
+    lambda: ParameterGroups("10"),
+    lambda: encoder.encode_many([[{"role": "user", "content": "x"}]], None, {"enable_thinking": True}),
+):
+    try:
+        wrong()
+    except C2CError as error:
+        print(error)
+"""
+
+
+@pytest.mark.slow
+def test_choices_made_in_python_are_checked() -> None:
+    """In a process of its own, without the type checker of the tests."""
+    result = subprocess.run([sys.executable, "-c", CHOICES], capture_output=True, text=True, check=True)
+    assert len(result.stdout.splitlines()) == 6
