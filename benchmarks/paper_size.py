@@ -7,6 +7,7 @@ is `lightning bench --config configs/bench/paper_size.yaml`, with this folder's 
 
 import sys
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any

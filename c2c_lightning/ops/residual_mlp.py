@@ -87,6 +87,6 @@ class _LowMemoryUpdate(torch.autograd.Function):
             grad_scale[n] = torch.linalg.vecdot(w1[n], grad_scaled_w1).unsqueeze(1)
             torch.mul(grad_scaled_w1, scale[n].mT, out=grad_w1[n])
             of_x = torch.bmm(grad_inner, w1[n].mT, out=grad_x[n]).mul_(scale[n])
-            along = torch.einsum("lfd,lfd->lf", of_x, x[n]).div_(-x.shape[-1]).unsqueeze(-1)
+            along = torch.linalg.vecdot(of_x, x[n]).div_(-x.shape[-1]).unsqueeze(-1)
             of_x.addcmul_(x[n], along * factor.square())
         return grad_x, grad_scale, grad_w1, grad_w2
