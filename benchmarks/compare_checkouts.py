@@ -1,4 +1,4 @@
-"""Two checkouts of this repository, timed by turns in one run.
+"""Two checkouts of this repository, timed alternately in one run.
 
     python -m benchmarks.compare_checkouts --other ../older_checkout
 

@@ -3,7 +3,7 @@
     python -m benchmarks.evaluation_batching --fuser runs/quickstart/fuser
 
 Receiver, sharer, text-to-text and C2C of the embedded pair answer the same held-out questions in float32 on one thread,
-in batches and one at a time by turns. Times are of the processor, so that other work on the machine counts little;
+in batches and one at a time, alternately. Times are of the processor, so that other work on the machine counts little;
 questions per second are of the wall clock. Exit code 1 if an answer differs.
 """
 
@@ -63,7 +63,7 @@ def _options(args: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _measure(runner: Runner, participant: Participant, batch_size: int, repeats: int) -> dict[str, Any]:
-    """One responder, both ways by turns; the first round warms up."""
+    """One responder, both ways alternately; the first round warms up."""
     seconds: dict[int, list[float]] = {1: [], batch_size: []}
     wall: dict[int, list[float]] = {1: [], batch_size: []}
     outputs: dict[int, dict[int, str]] = {}

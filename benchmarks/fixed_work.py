@@ -27,7 +27,7 @@ def small_pair() -> RandomPair:
 
 
 def model_and_batches() -> tuple[C2CModel, list[TrainingBatch]]:
-    """The pair, made anew, and six batches of four examples as drawn."""
+    """A fresh pair, and six batches of four examples as drawn."""
     return small_pair().build("cpu"), list(Workload(batching="as_drawn").batches(32_000, 1))
 
 

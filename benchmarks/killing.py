@@ -58,7 +58,7 @@ class BenchContext:
         config: what is trained.
         steps: optimizer steps of a run.
         chance: chooses the moments.
-        on_kill: is told of each kill.
+        on_kill: called after each kill.
     """
 
     folder: Path
@@ -185,7 +185,7 @@ def end(processes: Sequence[BaseProcess], must_be_well_in: Path | None = None) -
 
     Args:
         processes: the run.
-        must_be_well_in: the folder of a run that nobody has killed before.
+        must_be_well_in: the folder of a run that was not killed before.
 
     Raises:
         RuntimeError: when a process failed that must not.
@@ -198,11 +198,11 @@ def end(processes: Sequence[BaseProcess], must_be_well_in: Path | None = None) -
     if must_be_well_in is not None and any(codes):
         rank = next(rank for rank, code in enumerate(codes) if code)
         said = (must_be_well_in / f"log-{rank}.txt").read_text().splitlines()[-20:]
-        raise RuntimeError("\n".join([f"A run that nobody killed ended with exit codes {codes}:", *said]))
+        raise RuntimeError("\n".join([f"A run that was not killed ended with exit codes {codes}:", *said]))
 
 
 def free_port() -> int:
-    """A port that nobody listens at."""
+    """A free port."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])

@@ -1,4 +1,4 @@
-"""The training step against the released one, written out plainly on the same models, by turns.
+"""The training step against the released one, written out plainly on the same models, alternately.
 
     python -m benchmarks.released_step
 

@@ -1,4 +1,4 @@
-"""What each saving in the training step is worth: the step with it and without it, by turns.
+"""What each saving in the training step is worth: the step with it and without it, alternately.
 
     python -m benchmarks.step_changes
 

@@ -66,7 +66,7 @@ class Recorder(Callback):
         self._write(trainer, {"done": f"validation after batch {batches}", **losses})
 
     def _write(self, trainer: L.Trainer, record: dict[str, Any]) -> None:
-        # The line break comes first: after a line that a kill has cut short, the next one begins anew.
+        # The line break comes first: after a line that a kill has cut short, the next one starts on a line of its own.
         with (self.folder / f"records-{trainer.global_rank}.jsonl").open("a") as file:
             file.write("\n" + json.dumps(record))
 

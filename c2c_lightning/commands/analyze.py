@@ -1,4 +1,4 @@
-"""`lightning analyze`: what a pair of models and a fuser do, in numbers and pictures."""
+"""`lightning analyze`: analyses of a pair of models and their data, as JSON, tables and pictures."""
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -24,7 +24,7 @@ from c2c_lightning.model.load_lm import load_tokenizer
 
 
 def run_analyze(args: Sequence[str]) -> None:
-    """Pick the analysis that the second word names."""
+    """Run the analysis named by the second word."""
     usage = f"lightning analyze {'|'.join(ANALYSES)} --config FILE"
     if list(args[1:2]) in (["-h"], ["--help"]):
         Console().print(f"usage: {usage} [--help]", markup=False)

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 def run_lm_eval(args: Sequence[str]) -> None:
     """Run the harness's own command line after registering `c2c`, which its released versions cannot find themselves.
 
-    Args:
-        args: `lm-eval`, then the harness's arguments, such as `--model c2c --model_args fuser=DIR --tasks TASK`.
+    The arguments after `lm-eval` are the harness's, such as `--model c2c --model_args fuser=DIR --tasks TASK`.
 
     Raises:
         MissingExtraError: the harness is not installed.

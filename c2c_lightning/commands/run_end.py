@@ -15,13 +15,7 @@ def is_refused_by_lightning(problem: BaseException) -> bool:
 
 
 def stop_message(stop: RunStopped, args: Sequence[str], patience: float) -> str:
-    """The checkpoint of a stopped run, and the command that resumes it.
-
-    Args:
-        stop: the stop.
-        args: command line after the program's name.
-        patience: seconds that the optimizer step was given.
-    """
+    """The checkpoint of a stopped run, and the command that resumes it; `patience` is in seconds."""
     name = signal.Signals(stop.signum).name
     if args[0] != "fit":
         return f"Stopped by {name}."

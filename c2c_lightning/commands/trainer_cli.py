@@ -31,7 +31,7 @@ from c2c_lightning.training.metrics_file import MetricsFile
 logger = logging.getLogger(__name__)
 
 RUN_FOLDER = "${trainer.default_root_dir}"
-"""Stands for the run folder in the configuration of loggers and callbacks."""
+"""Placeholder of the run folder in the configuration of loggers and callbacks."""
 
 EXAMPLES = {
     "fit": "configs/fit/quickstart.yaml",

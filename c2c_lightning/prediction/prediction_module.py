@@ -167,10 +167,6 @@ def _gathered(lines: dict[int, Line]) -> dict[int, Line]:
 def write_lines(path: Path, lines: list[Line]) -> None:
     """Write JSON lines, wholly or not at all.
 
-    Args:
-        path: the file.
-        lines: one object each.
-
     Raises:
         DataError: when the file cannot be written.
     """

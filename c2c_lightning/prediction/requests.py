@@ -60,12 +60,7 @@ class PredictionRequest:
 
 
 def load_requests(path: str, split: str = "train", max_rows: int | None = None) -> list[PredictionRequest]:
-    """The rows of a file, in their order.
-
-    Args:
-        path: see `ConversationDataModule`.
-        split: which split, for data that has several.
-        max_rows: take the first rows only.
+    """The rows of a file in their order; for the arguments see `ConversationDataModule`.
 
     Raises:
         DataError: naming file and line of a row that does not fit, or when there are none.

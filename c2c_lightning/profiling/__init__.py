@@ -1,1 +1,1 @@
-"""Timings, memory, and how much work is needed: what `lightning bench` runs."""
+"""The benchmarks of `lightning bench`: timings, memory and counts of operations."""

@@ -35,7 +35,7 @@ class AnswerLatency:
     name: str = "answers"
 
     def run(self, bench: BenchContext) -> Result:
-        """Ask all responders in turns."""
+        """Time all responders alternately."""
         model, done = bench.build(), bench.progress(self.rounds)
         question, responders = [self._question(model)], self._responders(model)
         kwargs: dict[str, Any] = {"max_new_tokens": self.new_tokens, "min_new_tokens": self.new_tokens}

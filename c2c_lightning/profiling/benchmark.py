@@ -1,4 +1,4 @@
-"""What a benchmark is, and what it runs on."""
+"""The interface of benchmarks, and the models and device they run on."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ class BenchContext:
     progress: Callable[[int], Callable[[], None]] = _no_progress
 
     def build(self) -> C2CModel:
-        """The pair's fused model, made anew, in evaluation mode."""
+        """A fresh fused model of the pair, in evaluation mode."""
         return self.pair.build(str(self.device)).eval()
 
 
@@ -55,6 +55,6 @@ class Benchmark(Protocol):
 
 
 def smallest_vocabulary(model: C2CModel) -> int:
-    """How many tokens all models of a pair know."""
+    """Vocabulary size that all models of a pair share."""
     configs = [lm.model.config.get_text_config() for lm in (model.receiver, *model.sharers)]
     return min(int(config.vocab_size) for config in configs)

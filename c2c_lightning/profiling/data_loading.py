@@ -23,13 +23,13 @@ from c2c_lightning.profiling.workload import Workload, real_tokens
 
 @dataclass(frozen=True)
 class DataLoading:
-    """Times the data module of `lightning fit` on written-out conversations, and beside it the training step.
+    """Times the data module of `lightning fit` on conversations in a file, and the training step for comparison.
 
     Reading and encoding happen once for a data set and are timed apart; then each epoch only reads and pads.
 
     Attributes:
         workload: how long the conversations are, and how many make a batch.
-        steps: training steps beside each epoch of loading.
+        steps: training steps after each epoch of loading.
         num_workers: processes that read and pad batches.
         rounds: how often both are timed.
     """
@@ -41,7 +41,7 @@ class DataLoading:
     name: str = "loading"
 
     def run(self, bench: BenchContext) -> Result:
-        """Measure both in turns."""
+        """Time both alternately."""
         model, preparing, loading, training = bench.build(), Times(), Times(), Times()
         trainer, done = Trainer(model), bench.progress(self.rounds)
         with self._data(model) as data:

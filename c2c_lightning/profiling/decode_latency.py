@@ -18,10 +18,10 @@ from c2c_lightning.profiling.workload import equal_batch
 
 
 class TokenClock(BaseStreamer):
-    """Looks at the clock whenever `generate` has a new token."""
+    """Records the time of each token of `generate`."""
 
     def __init__(self) -> None:
-        """Begin with no token."""
+        """Start without tokens."""
         self.times: list[tuple[float, float]] = []
 
     def put(self, value: Tensor) -> None:
@@ -30,7 +30,7 @@ class TokenClock(BaseStreamer):
         self.times.append((wall, time.process_time()))
 
     def end(self) -> None:
-        """Nothing is left to do."""
+        """Do nothing; required by `BaseStreamer`."""
 
     def per_token(self) -> tuple[float, float]:
         """Median wall and CPU seconds from one new token to the next; the first waits for a prefill and is left out."""
@@ -58,7 +58,7 @@ class DecodeLatency:
 
     @torch.no_grad()
     def run(self, bench: BenchContext) -> Result:
-        """Let both write in turns."""
+        """Time both alternately."""
         model = bench.build()
         batch = equal_batch(self.batch_size, self.prompt_tokens, 1, smallest_vocabulary(model), len(model.sharers))
         prompt, done = batch.prompt.to(bench.device), bench.progress(self.rounds)

@@ -1,4 +1,4 @@
-"""Which models are timed: random ones of a given size, or real ones."""
+"""The models of a benchmark: random ones of given sizes, or pretrained ones."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -17,13 +17,13 @@ from c2c_lightning.model.lm_spec import LMSpec
 from c2c_lightning.model.load_lm import load_frozen
 
 _PAD = "<pad>"
-# Words with a meaning: 1 and 2 begin an assistant's and another's message, 3 ends one.
+# Words with a role: 1 and 2 start a message of the assistant and of others, 3 ends a message.
 _TEMPLATE = (
     "{% for m in messages %}{{ '1 ' if m['role'] == 'assistant' else '2 ' }}{{ m['content'] }} 3 {% endfor %}"
     "{% if add_generation_prompt %}1 {% endif %}"
 )
 FIRST_WORD = 4
-"""Words below it have a meaning of their own in a random pair."""
+"""The first word without a role in the chat template of a random pair."""
 
 
 @runtime_checkable

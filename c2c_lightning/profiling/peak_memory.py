@@ -1,4 +1,4 @@
-"""How much memory a work needs at its highest, above what is there when it begins."""
+"""Peak memory of a piece of work, above the memory in use before it."""
 
 import ctypes
 import gc
@@ -16,13 +16,9 @@ _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def peak_bytes(work: Callable[[], object], device: torch.device) -> int:
-    """Bytes that a work needs at its highest above what is in use before.
+    """Peak memory of `work` above the memory in use before it, in bytes.
 
     On a GPU that is PyTorch's allocated memory, on a CPU the resident set of this process.
-
-    Args:
-        work: is run once.
-        device: where it computes.
     """
     gc.collect()
     if device.type == "cuda":
@@ -39,7 +35,7 @@ def peak_bytes(work: Callable[[], object], device: torch.device) -> int:
 
 
 def _return_free_pages() -> None:
-    """Memory that was freed but is still held would be counted as in use, and then be used unseen."""
+    """Return freed memory to the system; else it would count as in use, and its reuse would not be seen."""
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc alone has it
         if trim is not None:
@@ -47,7 +43,7 @@ def _return_free_pages() -> None:
 
 
 def _reset_high_water() -> int:
-    """Begin anew to look for the highest resident set; returns what is resident now, in bytes."""
+    """Reset the high-water mark of the resident set; returns the present resident set, in bytes."""
     try:
         _CLEAR.write_text("5")
     except OSError:

@@ -35,7 +35,7 @@ class PrefillLatency:
 
     @torch.no_grad()
     def run(self, bench: BenchContext) -> Result:
-        """Measure all parts in turns."""
+        """Time all parts alternately."""
         model = bench.build()
         vocab = smallest_vocabulary(model)
         prompt = equal_batch(self.batch_size, self.prompt_tokens, 1, vocab, len(model.sharers)).prompt
@@ -78,7 +78,7 @@ def first_logits(model: C2CModel, prompt: PromptBatch) -> Tensor:
 
 
 def _parts(model: C2CModel, prompt: PromptBatch) -> Mapping[str, Work]:
-    """What prefill with fusion consists of, but for the last token's pass."""
+    """The parts of prefill with fusion, without the pass over the last token."""
     end, empty = prompt.num_receiver_tokens - 1, PrefillState.empty(model.receiver, prompt.receiver)
     sharer_kv, receiver_kv = model.prefill_sharers(prompt), empty.prefill(model.receiver, end).fused_kv
     return {

@@ -1,4 +1,4 @@
-"""Results for people: a table, and what they were measured on."""
+"""Results as a table, and the environment they were measured in."""
 
 import os
 import platform
@@ -11,7 +11,7 @@ from rich.table import Table
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """What the numbers depend on besides the code."""
+    """Hardware and library versions that the numbers depend on."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     return {
         "device": f"{device.type}: {name}",

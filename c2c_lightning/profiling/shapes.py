@@ -1,4 +1,4 @@
-"""Sizes that decide how much work a pair of models is, read from their configurations."""
+"""Sizes that determine the operations of a pair of models, from their configurations."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

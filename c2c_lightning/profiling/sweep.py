@@ -1,4 +1,4 @@
-"""How cost grows: the training step, prefill with fusion and the bare prefills over a range of sizes."""
+"""Scaling of the training step, of prefill with fusion and of the prefills alone over a range of sizes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,7 +23,7 @@ Axis = Literal["batch_size", "prompt_tokens", "response_tokens"]
 
 @dataclass(frozen=True)
 class Sweep:
-    """Times three works at several sizes, fits how they grow, and draws it.
+    """Times three operations at several sizes, fits power laws, and plots them.
 
     Cost is fitted as `c * size ** exponent`, by least squares on logarithms. At sizes where fixed costs matter the
     exponent is below that of the arithmetic, which is fitted too, for comparison.
@@ -93,11 +93,7 @@ def _without_training(model: C2CModel, work: Work) -> Work:
 
 
 def growth(sizes: Sequence[int], costs: Sequence[float]) -> dict[str, float]:
-    """The power law nearest to some costs.
-
-    Args:
-        sizes: at least two, above 0.
-        costs: one for each size, above 0.
+    """The power law fitted to costs, both positive.
 
     Returns:
         `exponent`, `factor` (cost at size 1) and `r2`, the share of the logarithms' variance that it explains.

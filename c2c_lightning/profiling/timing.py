@@ -1,4 +1,4 @@
-"""Timing of works that are compared with each other."""
+"""Timing of pieces of work that are compared with each other."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +15,7 @@ Work = Callable[[], object]
 class Times:
     """How long one work took in each round, in seconds.
 
-    CPU time leaves out what other programs took from this one, and so is the steadier of the two on a shared machine.
+    CPU time excludes waiting for other programs, and so varies less than wall time on a shared machine.
     It is meaningful where one thread computes and the device is a CPU.
 
     Attributes:
@@ -40,12 +40,12 @@ class Times:
         """Time one more round."""
         cpu, wall = time.process_time(), wall_clock()
         work()
-        # In this order: the wall clock waits for the GPU.
+        # The wall clock first: torch's benchmark timer waits for the GPU.
         wall = wall_clock() - wall
         self.add(wall, time.process_time() - cpu)
 
     def add(self, wall: float, cpu: float) -> None:
-        """Take one more round that was timed elsewhere, in seconds."""
+        """Add a round, in seconds."""
         self.wall.append(wall)
         self.cpu.append(cpu)
 
@@ -66,12 +66,9 @@ class Times:
 
 
 def interleaved(works: Mapping[str, Work], rounds: int, after_round: Work | None = None) -> dict[str, Times]:
-    """Time works in turns, so that whatever else the machine does meets all of them alike.
+    """Time works alternately, so that other load on the machine affects all of them alike.
 
-    Args:
-        works: what to time, by name; each is run once before, unmeasured.
-        rounds: how often each is timed.
-        after_round: called after each round.
+    Each runs once before, unmeasured; `after_round` is called after each round.
     """
     times = {name: Times() for name in works}
     for work in works.values():

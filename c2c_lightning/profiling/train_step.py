@@ -21,20 +21,13 @@ from c2c_lightning.profiling.workload import Workload, real_tokens
 
 
 class Trainer:
-    """The bare optimizer step: what `lightning fit` does for a batch, without its loop.
+    """The optimizer step of `lightning fit` without Lightning's loop.
 
     Attributes:
         model: the fused model; its fuser learns.
     """
 
     def __init__(self, model: C2CModel, learning_rate: float = 1e-4, clip: float = 1.0) -> None:
-        """Take a model.
-
-        Args:
-            model: the fused model.
-            learning_rate: of AdamW.
-            clip: largest norm of the gradient.
-        """
         self.model, self.clip = model.train(), clip
         self.parameters = list(model.fuser.parameters())
         self.optimizer = AdamW(self.parameters, lr=learning_rate, fused=True)

@@ -1,4 +1,4 @@
-"""The fixed work that is timed: examples with long-tailed lengths, in batches."""
+"""Fixed workload: examples with long-tailed lengths, in batches."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -53,12 +53,7 @@ class Workload:
         return Lengths(tokens[0].astype(np.int64)[:, None], tokens[1].astype(np.int64))
 
     def batches(self, vocab_size: int, num_sharers: int = 1) -> list[TrainingBatch]:
-        """The steps' batches.
-
-        Args:
-            vocab_size: tokens are drawn below it.
-            num_sharers: how many sharers read each prompt.
-        """
+        """The steps' batches, of tokens below `vocab_size`."""
         lengths, random = self.lengths(), np.random.default_rng(self.seed + 1)
         examples = [
             random_example(random, int(prompt), int(response), vocab_size, num_sharers)

@@ -1,7 +1,7 @@
 """Activation checkpointing of the receiver's response pass.
 
-transformers' own drops the cache that is attended to. Here each decoder layer runs as it is, and once more on the way
-back: the fused prefix is only read, so reading it twice changes nothing.
+transformers' implementation drops the cache (5.23). Here each decoder layer runs once forward and once more in the
+backward pass: the fused prefix is only read, so the second run gives the same values.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -19,13 +19,9 @@ from c2c_lightning.ops.ragged_attention import current_attention
 
 @contextmanager
 def activation_checkpointing_context(model: nn.Module, blocks: Sequence[nn.Module]) -> Iterator[None]:
-    """While it lasts, passes with gradients keep only what goes into each block, and the rest is computed again.
+    """Within it, passes with gradients keep only the inputs of each block and recompute the rest.
 
-    Passes that leave entries in a cache, such as prefills, are not touched. The way back may come later.
-
-    Args:
-        model: a language model.
-        blocks: its decoder layers.
+    Passes that leave entries in a cache, such as prefills, are not affected. The backward pass may come later.
     """
     with ExitStack() as stack:
         for block in blocks:

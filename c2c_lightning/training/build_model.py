@@ -1,17 +1,19 @@
 """The model that is trained: frozen language models and a fresh fuser, on a device or sharded over processes."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from lightning.pytorch.strategies import Strategy
 
 from c2c_lightning.data.encode import Encoder
-from c2c_lightning.export.description import FuserDescription
+from c2c_lightning.export.description import FuserDescription, parse_config
 from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.fuser.fuser import Fuser
 from c2c_lightning.model.lm_spec import LMSpec, tokenizer_spec
 from c2c_lightning.model.load_lm import load_frozen, load_tokenizer
 from c2c_lightning.model.pretrained import reference
+from c2c_lightning.training.compile_fuser import compile_fuser
 from c2c_lightning.training.sharding import check_shardable, mesh_of, shard, shard_frozen
 from c2c_lightning.training.train_model import TrainModel
 
@@ -28,8 +30,9 @@ def build_model(
     config: FuserConfig,
     strategy: Strategy | None = None,
     shard_models: bool = False,
+    compile_choice: bool | str = False,
 ) -> TrainModel:
-    """Load the frozen models and make a fuser.
+    """Load the frozen models and make a fuser, compiled and sharded if chosen.
 
     Args:
         receiver: the receiver.
@@ -37,6 +40,7 @@ def build_model(
         config: the fuser's choices.
         strategy: chooses the device, and whether the fuser is sharded; default the CPU.
         shard_models: shard the frozen models too.
+        compile_choice: see `compile_fuser`.
 
     Raises:
         ConfigurationError: the strategy or the fuser's choices do not allow to shard.
@@ -54,14 +58,11 @@ def build_model(
     model = TrainModel(first, others, config)
     if config.gate_noise == "none":
         freeze_gates(model.fuser)
+    # Compiled before it is sharded, so that FSDP2's hooks stay outside of the compiled parts.
+    compile_fuser(model.fuser, compile_choice)
+    if mesh is not None:
+        shard(model.to(device), mesh)
     return model
-
-
-def shard_fuser(model: TrainModel, strategy: Strategy | None) -> None:
-    """Shard the fuser if the strategy shards."""
-    mesh = None if strategy is None else mesh_of(strategy)
-    if strategy is not None and mesh is not None:
-        shard(model.to(strategy.root_device), mesh)
 
 
 def freeze_gates(fuser: Fuser) -> None:
@@ -69,6 +70,17 @@ def freeze_gates(fuser: Fuser) -> None:
     for _, _, *gates in fuser.gates():
         for gate in gates:
             gate.requires_grad_(False)
+
+
+def arguments_of(checkpoint_path: Any) -> dict[str, Any]:
+    """The arguments of `C2CModule` from the plain values in a checkpoint."""
+    # Memory-mapped, so that weights are read once.
+    saved = torch.load(checkpoint_path, map_location="cpu", weights_only=True, mmap=True)["hyper_parameters"]
+    return {
+        "receiver": LMSpec(**saved["receiver"]),
+        "sharers": [LMSpec(**spec) for spec in saved["sharers"]],
+        "fuser": parse_config(saved["fuser"]),
+    }
 
 
 def describe(model: TrainModel) -> FuserDescription:

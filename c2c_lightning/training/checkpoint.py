@@ -73,7 +73,7 @@ class Checkpoint(ModelCheckpoint):
         self._update_last(trainer, is_due)
 
     def write_last(self, trainer: Trainer) -> Path:
-        """Write `last` now, whatever is configured.
+        """Write `last` now, independent of the configuration.
 
         Returns:
             The file.

@@ -25,12 +25,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Write a checkpoint; a kill at any moment leaves the old file or the new one.
-
-        Args:
-            checkpoint: content.
-            path: a local path; other storage is left to Lightning.
-            storage_options: not used.
+        """Write a checkpoint; a kill at any moment leaves the old file or the new one. URLs are left to Lightning.
 
         Raises:
             CheckpointError: it cannot be written, for example because the disk is full.
@@ -61,11 +56,6 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
         A damaged file whose name begins with `last` is replaced by the newest undamaged one in its folder, with a
         warning.
-
-        Args:
-            path: the file.
-            map_location: device of the tensors, see `torch.load`.
-            weights_only: None or True.
 
         Raises:
             CheckpointError: the file is missing or damaged, or code would have to be run to read it.

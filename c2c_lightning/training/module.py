@@ -1,11 +1,10 @@
 """Training a fuser with Lightning."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cached_property
 from typing import Any, Literal, Self
 
-import torch
 from lightning import LightningModule
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import OptimizerCallable
@@ -16,13 +15,11 @@ from torch.optim import AdamW, Optimizer
 from c2c_lightning.data.batch import TrainingBatch
 from c2c_lightning.data.encode import Encoder
 from c2c_lightning.errors import ConfigurationError
-from c2c_lightning.export.description import parse_config
 from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.model.lm_spec import LMSpec
-from c2c_lightning.training.build_model import build_encoder, build_model, describe, shard_fuser
+from c2c_lightning.training.build_model import arguments_of, build_encoder, build_model, describe
 from c2c_lightning.training.callbacks.defaults import training_callbacks
 from c2c_lightning.training.checkpoint_io import refuse_pickles
-from c2c_lightning.training.compile_fuser import compile_fuser
 from c2c_lightning.training.finite_values import refuse_non_finite
 from c2c_lightning.training.lightning_internals import callbacks_of, clip_gradients, exclude_from_ddp
 from c2c_lightning.training.optim import ParameterGroups, Schedule
@@ -130,11 +127,9 @@ class C2CModule(LightningModule):
         if hasattr(self, "model"):
             return
         strategy = None if self._trainer is None else self.trainer.strategy
-        specs = (self.receiver_spec, self.sharer_specs)
-        self.model = build_model(*specs, self.fuser_config, strategy, self.shard_models)
+        models = (self.receiver_spec, self.sharer_specs, self.fuser_config)
+        self.model = build_model(*models, strategy, self.shard_models, self.compile_fuser)
         self.model.activation_checkpointing = self.activation_checkpointing
-        compile_fuser(self.model.fuser, self.compile_fuser)
-        shard_fuser(self.model, strategy)
         # Every process sets its gate temperatures itself.
         exclude_from_ddp(self, [name for name, _ in self.named_buffers()])
 
@@ -182,24 +177,8 @@ class C2CModule(LightningModule):
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Self:
-        """The module of a checkpoint.
-
-        Args:
-            checkpoint_path: a local file.
-            args: see Lightning.
-            kwargs: see Lightning; arguments of the module override those of the checkpoint.
-        """
+        """The module of a local checkpoint file; arguments in `kwargs` override those of the checkpoint."""
         refuse_pickles(kwargs.get("weights_only"))
-        # Memory-mapped, so that weights are read once.
-        saved = torch.load(checkpoint_path, map_location="cpu", weights_only=True, mmap=True)["hyper_parameters"]
-        loaded: Self = super().load_from_checkpoint(checkpoint_path, *args, **{**choices_of(saved), **kwargs})
+        arguments = {**arguments_of(checkpoint_path), **kwargs}
+        loaded: Self = super().load_from_checkpoint(checkpoint_path, *args, **arguments)
         return loaded
-
-
-def choices_of(saved: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of `C2CModule` from the plain values in a checkpoint."""
-    return {
-        "receiver": LMSpec(**saved["receiver"]),
-        "sharers": [LMSpec(**spec) for spec in saved["sharers"]],
-        "fuser": parse_config(saved["fuser"]),
-    }

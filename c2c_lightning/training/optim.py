@@ -1,4 +1,4 @@
-"""Which parameters learn at which rate, and how the rate changes."""
+"""Learning rates of the parameter groups, and their schedule."""
 
 import math
 from collections.abc import Callable
@@ -19,7 +19,7 @@ class Schedule:
     """Learning rate over the run (transformers' schedules).
 
     Attributes:
-        name: shape of the fall after the warm-up.
+        name: shape of the decay after the warm-up.
         warmup: share of all optimizer steps over which the rate rises from 0.
     """
 
@@ -45,7 +45,7 @@ class Schedule:
         if math.isinf(total_steps):
             raise ConfigurationError(
                 "The learning rate depends on the number of steps: set `trainer.max_steps` or `trainer.max_epochs`, "
-                "also beside `trainer.max_time`."
+                "in addition to `trainer.max_time`."
             )
         warmup_steps = int(self.warmup * total_steps)
         scheduler: LRScheduler = get_scheduler(self.name, optimizer, warmup_steps, int(total_steps))

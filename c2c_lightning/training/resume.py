@@ -66,10 +66,6 @@ def set_scheduled_rates(scheduler: LambdaLR) -> None:
 def check_checkpoint(checkpoint: Mapping[str, Any], module: LightningModule) -> None:
     """Refuse a checkpoint that the module cannot load.
 
-    Args:
-        checkpoint: its content.
-        module: with its model.
-
     Raises:
         CheckpointError: names or shapes of weights differ, values are not finite, or training cannot resume from it.
     """
@@ -141,10 +137,6 @@ def _differing(checkpoint: Mapping[str, Any], module: LightningModule) -> str:
 
 def check_optimizers(states: list[Mapping[str, Any]], optimizers: list[Optimizer]) -> None:
     """Refuse optimizer states of another optimizer, of other groups or of other shapes.
-
-    Args:
-        states: as in a checkpoint; none if nothing is resumed.
-        optimizers: those that will load them.
 
     Raises:
         CheckpointError: a state does not fit.

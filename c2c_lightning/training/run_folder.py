@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 PREVIOUS = "previous"
 """Folder in a run folder with the output of earlier runs, numbered from 1."""
 
-# Written by `lightning test` beside the fuser that they describe.
+# `lightning test` writes them into the run folder of the fuser that they describe.
 _REPORTS = ("report.json", "report.md", "predictions.jsonl")
 
 
@@ -86,12 +86,7 @@ def run_path(trainer: Trainer, path: str | os.PathLike[str] | None, name: str) -
 
 
 def is_continuation(trainer: Trainer, files: Iterable[Path]) -> bool:
-    """Whether a run resumes from a checkpoint of this run folder, or has trained before in this process.
-
-    Args:
-        trainer: at the start of training.
-        files: output of the run.
-    """
+    """Whether a run with this output resumes from a checkpoint of its folder, or has trained before in this process."""
     if trainer.ckpt_path is None:
         return trainer.global_step > 0
     folder = _absolute(Path(trainer.ckpt_path)).parent
@@ -101,12 +96,7 @@ def is_continuation(trainer: Trainer, files: Iterable[Path]) -> bool:
 
 
 def set_aside(root: Path, files: Iterable[Path]) -> None:
-    """Move files of an earlier run to `previous/N` of the run folder, N counting up.
-
-    Args:
-        root: the run folder.
-        files: files and folders; missing ones are ignored.
-    """
+    """Move existing files and folders of an earlier run to `previous/N` of the run folder, N counting up."""
     root = _absolute(root)
     found = {_absolute(file) for file in files if os.path.lexists(file)}
     if not found:

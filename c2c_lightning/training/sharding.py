@@ -1,4 +1,4 @@
-"""FSDP2: the fuser, and by choice the frozen language models, in pieces over all processes."""
+"""FSDP2: the fuser, and by choice the frozen language models, sharded over all processes."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,7 +29,7 @@ class FSDP2Strategy(ModelParallelStrategy):
     """`ModelParallelStrategy` over all processes, with checkpoints that one process can read.
 
     Weights and optimizer states are put together on the first process and written as one file, by the same checkpoint
-    plugin as elsewhere. Such a file, and one of an unsharded run, can be gone on from in any number of processes.
+    plugin as elsewhere. Such a file, and one of an unsharded run, resumes in any number of processes.
     """
 
     def __init__(self, save_distributed_checkpoint: bool = False, process_group_backend: str | None = None) -> None:
@@ -87,13 +87,7 @@ class FSDP2Strategy(ModelParallelStrategy):
 
 
 def named_state(state: Mapping[str, Any], module: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
-    """An optimizer's saved state by names of parameters: numbers say only where in the optimizer's groups they stood.
-
-    Args:
-        state: as in a checkpoint.
-        module: what holds the parameters.
-        optimizer: with the same groups as the one that was saved.
-    """
+    """An optimizer's saved state by names of parameters: numbers are positions in the optimizer's groups."""
     names = {id(parameter): name for name, parameter in module.named_parameters()}
     named: dict[Any, str] = {}
     groups = []
@@ -105,11 +99,7 @@ def named_state(state: Mapping[str, Any], module: nn.Module, optimizer: Optimize
 
 
 def numbered_state(state: Mapping[str, Any]) -> dict[str, Any]:
-    """The reverse of `named_state`: numbers that say where in the optimizer's groups a parameter stands.
-
-    Args:
-        state: an optimizer's state by names of parameters.
-    """
+    """The reverse of `named_state`: a parameter's number is its position in the optimizer's groups."""
     numbers: dict[str, int] = {}
     groups = []
     for group in state["param_groups"]:
@@ -136,11 +126,7 @@ def mesh_of(strategy: Strategy) -> DeviceMesh | None:
 
 
 def check_shardable(config: FuserConfig, is_sharded: bool) -> None:
-    """Refuse what sharded language models cannot do.
-
-    Args:
-        config: the fuser's choices.
-        is_sharded: whether the strategy shards at all.
+    """Refuse choices that sharded language models cannot make.
 
     Raises:
         ConfigurationError: nothing would be sharded, or processes would make unequal numbers of passes and wait for
@@ -162,12 +148,7 @@ def check_shardable(config: FuserConfig, is_sharded: bool) -> None:
 
 
 def shard(model: TrainModel, mesh: DeviceMesh) -> None:
-    """Shard the fuser; it is gathered as a whole for each batch.
-
-    Args:
-        model: the model, on its device.
-        mesh: the processes.
-    """
+    """Shard the fuser of a model on its device; it is gathered as a whole for each batch."""
     world = mesh.size()
 
     def placement(parameter: nn.Parameter) -> Shard | None:
@@ -180,13 +161,7 @@ def shard(model: TrainModel, mesh: DeviceMesh) -> None:
 
 
 def shard_frozen(lm: FrozenLM, mesh: DeviceMesh, device: torch.device) -> None:
-    """Shard a language model block by block, and put the rest of it on the device.
-
-    Args:
-        lm: the model, which may still be on the CPU: blocks are moved one by one.
-        mesh: the processes.
-        device: where this process computes.
-    """
+    """Shard a language model, which may be on the CPU, block by block, and move the rest of it to the device."""
     for block in lm.blocks:
         fully_shard(block, mesh=mesh, reshard_after_forward=True)
     lm.model.to(device)

@@ -40,7 +40,7 @@ def test_a_flipped_bit_is_named_or_does_no_harm(tmp_path: Path) -> None:
         if damage_of(path):
             named += 1
             continue
-        # The archive has bytes that nobody reads: dates, and zeros between its parts.
+        # The archive has bytes that are never read: dates, and zeros between its parts.
         loaded = IO.load_checkpoint(path)
         assert loaded["step"] == expected["step"]
         assert torch.equal(loaded["weights"], expected["weights"])

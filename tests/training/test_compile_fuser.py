@@ -38,7 +38,7 @@ def difference(ours: torch.nn.Module, theirs: torch.nn.Module) -> float:
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
 def test_compiled_training_is_the_same(backend: str, models: Path, tmp_path: Path) -> None:
-    """Saved in the middle by a compiled run, and gone on from by a compiled one and by a plain one."""
+    """Saved in the middle by a compiled run, and resumed by a compiled one and by a plain one."""
     plain = trained(models, tmp_path / "plain", False)
     compiled = trained(models, tmp_path / "compiled", backend)
     assert list(compiled.state_dict()) == list(plain.state_dict())

@@ -53,7 +53,7 @@ def test_numbers_of_an_optimizers_state_are_places_in_its_groups() -> None:
     # Adam's first moment after one step is a tenth of the gradient.
     averages = {name: round(float(state["exp_avg"]), 4) for name, state in named["state"].items()}
     assert averages == {"a": 0.1, "b": 0.2, "c": 0.3}
-    # Numbers say where in the groups a parameter stands, not where in the module.
+    # Numbers are positions in the groups, not in the module.
     assert numbered_state(named) == optimizer.state_dict()
 
 

@@ -19,13 +19,7 @@ from c2c_lightning.training.run_folder import RunFolder
 def training_callbacks(
     configured: Sequence[Callback], loss_average: Literal["tokens", "batches"], non_finite: Literal["stop", "skip"]
 ) -> list[Callback]:
-    """The default callbacks, without those that a run configures itself.
-
-    Args:
-        configured: callbacks of the Trainer.
-        loss_average: see `C2CModule`.
-        non_finite: see `C2CModule`.
-    """
+    """The default callbacks, without those that the Trainer has already."""
     # The guard checks the gradients that clipping and the optimizer use: after the average.
     average = [TokenAverage()] if loss_average == "tokens" else []
     checks = [RunFolder(), ResumeCheck(), *average, NonFiniteGuard(non_finite)]

@@ -1,4 +1,4 @@
-"""Watching the gates."""
+"""Logging of the gates."""
 
 from typing import Any
 

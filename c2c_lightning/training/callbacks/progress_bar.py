@@ -35,7 +35,7 @@ class FitProgressBar(RichProgressBar):
         return {_SHORT.get(name, name): value for name, value in metrics.items() if name != "v_num"}
 
     def configure_columns(self, trainer: Trainer) -> list[Any]:
-        """A short bar, so that the values fit beside it."""
+        """A short bar, so that the values fit on the line."""
         columns: list[Any] = super().configure_columns(trainer)
         for column in columns:
             if isinstance(column, BarColumn):

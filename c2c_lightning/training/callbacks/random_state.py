@@ -1,4 +1,4 @@
-"""Random numbers in checkpoints, so that a resumed run draws what the uninterrupted one would have drawn."""
+"""Random number generators in checkpoints: a resumed run draws the numbers of the uninterrupted one."""
 
 import logging
 import random
@@ -36,7 +36,7 @@ class RandomState(Callback):
         self._loaded = state_dict["processes"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Go on with the numbers after those that were drawn; what happened since the start does not count."""
+        """Restore the generators; draws since the start of the process have no effect."""
         loaded, self._loaded = self._loaded, None
         if loaded is None:
             return

@@ -25,11 +25,11 @@ class AnnealTemperature(Callback):
     """Sets the temperature after each optimizer step; a function of the step alone, so that a resumed run agrees."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start, or go on, with the temperature of the step."""
+        """Set the temperature of the first, or resumed, step."""
         self._set(trainer, pl_module)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        """Cool down; before checkpoints are written, which happens last."""
+        """Set the temperature of the next step, before checkpoints are written."""
         self._set(trainer, pl_module)
 
     @staticmethod

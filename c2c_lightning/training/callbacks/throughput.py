@@ -1,4 +1,4 @@
-"""How fast training goes."""
+"""Training throughput."""
 
 import time
 from typing import Any
@@ -18,14 +18,14 @@ class Throughput(Callback):
         self._begin, self._samples, self._tokens = time.perf_counter(), 0, 0
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        """Validation and checkpoints in between are not training time."""
+        """Start the clock here: validation and checkpoints between batches are not training time."""
         if not self._samples:
             self._begin = time.perf_counter()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: TrainingBatch, batch_idx: int
     ) -> None:
-        """Count a batch, by shapes alone: looking at its masks would wait for the device."""
+        """Count a batch by its shapes: reading its masks would wait for the device."""
         self._samples += len(batch)
         self._tokens += len(batch) * (batch.prompt.num_receiver_tokens + batch.response_ids.shape[1])
         if not is_log_step(trainer) and not trainer.is_last_batch:

@@ -48,12 +48,7 @@ class TokenCount:
         self._parts: list[tuple[Tensor, distributed.Work | None]] = []
 
     def add(self, tokens: Tensor, processes: int = 1) -> None:
-        """Count a batch; every process calls this.
-
-        Args:
-            tokens: tokens of this process's batch, (), on its device.
-            processes: number of processes that train together: all, or 1.
-        """
+        """Count this process's batch; `tokens` is a scalar on its device. Every process calls this."""
         total = tokens.float()
         self._parts.append((total, distributed.all_reduce(total, async_op=True) if processes > 1 else None))
 
