@@ -1,12 +1,31 @@
-"""How a run ends other than by success: refused by Lightning, or stopped by a signal."""
+"""Ends of a run other than success: a part that cannot be constructed, a refusal by Lightning, a signal."""
 
 import shlex
 import signal
 from collections.abc import Sequence
 from pathlib import Path
 
-from c2c_lightning.errors import problem_origin
+from c2c_lightning.errors import C2CError, ConfigurationError, MissingExtraError, problem_origin
 from c2c_lightning.training.callbacks.stop_on_signal import RunStopped
+
+# Packages that loggers need, and the extra of this package that brings them.
+EXTRAS = {"wandb": "wandb", "tensorboard": "tensorboard"}
+
+
+def construction_error(problem: Exception) -> C2CError | None:
+    """The error of the user behind a part that cannot be constructed; None for an error of this package.
+
+    jsonargparse wraps what a constructor raises into a ValueError, sometimes twice.
+    """
+    for package, extra in EXTRAS.items():
+        if f"Requirement '{package}" in str(problem) or f"No module named '{package}" in str(problem):
+            return MissingExtraError(f"{package} is not installed: pip install 'c2c-lightning[{extra}]'")
+    inner: BaseException = problem
+    while not isinstance(inner, C2CError) and (inner.__cause__ or inner.__context__) is not None:
+        inner = inner.__cause__ or inner.__context__ or inner
+    if isinstance(inner, C2CError):
+        return inner
+    return ConfigurationError(str(inner)) if isinstance(inner, ValueError) else None
 
 
 def is_refused_by_lightning(problem: BaseException) -> bool:

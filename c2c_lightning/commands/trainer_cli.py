@@ -20,8 +20,8 @@ from c2c_lightning.commands.run_config import (
     refuse_nan,
     replace_text,
 )
-from c2c_lightning.commands.run_end import is_refused_by_lightning, stop_message
-from c2c_lightning.errors import C2CError, ConfigurationError, MissingExtraError
+from c2c_lightning.commands.run_end import construction_error, is_refused_by_lightning, stop_message
+from c2c_lightning.errors import ConfigurationError
 from c2c_lightning.training.callbacks.progress_bar import FitProgressBar
 from c2c_lightning.training.callbacks.stop_on_signal import StopOnSignal
 from c2c_lightning.training.checkpoint import AtomicCheckpointIO, Checkpoint
@@ -55,10 +55,6 @@ TRAINER_DEFAULTS: dict[str, Any] = {
     "log_every_n_steps": 10,
     "gradient_clip_val": 1.0,
 }
-
-
-# Packages that loggers need, and the extra of this package that brings them.
-EXTRAS = {"wandb": "wandb", "tensorboard": "tensorboard"}
 
 
 class C2CLightningCLI(LightningCLI):
@@ -115,7 +111,7 @@ class C2CLightningCLI(LightningCLI):
         try:
             super().instantiate_classes()
         except (ImportError, ValueError) as problem:
-            raise user_error(problem) or problem from problem
+            raise construction_error(problem) or problem from problem
         except TypeError as problem:
             if is_refused_by_lightning(problem):
                 raise ConfigurationError(str(problem)) from problem
@@ -213,22 +209,6 @@ class C2CLightningCLI(LightningCLI):
                 f"`lightning {self.command}` loads fusers, not a training state: write `--model.fuser "
                 f"{config.ckpt_path}` in place of `--ckpt_path`{PREDICT_HINT if self.command == 'predict' else ''}."
             )
-
-
-def user_error(problem: Exception) -> C2CError | None:
-    """What a user can mend about a part that could not be made; None for a fault of ours.
-
-    jsonargparse wraps what a constructor raises into a ValueError, sometimes twice.
-    """
-    for package, extra in EXTRAS.items():
-        if f"Requirement '{package}" in str(problem) or f"No module named '{package}" in str(problem):
-            return MissingExtraError(f"{package} is not installed: pip install 'c2c-lightning[{extra}]'")
-    inner: BaseException = problem
-    while not isinstance(inner, C2CError) and (inner.__cause__ or inner.__context__) is not None:
-        inner = inner.__cause__ or inner.__context__ or inner
-    if isinstance(inner, C2CError):
-        return inner
-    return ConfigurationError(str(inner)) if isinstance(inner, ValueError) else None
 
 
 def as_list(value: Any) -> list[Any]:
