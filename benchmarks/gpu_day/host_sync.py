@@ -55,7 +55,7 @@ def listed_waits(waits: Counter[str]) -> Iterator[None]:
     """While it lasts, count the waits by the line of Python that caused each."""
 
     def note(message: Warning | str, *args: Any) -> None:
-        if "synchroniz" in str(message):
+        if "called a synchronizing" in str(message):
             waits[_place()] += 1
 
     with warnings.catch_warnings():

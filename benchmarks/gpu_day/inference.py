@@ -150,7 +150,7 @@ def bfloat16_fuser(day: Day, model: C2CModel) -> Result:
     model.fuser.to(torch.bfloat16)
     for tokens in lengths(day):
         prompt = prompt_of(day, model, tokens)
-        work = partial(model.fuser, *caches(model, prompt), prompt.one_pass_plan[0])
+        work = partial(model.fuser, *caches(model, prompt), prompt.plan.one_pass[0])
         result[f"ms_{tokens}"] = interleaved({"fuser": work}, 2 if day.is_tiny else 15)["fuser"].seconds * 1e3
     model.fuser.float()
     return result

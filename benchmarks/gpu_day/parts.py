@@ -20,7 +20,7 @@ PARTS: dict[str, float] = {
     "processes": 60,
     "inference": 100,
     "training_step": 120,
-    "released": 60,
+    "released": 90,
     "compiled": 120,
     "quickstart": 70,
     "real_models": 240,
