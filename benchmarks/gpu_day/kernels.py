@@ -12,6 +12,7 @@ from benchmarks.gpu_day.journal import Result
 from benchmarks.paper_size import CountKernels
 
 FIRST = 10
+ANNOTATIONS = ("Optimizer.", "ProfilerStep")
 
 
 def launches(day: Day, work: Callable[[], object]) -> Result:
@@ -24,8 +25,10 @@ def launches(day: Day, work: Callable[[], object]) -> Result:
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
         work()
         torch.cuda.synchronize()
-    # Annotations of the optimizer are listed like kernels, with a `#` in their names.
-    events: list[Any] = [e for e in profiler.events() or [] if e.device_type == DeviceType.CUDA and "#" not in e.name]
+    # Annotations are listed like kernels.
+    events: list[Any] = [
+        e for e in profiler.events() or [] if e.device_type == DeviceType.CUDA and not e.name.startswith(ANNOTATIONS)
+    ]
     times: dict[str, list[float]] = {}
     for event in events:
         times.setdefault(event.name, []).append(event.time_range.elapsed_us())
