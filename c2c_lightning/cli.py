@@ -4,6 +4,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 
 from jsonargparse import ArgumentError
 from rich.console import Console
@@ -44,6 +45,8 @@ def main(args: Sequence[str] | None = None) -> None:
     bound_yaml()
     if not given or given[0] in ("-h", "--help"):
         return _help(Console())
+    if given[0] == "--version":
+        return Console().print(f"c2c_lightning {version('c2c-lightning')}", highlight=False)
     if given[0] not in COMMANDS:
         close = did_you_mean(given[0], COMMANDS)
         _fail(errors, f"there is no command {given[0]!r}; commands are {', '.join(COMMANDS)}.{close}", 2)

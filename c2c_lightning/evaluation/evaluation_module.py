@@ -73,6 +73,8 @@ class EvaluationModule(LightningModule):
         responders = ["receiver", "sharer", "t2t", "routing", "c2c"] if responders is None else responders
         self.plan = EvaluationPlan(responders, controls or [], mismatched_draws, measure_latency)
         # Greedy as in the paper, although generation configs of models often sample.
+        if max_new_tokens < 1:
+            raise BenchmarkError(f"`model.max_new_tokens` is {max_new_tokens}, but an answer needs at least 1 token.")
         self.generate_kwargs = {"max_new_tokens": max_new_tokens, "do_sample": False, **(generate or {})}
         self.seed, self.lm_dtype = seed, dtype
         self.report: dict[str, Any] = {}

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from c2c_lightning.errors import MissingExtraError
+from c2c_lightning.errors import BenchmarkError, MissingExtraError
 from c2c_lightning.evaluation.lm_eval_contexts import (
     adds_bos,
     answer_fitting,
@@ -224,5 +224,11 @@ def main(args: Sequence[str] | None = None) -> None:
     argv, sys.argv = sys.argv, ["lightning lm-eval", *(sys.argv[1:] if args is None else args)]
     try:
         cli_evaluate()
+    except ValueError as error:
+        # Its word for an unknown task; other mistakes end in messages of its own.
+        if "Tasks not found" not in str(error):
+            raise
+        first_line = str(error).splitlines()[0]
+        raise BenchmarkError(f"lm-evaluation-harness: {first_line} See `lightning lm-eval ls tasks`.") from error
     finally:
         sys.argv = argv
