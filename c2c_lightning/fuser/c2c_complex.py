@@ -194,7 +194,7 @@ class LearnedWeighting(nn.Module):
         self.temperature = config.weight_temperature
 
     def forward(self, receiver: PackedKV, projected: PackedKV) -> tuple[Tensor, Tensor]:
-        """(L, 1, 1, 1) each, whatever the entries."""
+        """(L, 1, 1, 1) each, independent of the entries."""
         keys, values = (
             torch.sigmoid(logit / self.temperature)[:, None, None, None] for logit in (self.keys, self.values)
         )

@@ -65,7 +65,7 @@ def transformer_body(model: Any) -> Any:
         body = getattr(lm, "model", lm)
     if body is lm:
         raise UnsupportedModelError(
-            f"{type(lm).__name__} has no body that can be told from its output head, so no loss can be computed. Use "
+            f"{type(lm).__name__} has no body separate from its output head, so no loss can be computed. Use "
             "its text model."
         )
     return body

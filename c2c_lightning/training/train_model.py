@@ -31,7 +31,7 @@ class TrainModel(C2CModel):
         """Summed cross-entropy of the supervised response tokens, ().
 
         For a sharded fuser this is the forward pass: its weights are gathered at the beginning and gradients reduced
-        once, whatever the number of fusion spans in the batch.
+        once, for any number of fusion spans in the batch.
 
         Args:
             batch: prompts and responses.
