@@ -1,33 +1,33 @@
-"""The command line: `lightning COMMAND …`."""
+"""The command line: `lightning COMMAND …`. Nothing heavy is imported before the command is known."""
 
+import importlib
 import logging
 import sys
 import warnings
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
-from jsonargparse import ArgumentError
 from rich.console import Console
 from rich.logging import RichHandler
 
-from c2c_lightning.commands import analyze, bench, fuser_files, lm_eval, terminal_chat, trainer_cli
-from c2c_lightning.commands.parsing import bound_yaml, did_you_mean
-from c2c_lightning.commands.user_errors import user_message
-
 Command = Callable[[Sequence[str]], None]
 
-COMMANDS: dict[str, tuple[Command, str]] = {
-    "fit": (trainer_cli.run_fit, "train a fuser"),
-    "validate": (trainer_cli.run_fit, "loss of a fuser, and of the receiver alone, on validation data"),
-    "test": (trainer_cli.run_test, "benchmarks over responders: receiver, sharer, T2T, routing, C2C, controls"),
-    "predict": (trainer_cli.run_predict, "write answers to a file of conversations"),
-    "export": (fuser_files.run_export, "Lightning checkpoint to fuser directory"),
-    "convert": (fuser_files.run_convert, "the authors' published layout to ours, and back"),
-    "analyze": (analyze.run_analyze, "alignment: who reads which sharer token; padding: what batching by length saves"),
-    "chat": (terminal_chat.run_chat, "talk in the terminal"),
-    "lm-eval": (lm_eval.run_lm_eval, "lm-evaluation-harness with the model `c2c`"),
-    "bench": (bench.run_bench, "timings and memory as JSON: training step, inference, sweeps, data loading"),
+COMMANDS: dict[str, tuple[str, str]] = {
+    "fit": ("trainer_cli.run_fit", "train a fuser"),
+    "validate": ("trainer_cli.run_fit", "loss of a fuser, and of the receiver alone, on validation data"),
+    "test": ("trainer_cli.run_test", "benchmarks over responders: receiver, sharer, T2T, routing, C2C, controls"),
+    "predict": ("trainer_cli.run_predict", "write answers to a file of conversations"),
+    "export": ("fuser_files.run_export", "Lightning checkpoint to fuser directory"),
+    "convert": ("fuser_files.run_convert", "the authors' published layout to ours, and back"),
+    "analyze": (
+        "analyze.run_analyze",
+        "alignment: who reads which sharer token; padding: what batching by length saves",
+    ),
+    "chat": ("terminal_chat.run_chat", "talk in the terminal"),
+    "lm-eval": ("lm_eval.run_lm_eval", "lm-evaluation-harness with the model `c2c`"),
+    "bench": ("bench.run_bench", "timings and memory as JSON: training step, inference, sweeps, data loading"),
 }
+"""Function of each command, below `c2c_lightning.commands`, and its purpose."""
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -41,24 +41,47 @@ def main(args: Sequence[str] | None = None) -> None:
     """
     given = list(sys.argv[1:] if args is None else args)
     errors = Console(stderr=True)
-    _configure_logging(errors)
-    bound_yaml()
     if not given or given[0] in ("-h", "--help"):
         return _help(Console())
     if given[0] == "--version":
         return Console().print(f"c2c_lightning {version('c2c-lightning')}", highlight=False)
     if given[0] not in COMMANDS:
-        close = did_you_mean(given[0], COMMANDS)
-        _fail(errors, f"there is no command {given[0]!r}; commands are {', '.join(COMMANDS)}.{close}", 2)
+        _fail(errors, _unknown(given[0]), 2)
+    _configure_logging(errors)
     try:
-        COMMANDS[given[0]][0](given)
-    except ArgumentError as error:
-        _fail(errors, f"{error}\n{_hint(given)}", 2)
+        _command(given[0])(given)
     except Exception as error:
-        message = user_message(error)
-        if message is None:
-            raise
-        _fail(errors, message, 1)
+        _end(errors, error, given)
+
+
+def _unknown(name: str) -> str:
+    from c2c_lightning.commands.parsing import did_you_mean
+
+    return f"there is no command {name!r}; commands are {', '.join(COMMANDS)}.{did_you_mean(name, COMMANDS)}"
+
+
+def _command(name: str) -> Command:
+    """The function of a command; importing it imports all that the command needs."""
+    from c2c_lightning.commands.parsing import bound_yaml
+
+    bound_yaml()
+    module, _, function = COMMANDS[name][0].rpartition(".")
+    run: Command = getattr(importlib.import_module(f"c2c_lightning.commands.{module}"), function)
+    return run
+
+
+def _end(errors: Console, error: Exception, given: Sequence[str]) -> None:
+    """End with the message of a user's mistake; raise an error of this package."""
+    from jsonargparse import ArgumentError
+
+    from c2c_lightning.commands.user_errors import user_message
+
+    if isinstance(error, ArgumentError):
+        _fail(errors, f"{error}\n{_hint(given)}", 2)
+    message = user_message(error)
+    if message is None:
+        raise error
+    _fail(errors, message, 1)
 
 
 def _help(console: Console) -> None:
@@ -87,6 +110,8 @@ def _is_about_this_run(record: logging.LogRecord) -> bool:
 
 def _hint(given: Sequence[str]) -> str:
     """Where to find the right arguments."""
+    from c2c_lightning.commands import trainer_cli
+
     if given[0] in trainer_cli.EXAMPLES and not any(part.startswith(("--config", "-c")) for part in given[1:]):
         example = trainer_cli.EXAMPLES[given[0]]
         return f"No configuration is given. Say for example `lightning {given[0]} --config {example}`."

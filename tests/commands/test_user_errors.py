@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from c2c_lightning import cli, embedded
+from c2c_lightning import embedded
 from c2c_lightning.cli import main
+from c2c_lightning.commands import terminal_chat
 from c2c_lightning.commands.user_errors import user_message
 from c2c_lightning.errors import DataError
 
@@ -196,6 +197,6 @@ def test_a_fault_of_the_package_keeps_its_traceback(monkeypatch: pytest.MonkeyPa
     def broken(args: Sequence[str]) -> None:
         raise KeyError("ours")
 
-    monkeypatch.setitem(cli.COMMANDS, "chat", (broken, ""))
+    monkeypatch.setattr(terminal_chat, "run_chat", broken)
     with pytest.raises(KeyError, match="ours"):
         main(["chat"])
