@@ -65,6 +65,14 @@ class NonFiniteError(C2CError):
     """A NaN or an infinity in a loss, a gradient or a weight."""
 
 
+class HubError(C2CError):
+    """A fuser that cannot be uploaded to the hub: no login, no permission, no connection, or an impossible name."""
+
+
+class ReportError(C2CError):
+    """An evaluation report that cannot be read, or that measured another fuser."""
+
+
 def problem_origin(problem: BaseException) -> str:
     """The module that raised an exception."""
     trace = problem.__traceback__

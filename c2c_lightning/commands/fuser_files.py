@@ -3,6 +3,9 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentError
 
 from c2c_lightning.commands.parsing import CommandParser
 from c2c_lightning.errors import CheckpointError, FuserFormatError
@@ -12,18 +15,56 @@ logger = logging.getLogger(__name__)
 
 
 def run_export(args: Sequence[str]) -> None:
-    """Write the fuser of a Lightning checkpoint as a fuser directory."""
-    parser = CommandParser(prog="lightning export", description=run_export.__doc__)
-    parser.add_argument("--ckpt_path", type=str, required=True, help="Lightning checkpoint of `lightning fit`")
-    parser.add_argument("--output_dir", type=str, required=True, help="fuser directory to write")
-    parser.add_argument("--overwrite", action="store_true", help="replace another fuser in output_dir")
-    options = parser.options(args[1:])
-    if (Path(options.ckpt_path) / "fuser_config.json").is_file():
-        raise CheckpointError(f"{options.ckpt_path} is a fuser directory already, which needs no export.")
-    from c2c_lightning.export.from_checkpoint import export_checkpoint
+    """Write the fuser of a Lightning checkpoint as a fuser directory, add results to its card, and upload it.
 
-    export_checkpoint(Path(options.ckpt_path), Path(options.output_dir), options.overwrite)
-    logger.info("fuser written to %s", options.output_dir)
+    An existing fuser directory is named by --fuser instead of --ckpt_path and --output_dir. The hub's access token is
+    that of `hf auth login` or of the environment variable HF_TOKEN.
+    """
+    parser = CommandParser(prog="lightning export", description=run_export.__doc__)
+    parser.add_argument("--ckpt_path", type=str | None, help="Lightning checkpoint of `lightning fit`")
+    parser.add_argument("--output_dir", type=str | None, help="fuser directory to write")
+    parser.add_argument("--overwrite", action="store_true", help="replace another fuser in output_dir")
+    parser.add_argument("--fuser", type=str | None, help="an existing fuser directory, for --report and --push")
+    parser.add_argument("--report", type=str | None, help="report.json of `lightning test`, for the card")
+    parser.add_argument("--push", type=str | None, metavar="OWNER/NAME", help="upload to this repository of the hub")
+    parser.add_argument("--private", action="store_true", help="a repository that --push creates is private")
+    parser.add_argument("--revision", type=str | None, help="branch of the hub to push to, created if needed")
+    options = parser.options(args[1:])
+    _check_export(options)
+    from c2c_lightning.export.from_checkpoint import export_checkpoint
+    from c2c_lightning.export.hub import push_directory
+    from c2c_lightning.export.results_card import write_results_card
+
+    directory = Path(options.fuser or options.output_dir)
+    if options.ckpt_path is not None:
+        export_checkpoint(Path(options.ckpt_path), directory, options.overwrite)
+        logger.info("fuser written to %s", directory)
+    if options.report is not None:
+        write_results_card(directory, options.report)
+    if options.push is not None:
+        push_directory(directory, options.push, options.private or None, options.revision)
+
+
+def _check_export(options: Any) -> None:
+    """Refuse options that do not belong together, before anything is written.
+
+    Raises:
+        ArgumentError: neither a checkpoint nor a fuser, or options without the one that they belong to.
+        CheckpointError: a fuser directory in place of a checkpoint.
+    """
+    if (options.ckpt_path is None) == (options.fuser is None):
+        raise ArgumentError(None, "give either --ckpt_path (a checkpoint) or --fuser (an existing fuser directory).")
+    if (options.ckpt_path is None) != (options.output_dir is None):
+        raise ArgumentError(None, "--ckpt_path and --output_dir belong together; --fuser needs neither.")
+    if options.push is None and (options.private or options.revision is not None):
+        raise ArgumentError(None, "--private and --revision belong to --push OWNER/NAME.")
+    if options.fuser is not None and options.push is None and options.report is None:
+        raise ArgumentError(None, "--fuser is exported already: add --report FILE or --push OWNER/NAME.")
+    if options.ckpt_path is not None and (Path(options.ckpt_path) / "fuser_config.json").is_file():
+        raise CheckpointError(
+            f"{options.ckpt_path} is a fuser directory already, which needs no export. To add results or upload it: "
+            f"lightning export --fuser {options.ckpt_path} --report FILE --push OWNER/NAME"
+        )
 
 
 def run_convert(args: Sequence[str]) -> None:

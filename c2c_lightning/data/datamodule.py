@@ -1,6 +1,7 @@
 """The Lightning data module: sources in, batches for a pair of models out."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -100,6 +101,11 @@ class InstructionDataModule(L.LightningDataModule):
         if encoder is None:
             raise DataError("The data module needs an encoder: give `encoder`, or a Lightning module that has one.")
         return encoder
+
+    @property
+    def description(self) -> str:
+        """The training data by name, for the model card of a fuser."""
+        return " + ".join(_public_name(source) for source in sources_of(self.train))
 
     def setup(self, stage: str) -> None:
         """Check that the data is there, before Lightning makes the models.
@@ -232,3 +238,11 @@ class InstructionDataModule(L.LightningDataModule):
             num_workers=self.num_workers,
             seed=self.seed,
         )
+
+
+def _public_name(source: Source) -> str:
+    """The name of a data set on the hub, or of a local file without its folders."""
+    name = getattr(source, "path", source.name)
+    path = Path(name).expanduser()
+    is_local = path.is_absolute() or path.exists() or "*" in name
+    return path.name if is_local else str(name)

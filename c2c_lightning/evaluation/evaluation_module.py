@@ -22,6 +22,8 @@ from c2c_lightning.evaluation.report.publish import publish
 from c2c_lightning.evaluation.report.render import show
 from c2c_lightning.evaluation.run_description import describe, describe_benchmark, fingerprint
 from c2c_lightning.evaluation.runner import Runner
+from c2c_lightning.export.fuser_tensors import precision_free_checksum
+from c2c_lightning.model.c2c import C2CModel
 from c2c_lightning.model.lm_spec import LMSpec
 from c2c_lightning.responders.registry import ModelBundle, ResponderFactory
 
@@ -185,8 +187,12 @@ class EvaluationModule(LightningModule):
             logger.warning("%d of %d answers are missing (limit_test_batches)", missing, len(order))
         known = {name: describe_benchmark(runner) for name, runner in self.runners.items()}
         run = describe(self._settings(), self.trainer.strategy.root_device, max(self._peak_memory, peak_memory()))
+        run["fuser_checksums"] = [precision_free_checksum(fused.fuser.state_dict()) for fused in self._fused_models()]
         self.report = build_report(predictions, known, run)
         publish(self.report, self.output_dir, self.trainer.loggers, with_plots=self.plots)
+
+    def _fused_models(self) -> list[C2CModel]:
+        return [bundle.c2c for bundle in self._bundles if bundle.c2c is not None]
 
     def teardown(self, stage: str) -> None:
         """Show the report, after the progress bar has ended."""

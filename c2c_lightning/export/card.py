@@ -1,10 +1,11 @@
-"""The model card of a fuser directory: models, settings and training."""
+"""The model card of a fuser directory: models, settings, training and results."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from c2c_lightning.export.description import FuserDescription, ModelReference, TrainingRecord
 from c2c_lightning.fuser.kind import kind_name
@@ -35,11 +36,29 @@ print(model.chat([[{{"role": "user", "content": "What is the capital of France?"
 ## Training
 
 {training}
+
+## Results
+
+{results}
 """
 
+_NO_RESULTS = "Not recorded. `lightning export --fuser DIRECTORY --report REPORT` adds those of `lightning test`."
 
-def model_card(description: FuserDescription, num_parameters: int) -> str:
-    """The text of `README.md`, with the metadata that the hub reads."""
+
+def model_card(
+    description: FuserDescription,
+    num_parameters: int,
+    results: str = _NO_RESULTS,
+    accuracies: Mapping[str, float] | None = None,
+) -> str:
+    """The text of `README.md`, with the metadata that the hub reads.
+
+    Args:
+        description: the fuser.
+        num_parameters: its number of parameters.
+        results: text of the section on results.
+        accuracies: accuracy of C2C by benchmark, between 0 and 1, for the hub's list of results.
+    """
     models = [description.receiver, *description.sharers]
     training = description.training
     metadata = ModelCardData(
@@ -48,6 +67,9 @@ def model_card(description: FuserDescription, num_parameters: int) -> str:
         # The hub refuses names that are local paths.
         base_model=sorted({model.name for model in models if _is_hub_id(model.name)}) or None,
         datasets=[training.data] if training and training.data and _is_hub_id(training.data) else None,
+        # The hub lists results under a name.
+        model_name=f"Fuser for {_short(description.receiver)}" if accuracies else None,
+        eval_results=[_eval_result(name, value) for name, value in (accuracies or {}).items()] or None,
     )
     body = _BODY.format(
         receiver=_short(description.receiver),
@@ -55,8 +77,19 @@ def model_card(description: FuserDescription, num_parameters: int) -> str:
         models=_model_table(models),
         fuser=_fuser_table(description, num_parameters),
         training=_training_text(training),
+        results=results,
     )
     return str(ModelCard(f"---\n{metadata.to_yaml()}\n---\n\n{body}"))
+
+
+def _eval_result(benchmark: str, accuracy: float) -> EvalResult:
+    return EvalResult(
+        task_type="text-generation",
+        dataset_type=benchmark,
+        dataset_name=benchmark,
+        metric_type="accuracy",
+        metric_value=round(accuracy, 4),
+    )
 
 
 def _is_hub_id(name: str) -> bool:
@@ -67,7 +100,8 @@ def _short(model: ModelReference) -> str:
     return model.name.rstrip("/").rsplit("/", 1)[-1]
 
 
-def _table(header: tuple[str, ...], rows: list[tuple[object, ...]]) -> str:
+def card_table(header: tuple[str, ...], rows: list[tuple[object, ...]]) -> str:
+    """A table in Markdown."""
     lines = [header, tuple("---" for _ in header), *rows]
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
 
@@ -80,7 +114,7 @@ def _model_table(models: list[ModelReference]) -> str:
         rows.append(
             (role, _short(model), model.revision or "", model.geometry.num_layers, first.kv_heads, first.key_dim)
         )
-    return _table(("role", "model", "revision", "layers", "KV heads", "head width"), rows)
+    return card_table(("role", "model", "revision", "layers", "KV heads", "head width"), rows)
 
 
 def _fuser_table(description: FuserDescription, num_parameters: int) -> str:
@@ -97,7 +131,7 @@ def _fuser_table(description: FuserDescription, num_parameters: int) -> str:
         rows.append((f"kind of the fuser of {_short(sharer)}", f"`{kind_name(kind)}` ({values})"))
         shown = " ".join("-" if source is None else str(source) for source in layer_map)
         rows.append((f"layers of {_short(sharer)} for receiver layers 0, 1, ...", shown))
-    return _table(("setting", "value"), rows)
+    return card_table(("setting", "value"), rows)
 
 
 def _training_text(training: TrainingRecord | None) -> str:
@@ -111,4 +145,4 @@ def _training_text(training: TrainingRecord | None) -> str:
     }
     rows: list[tuple[object, ...]] = [(name, value) for name, value in known.items() if value is not None]
     rows += [(name, f"{value:.4g}" if isinstance(value, float) else value) for name, value in training.results.items()]
-    return _table(("training", "value"), rows)
+    return card_table(("training", "value"), rows)

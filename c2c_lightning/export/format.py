@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -20,6 +19,7 @@ from c2c_lightning.errors import FuserFormatError
 from c2c_lightning.export.card import model_card
 from c2c_lightning.export.description import FuserDescription
 from c2c_lightning.export.fuser_tensors import build_fuser, check_checksum, check_finite, checksum_of, read_tensors
+from c2c_lightning.export.hub_messages import REQUEST_ERRORS, hub_message
 from c2c_lightning.export.json_file import read_json
 from c2c_lightning.fuser.fuser import Fuser
 
@@ -85,10 +85,10 @@ def find_directory(path_or_hub_id: str | Path, revision: str | None = None) -> P
     try:
         patterns = ["*.json", "*.safetensors", "*.md"]
         return Path(snapshot_download(str(path_or_hub_id), revision=revision, allow_patterns=patterns))
-    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except REQUEST_ERRORS as error:
         raise FuserFormatError(
-            f"there is no fuser at {str(path_or_hub_id)!r}: no such local directory, and the hub gave none "
-            f"({type(error).__name__}). Check the name, or the connection."
+            f"there is no fuser at {str(path_or_hub_id)!r}: no such local directory, and "
+            f"{hub_message(error, str(path_or_hub_id), revision)}"
         ) from error
 
 
@@ -129,15 +129,18 @@ def write_directory(
     staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
         save_file(contiguous, staging / WEIGHTS_NAME, metadata={"format": "pt"})
-        # The temperature is a buffer.
-        num_parameters = sum(tensor.numel() for name, tensor in contiguous.items() if not name.endswith(".temperature"))
-        (staging / CARD_NAME).write_text(model_card(description, num_parameters), encoding="utf-8")
+        (staging / CARD_NAME).write_text(model_card(description, num_parameters(contiguous)), encoding="utf-8")
         (staging / CONFIG_NAME).write_text(_compact_json(content), encoding="utf-8")
         _set_ordinary_permissions(staging)
         _publish(staging, target)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return target
+
+
+def num_parameters(tensors: Mapping[str, Tensor]) -> int:
+    """Number of parameters among the tensors of a fuser; the gates' temperature is a buffer."""
+    return sum(tensor.numel() for name, tensor in tensors.items() if not name.endswith(".temperature"))
 
 
 def check_replaceable(directory: Path, checksum: str) -> None:

@@ -82,6 +82,11 @@ def checksum_of(tensors: Mapping[str, Tensor]) -> str:
     return f"sha256:{digest.hexdigest()}"
 
 
+def precision_free_checksum(tensors: Mapping[str, Tensor]) -> str:
+    """The checksum of the tensors in float32, which `load_fuser` and `lightning export` give."""
+    return checksum_of({name: tensor.detach().float() for name, tensor in tensors.items()})
+
+
 def check_checksum(tensors: Mapping[str, Tensor], recorded: object, where: str) -> None:
     """Refuse tensors that are not those that were saved; directories of earlier versions recorded no checksum."""
     if recorded is not None and checksum_of(tensors) != recorded:

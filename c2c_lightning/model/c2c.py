@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 import torch
+from huggingface_hub import CommitInfo
 from jaxtyping import Bool, Int
 from torch import Tensor
 from transformers.cache_utils import Cache
@@ -18,6 +20,8 @@ from c2c_lightning.data.encode import Encoder, Kwargs
 from c2c_lightning.data.messages import Conversation
 from c2c_lightning.errors import PromptError
 from c2c_lightning.export.description import TrainingRecord
+from c2c_lightning.export.hub import push_directory
+from c2c_lightning.export.results_card import write_results_card
 from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.fuser.fuser import Fuser
 from c2c_lightning.kv.layer import SharerKV
@@ -90,6 +94,36 @@ class C2CModel(C2CCore):
         return save_pretrained(
             directory, self.fuser, self.receiver, self.sharers, self.training_record, overwrite=overwrite
         )
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        report: str | Path | None = None,
+        private: bool | None = None,
+        revision: str | None = None,
+        commit_message: str = "Upload a fuser of c2c_lightning",
+    ) -> CommitInfo:
+        """Upload the fuser directory to the Hugging Face hub; `from_pretrained(repo_id)` loads it from there.
+
+        Args:
+            repo_id: name on the hub, OWNER/NAME; the repository is created if needed.
+            report: `report.json` of `lightning test` for this fuser, whose tables and verdicts the card shows.
+            private: whether a new repository is private; None for the owner's default.
+            revision: branch, created if needed; default the main branch.
+            commit_message: title of the commit.
+
+        Returns:
+            The commit, whose `oid` is a `revision` for `from_pretrained`.
+
+        Raises:
+            HubError: no login (HF_TOKEN or `hf auth login`), no permission, no connection.
+            ReportError: the report is of another fuser.
+        """
+        with TemporaryDirectory() as folder:
+            directory = self.save_pretrained(Path(folder) / "fuser")
+            if report is not None:
+                write_results_card(directory, report)
+            return push_directory(directory, repo_id, private, revision, commit_message)
 
     @property
     def encoder(self) -> Encoder:

@@ -189,3 +189,10 @@ def test_an_unfinished_step_is_done_again(tmp_path: Path) -> None:
         next(iterator)
     assert resumed.resume([whole.state(5, 10)]) == 4
     assert [batch.response_ids.tolist() for batch in resumed] == batches[4:]
+
+
+def test_the_description_has_no_folders(tmp_path: Path) -> None:
+    local = Messages(write_chat(tmp_path / "chat.jsonl", 3))
+    assert InstructionDataModule(local).description == "chat.jsonl"
+    mixture = [Messages("owner/name"), Messages(f"{tmp_path}/*.jsonl"), Messages("embedded:facts/train_chat")]
+    assert InstructionDataModule(mixture).description == "owner/name + *.jsonl + embedded:facts/train_chat"

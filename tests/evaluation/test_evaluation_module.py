@@ -16,6 +16,8 @@ from c2c_lightning.evaluation.evaluation_module import EvaluationModule
 from c2c_lightning.evaluation.plan import EvaluationPlan
 from c2c_lightning.evaluation.runner import Runner
 from c2c_lightning.evaluation.tasks import Task
+from c2c_lightning.export import load_fuser
+from c2c_lightning.export.fuser_tensors import precision_free_checksum
 from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.model.c2c import C2CModel
 from c2c_lightning.model.lm_spec import LMSpec
@@ -164,6 +166,9 @@ def test_c2c_and_its_controls_from_fuser_directories(tmp_path: Path, mode: Any) 
     assert lines["c2c:mismatched"]["answers"] == 28
     assert "follows_donor" in lines["c2c:mismatched"]
     assert section["verdict"]["communication"] is False
+    assert report["run"]["fuser_checksums"] == [
+        precision_free_checksum(load_fuser(fuser).fuser.state_dict()) for fuser in fusers
+    ]
     # Each fuser by itself gives the same answers.
     alone = evaluate(tmp_path / "alone", mine(tmp_path, mode=mode), fuser=fusers[1], responders=["c2c"])
     assert alone["benchmarks"]["mine"]["responders"]["c2c"]["accuracy"] == lines["c2c"]["accuracy_by_fuser"][1]
