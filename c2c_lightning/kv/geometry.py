@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from c2c_lightning.errors import UnsupportedModelError
 from c2c_lightning.kv.cache import Prefill
+from c2c_lightning.kv.refusals import refuse_unfusable
 
 
 @dataclass(frozen=True)
@@ -72,27 +72,3 @@ def probe_geometry(model: nn.Module, name: str) -> KVGeometry:
         layers = Prefill(model, config.get_text_config().num_hidden_layers).run(token, torch.ones_like(token), token)
     shapes = [(kv.keys.shape[1], kv.keys.shape[3], kv.values.shape[3]) for kv in layers]
     return KVGeometry(tuple(LayerGeometry(*shape) for shape in shapes))
-
-
-def refuse_unfusable(config: Any, name: str) -> None:
-    """Refuse architectures whose cache has no keys and values for each token and layer.
-
-    Raises:
-        UnsupportedModelError: names the part that cannot be fused.
-    """
-    text = config.get_text_config()
-    reasons = {
-        "it is an encoder-decoder": bool(getattr(config, "is_encoder_decoder", False)),
-        "it has linear-attention or recurrent layers, which keep a state instead of keys and values per token": any(
-            kind not in ("full_attention", "sliding_attention", "chunked_attention")
-            for kind in getattr(text, "layer_types", None) or ()
-        ),
-        "its layers share their KV-cache": bool(getattr(text, "num_kv_shared_layers", 0)),
-        "it compresses keys and values into a latent (MLA)": getattr(text, "kv_lora_rank", None) is not None,
-    }
-    for reason, holds in reasons.items():
-        if holds:
-            raise UnsupportedModelError(
-                f"{name} ({config.model_type}) cannot take part in C2C: {reason}. "
-                "Use a decoder-only model whose every layer has ordinary attention."
-            )

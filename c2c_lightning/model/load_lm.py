@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from c2c_lightning import embedded
 from c2c_lightning.errors import ModelLoadError
-from c2c_lightning.kv.geometry import refuse_unfusable
+from c2c_lightning.kv.refusals import refuse_unfusable
 from c2c_lightning.model.frozen_lm import FrozenLM
 from c2c_lightning.model.lm_spec import LMSpec, tokenizer_spec
 

@@ -7,7 +7,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from c2c_lightning import embedded
 from c2c_lightning.errors import ModelLoadError
-from c2c_lightning.kv.geometry import KVGeometry, probe_geometry, refuse_unfusable
+from c2c_lightning.kv.geometry import KVGeometry, probe_geometry
+from c2c_lightning.kv.refusals import refuse_unfusable
 from c2c_lightning.model.lm_spec import LMSpec
 from c2c_lightning.model.load_lm import refuse_hub_kernels
 

@@ -1,0 +1,50 @@
+"""Architectures that cannot be fused, recognised by their configuration before any weight is loaded."""
+
+from typing import Any
+
+from c2c_lightning.errors import UnsupportedModelError
+
+ORDINARY = ("full_attention", "sliding_attention", "chunked_attention")
+"""Layer types whose cache holds keys and values for each token."""
+
+
+def refuse_unfusable(config: Any, name: str) -> None:
+    """Refuse architectures whose cache has no keys and values for each token and layer.
+
+    Args:
+        config: a transformers configuration.
+        name: name of the model, for the message.
+
+    Raises:
+        UnsupportedModelError: names the part that cannot be fused.
+    """
+    text = config.get_text_config()
+    if getattr(config, "is_encoder_decoder", False):
+        raise refusal(name, config, "it is an encoder-decoder")
+    for number, kind in enumerate(getattr(text, "layer_types", None) or ()):
+        if kind not in ORDINARY:
+            raise refusal(name, config, f"layer {number} is of type `{kind}`: {_reason(kind)}")
+    if getattr(text, "num_kv_shared_layers", 0):
+        raise refusal(name, config, "its layers share their KV-cache")
+    if getattr(text, "kv_lora_rank", None) is not None:
+        raise refusal(name, config, "it compresses keys and values into a latent (MLA)")
+
+
+def refusal(name: str, config: Any, reason: str) -> UnsupportedModelError:
+    """The error for a model that cannot take part."""
+    return UnsupportedModelError(
+        f"{name} ({config.model_type}) cannot take part in C2C: {reason}. "
+        "Use a decoder-only model whose every layer has ordinary attention."
+    )
+
+
+def _reason(kind: str) -> str:
+    """Why a layer type is not fused."""
+    if "indexed" in kind:
+        return (
+            "sparse attention that selects tokens by an indexer with a key cache of its own, to which fused entries "
+            "would be unknown"
+        )
+    if "compressed" in kind:
+        return "its cache holds compressed entries of several tokens, which belong to no single token"
+    return "linear attention, recurrent and convolution layers keep a state instead of keys and values per token"

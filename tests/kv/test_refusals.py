@@ -1,0 +1,25 @@
+"""Architectures that are refused by their configuration, each with the part that cannot be fused."""
+
+import pytest
+
+from c2c_lightning.errors import UnsupportedModelError
+from c2c_lightning.kv.refusals import refuse_unfusable
+from tests.tiny import tiny_model
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "reason"),
+    [
+        ("layer_types", ["full_attention", "linear_attention"], "layer 1 is of type `linear_attention`"),
+        ("layer_types", ["indexed_attention"], "sparse attention that selects tokens by an indexer"),
+        ("layer_types", ["heavily_compressed_attention"], "compressed entries of several tokens"),
+        ("num_kv_shared_layers", 2, "share their KV-cache"),
+        ("kv_lora_rank", 8, "latent"),
+        ("is_encoder_decoder", True, "encoder-decoder"),
+    ],
+)
+def test_caches_without_keys_and_values_per_token_are_refused_by_name(setting: str, value: object, reason: str) -> None:
+    config = tiny_model("qwen3").config
+    setattr(config, setting, value)
+    with pytest.raises(UnsupportedModelError, match=f"tiny .*{reason}"):
+        refuse_unfusable(config, "tiny")
