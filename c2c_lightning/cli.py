@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "chat": ("terminal_chat.run_chat", "talk in the terminal"),
     "lm-eval": ("lm_eval.run_lm_eval", "lm-evaluation-harness with the model `c2c`"),
+    "config": ("config_command.run_config", "list, show or copy the configurations that come with the package"),
     "bench": ("bench.run_bench", "timings and memory as JSON: training step, inference, sweeps, data loading"),
 }
 """Function of each command, below `c2c_lightning.commands`, and its purpose."""
@@ -49,7 +50,7 @@ def main(args: Sequence[str] | None = None) -> None:
         _fail(errors, _unknown(given[0]), 2)
     _configure_logging(errors)
     try:
-        _command(given[0])(given)
+        _run(given)
     except Exception as error:
         _end(errors, error, given)
 
@@ -60,14 +61,16 @@ def _unknown(name: str) -> str:
     return f"there is no command {name!r}; commands are {', '.join(COMMANDS)}.{did_you_mean(name, COMMANDS)}"
 
 
-def _command(name: str) -> Command:
-    """The function of a command; importing it imports all that the command needs."""
+def _run(given: Sequence[str]) -> None:
+    """Import a command and all that it needs, and run it."""
     from c2c_lightning.commands.parsing import bound_yaml
+    from c2c_lightning.commands.shipped_configs import with_config_paths
 
     bound_yaml()
-    module, _, function = COMMANDS[name][0].rpartition(".")
-    run: Command = getattr(importlib.import_module(f"c2c_lightning.commands.{module}"), function)
-    return run
+    module, _, function = COMMANDS[given[0]][0].rpartition(".")
+    args = with_config_paths(given, given[0])
+    command: Command = getattr(importlib.import_module(f"c2c_lightning.commands.{module}"), function)
+    command(args)
 
 
 def _end(errors: Console, error: Exception, given: Sequence[str]) -> None:

@@ -17,7 +17,7 @@ def test_the_wheel_has_the_embedded_models_and_neither_tools_nor_tests(tmp_path:
     pytest.importorskip("setuptools")
     source = tmp_path / "source"
     source.mkdir()
-    for name in ("c2c_lightning", "tools", "tests", "pyproject.toml", "README.md", "LICENSE"):
+    for name in ("c2c_lightning", "tools", "tests", "configs", "setup.py", "pyproject.toml", "README.md", "LICENSE"):
         (source / name).symlink_to(ROOT / name)
     command = "from setuptools.build_meta import build_wheel; import sys; build_wheel(sys.argv[1])"
     subprocess.run([sys.executable, "-c", command, str(tmp_path)], cwd=source, check=True, capture_output=True)
@@ -28,3 +28,5 @@ def test_the_wheel_has_the_embedded_models_and_neither_tools_nor_tests(tmp_path:
         assert f"c2c_lightning/embedded/{model}/chat_template.jinja" in names
     assert "c2c_lightning/embedded/facts/train_chat.jsonl" in names
     assert "c2c_lightning/py.typed" in names
+    shipped = {path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").rglob("*") if path.is_file()}
+    assert {f"c2c_lightning/{path}" for path in shipped} <= set(names)

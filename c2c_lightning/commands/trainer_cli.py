@@ -34,10 +34,10 @@ RUN_FOLDER = "${trainer.default_root_dir}"
 """Placeholder of the run folder in the configuration of loggers and callbacks."""
 
 EXAMPLES = {
-    "fit": "configs/fit/quickstart.yaml",
-    "validate": "configs/fit/quickstart.yaml --ckpt_path runs/quickstart/checkpoints/last.ckpt",
-    "test": "configs/eval/quickstart.yaml",
-    "predict": "configs/predict/quickstart.yaml",
+    "fit": "quickstart",
+    "validate": "quickstart --ckpt_path runs/quickstart/checkpoints/last.ckpt",
+    "test": "quickstart",
+    "predict": "quickstart",
 }
 PREDICT_HINT = " after `lightning export`, and name the exported directory"
 HELP = """\
@@ -46,7 +46,8 @@ Examples:
   lightning {command} --config RUN.yaml --config OVERLAY.yaml --trainer.devices 2
   lightning {command} --config RUN.yaml --print_config      what a run would use
   lightning {command} --model.KEY.help CLASS                options of a class
-A later --config and later options win over earlier ones. Write options in full."""
+A later --config and later options win over earlier ones. Write options in full.
+A configuration is a YAML file, or one of the package by name (`lightning config list`)."""
 
 TRAINER_DEFAULTS: dict[str, Any] = {
     "default_root_dir": "runs",

@@ -142,7 +142,7 @@ def test_an_unknown_key_in_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 def test_without_a_configuration(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "lightning fit --config configs/fit/quickstart.yaml" in fails(capsys, 2, ["fit"])
+    assert "lightning fit --config quickstart" in fails(capsys, 2, ["fit"])
 
 
 @pytest.mark.parametrize(
