@@ -14,6 +14,7 @@ from c2c_lightning.fuser.c2c_complex_config import ComplexConfig
 from c2c_lightning.fuser.c2c_kind import C2CKind as C2CKind
 from c2c_lightning.fuser.config_checks import check_fields, check_names, check_range
 from c2c_lightning.fuser.kind import FuserKind, find_kind, kind_name
+from c2c_lightning.fuser.low_rank import LowRankKind as LowRankKind
 
 _SHARED = ("hidden_dim", "intermediate_dim", "num_layers", "dropout")
 """Settings of `FuserConfig` that are settings of kinds."""
@@ -47,7 +48,8 @@ class FuserConfig:
     Attributes:
         kind: `c2c`; an ablation of paper table 8: `project` (the projected sharer replaces the receiver's entries),
             `fuse` (adds the projection, no head weighting, no gates), `no_weights`, `no_gates`; `c2c_c` (paper,
-            appendix A.1.3); or a kind of one's own by its registered name or class path, see `fuser.kind`.
+            appendix A.1.3); `low_rank` (a few per cent of the size); or a kind of one's own by its registered name or
+            class path, see `fuser.kind`.
         hidden_dim: width of the fuser. This and the next three are settings of the kinds that have a setting of the
             same name.
         intermediate_dim: inner width of its blocks (not of `c2c_c`).

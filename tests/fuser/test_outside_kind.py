@@ -116,12 +116,11 @@ def test_the_authors_layout_cannot_express_it(run: Path, tmp_path: Path) -> None
         to_released(run / "fuser", tmp_path / "theirs")
 
 
-@pytest.mark.parametrize("choices", [{"kind": NAME}, {"kind": "c2c"}, {"kind": "project"}, {"kind": "c2c_c"}], ids=str)
+@pytest.mark.parametrize("kind", [NAME, "c2c", "project", "c2c_c", "low_rank"])
 @pytest.mark.parametrize("granularity", ["head_merged", "value"])
-def test_operations_are_counted_as_pytorch_counts_them(choices: dict[str, Any], granularity: str) -> None:
-    parts = {"weight_granularity": granularity, "weight_hidden_dim": 7}
-    options = parts if choices["kind"] == "c2c_c" else {}
-    model = tiny(options=options, **choices).build("cpu")
+def test_operations_are_counted_as_pytorch_counts_them(kind: str, granularity: str) -> None:
+    parts = {"c2c_c": {"weight_granularity": granularity, "weight_hidden_dim": 7}, "low_rank": {"rank": 8}}
+    model = tiny(options=parts.get(kind, {}), kind=kind).build("cpu")
     group = model.fuser.sharers[0].groups[0]
     receiver, sharer = model.receiver.geometry.layers[0], model.sharers[0].geometry.layers[0]
 
