@@ -146,6 +146,7 @@ class GatesClosed(C2CResponder):
 
     def __init__(self, model: C2CModel, name: str = "c2c:gates_closed", measure_latency: bool = False) -> None:
         super().__init__(model, name, measure_latency)
+        require_gates(model.fuser)
         self.unfused = SomeSharers(model, (), name, measure_latency)
 
     def respond(self, conversations: Sequence[Conversation], **generate_kwargs: Any) -> list[Answer]:
@@ -170,15 +171,19 @@ def fork_rng() -> Any:
     return torch.random.fork_rng([torch.cuda.current_device()] if torch.cuda.is_available() else [])
 
 
-@contextmanager
-def closed_gates(fuser: Fuser) -> Iterator[None]:
-    """Closes all gates of a fuser inside the context; BenchmarkError for a fuser without gates (ablations)."""
-    logits = [gate.logit for _, _, *gates in fuser.gates() for gate in gates]
-    if not logits:
+def require_gates(fuser: Fuser) -> None:
+    """BenchmarkError for a fuser without gates (ablations)."""
+    if not any(True for _ in fuser.gates()):
         raise BenchmarkError(
             f"the control `gates_closed` needs gates, but a fuser of kind {fuser.config.kind} has none. Remove "
             "`gates_closed` from `controls`."
         )
+
+
+@contextmanager
+def closed_gates(fuser: Fuser) -> Iterator[None]:
+    """Closes all gates of a fuser inside the context."""
+    logits = [gate.logit for _, _, *gates in fuser.gates() for gate in gates]
     kept = [logit.detach().clone() for logit in logits]
     fuser.force_gates(is_open=False)
     try:

@@ -15,11 +15,11 @@ from c2c_lightning.evaluation.benchmark_datamodule import BenchmarkDataModule
 from c2c_lightning.evaluation.distributed import QuestionBatch, gather
 from c2c_lightning.evaluation.load_models import DType, check_fusers, fuser_fingerprint, load_bundles, load_fused
 from c2c_lightning.evaluation.memory_peak import peak_memory
-from c2c_lightning.evaluation.plan import ControlName, EvaluationPlan, build_participants
+from c2c_lightning.evaluation.plan import DEFAULT_RESPONDERS, ControlName, EvaluationPlan, build_participants
 from c2c_lightning.evaluation.prediction_log import Prediction, PredictionLog
 from c2c_lightning.evaluation.report.build_report import build_report
 from c2c_lightning.evaluation.report.publish import publish
-from c2c_lightning.evaluation.report.render import show
+from c2c_lightning.evaluation.report.terminal import show
 from c2c_lightning.evaluation.run_description import describe, describe_benchmark, fingerprint
 from c2c_lightning.evaluation.runner import Runner
 from c2c_lightning.export.fuser_tensors import precision_free_checksum
@@ -34,14 +34,16 @@ class EvaluationModule(LightningModule):
     """Runs responders and controls on benchmarks and writes the report.
 
     Args:
-        output_dir: folder of `report.json`, `report.md`, `predictions.jsonl` and plots.
+        output_dir: folder of `report.json`, `report.md`, `predictions.jsonl` and plots; default the run folder
+            (`trainer.default_root_dir`).
         fuser: fuser directory, fuser on the hub or Lightning checkpoint; several (seeds, checkpoints of one pair) give
             mean and spread; None if no responder needs a fuser.
         receiver: the receiver; default the one in the fuser's configuration.
         sharers: likewise, one for each sharer.
         self_fuser: fuser from the receiver to itself, for the control `self`.
-        responders: by name (receiver, sharer, t2t, t2t:answer, routing, c2c, t-c2c) or by class_path.
-        controls: mismatched, shuffled, zero, noise, self, gates_closed.
+        responders: by name (receiver, receiver:document, sharer, t2t, t2t:answer, routing, c2c, t-c2c) or class_path.
+        controls: mismatched, shuffled, zero, noise, self, gates_closed; default mismatched and gates_closed wherever
+            the responder c2c runs, `[]` for none.
         mismatched_draws: number of donors for each question.
         max_new_tokens: limit of an answer, in tokens, for benchmarks without one (paper: 64).
         generate: further arguments of transformers' `generate`, such as `do_sample`.
@@ -53,7 +55,7 @@ class EvaluationModule(LightningModule):
 
     def __init__(
         self,
-        output_dir: str,
+        output_dir: str | None = None,
         fuser: str | list[str] | None = None,
         receiver: LMSpec | None = None,
         sharers: list[LMSpec] | None = None,
@@ -69,11 +71,11 @@ class EvaluationModule(LightningModule):
         plots: bool = True,
     ) -> None:
         super().__init__()
-        self.output_dir, self.plots = Path(output_dir), plots
+        self.given_output_dir, self.plots = output_dir, plots
         self.fuser, self.fusers = fuser, [fuser] if isinstance(fuser, str) else list(fuser or [])
         self.receiver, self.sharers, self.self_fuser = receiver, sharers, self_fuser
-        responders = ["receiver", "sharer", "t2t", "routing", "c2c"] if responders is None else responders
-        self.plan = EvaluationPlan(responders, controls or [], mismatched_draws, measure_latency)
+        responders = list(DEFAULT_RESPONDERS) if responders is None else responders
+        self.plan = EvaluationPlan(responders, controls, mismatched_draws, measure_latency)
         # Greedy as in the paper, although generation configs of models often sample.
         if max_new_tokens < 1:
             raise BenchmarkError(f"`model.max_new_tokens` is {max_new_tokens}, but an answer needs at least 1 token.")
@@ -83,6 +85,11 @@ class EvaluationModule(LightningModule):
         self._bundles: list[ModelBundle] = []
         self._peak_memory = 0
         self._scores: dict[tuple[str, str], list[float]] = defaultdict(list)
+
+    @property
+    def output_dir(self) -> Path:
+        """The folder of the report."""
+        return Path(self.trainer.default_root_dir if self.given_output_dir is None else self.given_output_dir)
 
     @property
     def data(self) -> BenchmarkDataModule:
@@ -139,7 +146,7 @@ class EvaluationModule(LightningModule):
             "receiver": self.receiver and asdict(self.receiver),
             "sharers": self.sharers and [asdict(sharer) for sharer in self.sharers],
             "responders": [repr(factory) for factory in self.plan.factories()],
-            "controls": list(self.plan.controls),
+            "controls": list(self.plan.control_names),
             "mismatched_draws": self.plan.mismatched_draws,
             "generate": self.generate_kwargs,
             "seed": self.seed,
@@ -186,7 +193,8 @@ class EvaluationModule(LightningModule):
         if missing := len(order) - len(predictions):
             logger.warning("%d of %d answers are missing (limit_test_batches)", missing, len(order))
         known = {name: describe_benchmark(runner) for name, runner in self.runners.items()}
-        run = describe(self._settings(), self.trainer.strategy.root_device, max(self._peak_memory, peak_memory()))
+        memory = max(self._peak_memory, peak_memory())
+        run = describe(self._settings(), self.trainer.strategy.root_device, memory, self._bundles[0].c2c)
         run["fuser_checksums"] = [precision_free_checksum(fused.fuser.state_dict()) for fused in self._fused_models()]
         self.report = build_report(predictions, known, run)
         publish(self.report, self.output_dir, self.trainer.loggers, with_plots=self.plots)

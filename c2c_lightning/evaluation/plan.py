@@ -1,5 +1,6 @@
 """The participants of an evaluation: responders and controls, checked as plain data, built from loaded models."""
 
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +15,14 @@ from c2c_lightning.responders.base import Responder
 from c2c_lightning.responders.c2c_responder import C2CResponder
 from c2c_lightning.responders.registry import ModelBundle, ResponderFactory, factory_of
 
+logger = logging.getLogger(__name__)
+
 ControlName = Literal["mismatched", "shuffled", "zero", "noise", "self", "gates_closed"]
+
+DEFAULT_RESPONDERS = ("receiver", "sharer", "t2t", "routing", "c2c")
+
+#: Run wherever C2C does, unless `controls` is set: without them no gain is known to come from the sharer's cache.
+DEFAULT_CONTROLS: tuple[ControlName, ...] = ("mismatched", "gates_closed")
 
 # `mismatched` needs donors and is built apart.
 _CONTROLS: dict[str, type[C2CResponder]] = {
@@ -38,32 +46,46 @@ class Participant:
 
 @dataclass(frozen=True)
 class EvaluationPlan:
-    """The responders and controls of a run, as plain data; `mismatched_draws` is the number of donors a question."""
+    """The responders and controls of a run, as plain data.
+
+    Attributes:
+        responders: names or factories.
+        controls: None for the default ones where C2C runs; those that a fuser or benchmark does not allow are left out.
+        mismatched_draws: number of donors a question.
+        measure_latency: whether phases are timed exactly.
+    """
 
     responders: Sequence[str | ResponderFactory]
-    controls: Sequence[ControlName] = ()
+    controls: Sequence[ControlName] | None = None
     mismatched_draws: int = 1
     measure_latency: bool = False
 
+    @property
+    def control_names(self) -> tuple[str, ...]:
+        """The controls as set, or the default ones."""
+        if self.controls is not None:
+            return tuple(self.controls)
+        return DEFAULT_CONTROLS if any(factory_of(entry).name == "c2c" for entry in self.responders) else ()
+
     def factories(self) -> list[ResponderFactory]:
         """The responders' factories."""
-        if not self.responders and not self.controls:
+        if not self.responders and not self.control_names:
             raise BenchmarkError("No responders configured: set `responders` or `controls`.")
         return [factory_of(entry) for entry in self.responders]
 
     def check(self, benchmarks: Sequence[Task], has_fuser: bool, has_self_fuser: bool) -> None:
         """BenchmarkError for a name or requirement that is wrong, before a model is loaded."""
         factories = self.factories()
-        unknown = [control for control in self.controls if control not in get_args(ControlName)]
+        unknown = [control for control in self.control_names if control not in get_args(ControlName)]
         if unknown:
             raise BenchmarkError(f"unknown control {unknown[0]!r}. Known are {', '.join(get_args(ControlName))}.")
-        names = [factory.name for factory in factories] + [f"c2c:{control}" for control in self.controls]
+        names = [factory.name for factory in factories] + [f"c2c:{control}" for control in self.control_names]
         repeated = [name for name, count in Counter(names).items() if count > 1]
         if repeated:
             raise BenchmarkError(f"`{repeated[0]}` is configured more than once. Names of responders must be unique.")
-        if not has_fuser and (self.controls or any(factory.needs_fuser for factory in factories)):
+        if not has_fuser and (self.control_names or any(factory.needs_fuser for factory in factories)):
             raise BenchmarkError("C2C and its controls need a fuser: set `fuser`, or remove them from the run.")
-        if "self" in self.controls and not has_self_fuser:
+        if "self" in self.control_names and not has_self_fuser:
             raise BenchmarkError("the control `self` needs a fuser from the receiver to itself: set `self_fuser`.")
         # Responders of users may only generate.
         writers = [factory.name for factory in factories if not factory.can_score]
@@ -91,17 +113,30 @@ def build_participants(
         for number, models in enumerate(bundles if factory.needs_fuser else bundles[:1]):
             responder = factory.build(models, measure_latency=plan.measure_latency)
             participants.append(Participant(factory.name, 0, responder, number))
-    for control in plan.controls:
+    for control in plan.control_names:
         for number, model in enumerate([self_c2c] if control == "self" else [models.fused for models in bundles]):
             assert model is not None
-            name = f"c2c:{control}"
-            if control == "mismatched":
-                pool = DonorPool([question.prompt(benchmark.worded()) for question in questions])
-                participants += [
-                    Participant(name, draw, Mismatched(model, pool, draw, name, plan.measure_latency), number)
-                    for draw in range(max(1, plan.mismatched_draws))
-                ]
-            else:
-                responder = _CONTROLS[control](model, name, plan.measure_latency)
-                participants.append(Participant(name, 0, responder, number))
+            try:
+                participants += _control(control, model, number, plan, benchmark, questions)
+            except BenchmarkError as problem:
+                if plan.controls is not None:
+                    raise
+                logger.info("%s without the control `%s`: %s", benchmark.name, control, problem)
     return participants
+
+
+def _control(
+    control: str,
+    model: C2CModel,
+    fuser: int,
+    plan: EvaluationPlan,
+    benchmark: Task,
+    questions: Sequence[Question],
+) -> list[Participant]:
+    """A control with one fuser; BenchmarkError where the fuser or the questions do not allow it."""
+    name, latency = f"c2c:{control}", plan.measure_latency
+    if control != "mismatched":
+        return [Participant(name, 0, _CONTROLS[control](model, name, latency), fuser)]
+    pool = DonorPool([question.prompt(benchmark.worded()) for question in questions])
+    draws = range(max(1, plan.mismatched_draws))
+    return [Participant(name, draw, Mismatched(model, pool, draw, name, latency), fuser) for draw in draws]

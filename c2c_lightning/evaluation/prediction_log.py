@@ -36,6 +36,7 @@ class Prediction:
         peak_memory: most bytes in use during the question's batch, where it can be measured.
         log_probabilities: of the options, in modes letter and cloze.
         begins_with_choice: whether no answer was extracted although the reply begins with the text of a choice.
+        written: in mode cloze, whether greedy decoding would begin with the text of a right choice.
     """
 
     benchmark: str
@@ -67,6 +68,8 @@ class Prediction:
     begins_with_choice: bool = False
     shifted_positions: bool = False
     matches_unfused: bool | None = None
+    bytes_sent: int = 0
+    written: bool | None = None
 
     @property
     def key(self) -> Key:

@@ -18,6 +18,7 @@ class Reply:
         phases: seconds of each phase (prefill of sharer and receiver, fusion, decoding, message), where measured.
         sharer_tokens: prompt tokens of all sharers.
         message_tokens: tokens of the message.
+        bytes_sent: bytes that the sharers send: entries of the mapped layers at the tokens that are read, or the text.
         shifted_positions: whether the receiver's prompt has positions that are not the count of its tokens (the
             released token alignments leave padding between messages, and the padding counts).
         matches_unfused: for the control `gates_closed`, whether the receiver gives the same reply in the same passes
@@ -30,6 +31,7 @@ class Reply:
     phases: dict[str, float] | None = None
     sharer_tokens: int = 0
     message_tokens: int = 0
+    bytes_sent: int = 0
     shifted_positions: bool = False
     matches_unfused: bool | None = None
 

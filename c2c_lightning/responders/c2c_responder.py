@@ -5,9 +5,11 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
-from c2c_lightning.data.batch import PromptBatch, positions_of
+from c2c_lightning.alignment.layer_alignment import LayerMap
+from c2c_lightning.data.batch import PromptBatch, SharerTokens, positions_of
 from c2c_lightning.data.messages import Conversation
 from c2c_lightning.kv.layer import LayerStack
 from c2c_lightning.model.c2c import C2CModel
@@ -56,7 +58,7 @@ class C2CResponder:
             with timer.phase("decode"):
                 ids: Tensor = generate(self.model.receiver, prompt, cache, **generate_kwargs)
         answers = decode_answers(self.model.receiver, ids[:, prompt.num_receiver_tokens :], generate_kwargs)
-        return _with_prompt_facts(timed(answers, prompt, timer), prompt, sharer_kv)
+        return self._with_prompt_facts(timed(answers, prompt, timer), prompt, sharer_kv)
 
     @torch.no_grad()
     def score(self, conversations: Sequence[Conversation], options: Sequence[Sequence[str]]) -> list[OptionScores]:
@@ -65,7 +67,7 @@ class C2CResponder:
         ids = [self.options.encode(c, texts) for c, texts in zip(conversations, options, strict=True)]
         with timer.module_phase(self.model.fuser, "fuse"):
             scores = score_fused_options(self.model, prompt, sharer_kv, ids, timer)
-        return _with_prompt_facts(timed(scores, prompt, timer), prompt, sharer_kv)
+        return self._with_prompt_facts(timed(scores, prompt, timer), prompt, sharer_kv)
 
     def _prefill_sharers(
         self, conversations: Sequence[Conversation]
@@ -77,18 +79,31 @@ class C2CResponder:
         with timer.phase("prefill_sharer"):
             return timer, prompt, self.sharer_kv(prompt, conversations)
 
+    def _with_prompt_facts(
+        self, replies: Sequence[AnyReply], prompt: PromptBatch, sharer_kv: Sequence[LayerStack | None]
+    ) -> list[AnyReply]:
+        """Replies with the sharer tokens, the bytes sent and the kind of positions of their prompts."""
+        # Inactive sharers (None) are encoded too, but cost nothing.
+        parts = zip(prompt.sharers, self.model.fuser.sharers, sharer_kv, strict=True)
+        active = [(tokens, fuser.layer_map, kv) for tokens, fuser, kv in parts if kv is not None]
+        none = torch.zeros(len(prompt), dtype=torch.long)
+        counts = sum((tokens.mask.sum(1).cpu() for tokens, _, _ in active), none).tolist()
+        sent = sum((bytes_sent(tokens, layer_map, kv).cpu() for tokens, layer_map, kv in active), none).tolist()
+        tokens = prompt.receiver
+        shifted = ((tokens.positions != positions_of(tokens.mask)) & tokens.mask.bool()).any(1).tolist()
+        facts = zip(replies, counts, sent, shifted, strict=True)
+        return [replace(r, sharer_tokens=n, bytes_sent=size, shifted_positions=s) for r, n, size, s in facts]
 
-def _with_prompt_facts(
-    replies: Sequence[AnyReply], prompt: PromptBatch, sharer_kv: Sequence[LayerStack | None]
-) -> list[AnyReply]:
-    """Replies with the number of sharer tokens and the kind of positions of their prompts."""
-    # Inactive sharers (None) are encoded too, but cost nothing.
-    masks = [s.mask.sum(1) for s, kv in zip(prompt.sharers, sharer_kv, strict=True) if kv is not None]
-    counts: list[int] = torch.stack(masks).sum(0).tolist() if masks else [0] * len(prompt)
-    tokens = prompt.receiver
-    is_shifted = (tokens.positions != positions_of(tokens.mask)) & tokens.mask.bool()
-    facts = zip(replies, counts, is_shifted.any(1).tolist(), strict=True)
-    return [replace(reply, sharer_tokens=count, shifted_positions=shifted) for reply, count, shifted in facts]
+
+def bytes_sent(tokens: SharerTokens, layer_map: LayerMap, kv: LayerStack) -> Int[Tensor, " batch"]:
+    """Bytes of one sharer's cache that the fusion of each prompt reads: mapped layers at distinct mapped tokens."""
+    read = torch.zeros(len(tokens.input_ids), kv[0].num_tokens + 1, dtype=torch.bool, device=tokens.index.device)
+    # Column 0 takes the receiver tokens that read nothing (-1).
+    read.scatter_(1, (tokens.index + 1).clamp(max=kv[0].num_tokens), True)
+    layers = [kv[number] for number in {number for number in layer_map if number is not None}]
+    parts = [part for layer in layers for part in (layer.keys, layer.values)]
+    per_token = sum(part.shape[1] * part.shape[3] * part.element_size() for part in parts)
+    return read[:, 1:].sum(1) * per_token
 
 
 class SomeSharers(C2CResponder):

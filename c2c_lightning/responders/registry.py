@@ -11,7 +11,7 @@ from c2c_lightning.responders.base import Responder
 from c2c_lightning.responders.c2c_responder import C2CResponder, SomeSharers
 from c2c_lightning.responders.prompt_texts import TEXT_3
 from c2c_lightning.responders.routing import Routing
-from c2c_lightning.responders.single_model import ReceiverOnly, SharerOnly, SingleModel
+from c2c_lightning.responders.single_model import ReceiverOnly, ReceiverWithDocument, SharerOnly, SingleModel
 from c2c_lightning.responders.text_to_text import AnswerAsMessage, TextToText
 
 
@@ -74,6 +74,17 @@ class Receiver(ResponderFactory):
     def build(self, models: ModelBundle, measure_latency: bool = False) -> Responder:
         """The responder."""
         return ReceiverOnly(models.receiver, self.name, measure_latency)
+
+
+@dataclass(frozen=True)
+class Document(ResponderFactory):
+    """The receiver with the private text in its own prompt, the ceiling of what the sharer's cache can give it."""
+
+    name: ClassVar[str] = "receiver:document"
+
+    def build(self, models: ModelBundle, measure_latency: bool = False) -> Responder:
+        """The responder."""
+        return ReceiverWithDocument(models.receiver, self.name, measure_latency)
 
 
 @dataclass(frozen=True)
@@ -187,7 +198,16 @@ class TC2C(ResponderFactory):
 #: Responders by name, with the paper's choices.
 BY_NAME: dict[str, ResponderFactory] = {
     factory.name: factory
-    for factory in (Receiver(), Sharer(), T2T(), T2T(whole_answer=True), ConfidenceRouting(), C2C(), TC2C())
+    for factory in (
+        Receiver(),
+        Document(),
+        Sharer(),
+        T2T(),
+        T2T(whole_answer=True),
+        ConfidenceRouting(),
+        C2C(),
+        TC2C(),
+    )
 }
 
 

@@ -89,6 +89,14 @@ class ReceiverOnly(SingleModel):
     """The receiver without a sharer."""
 
 
+class ReceiverWithDocument(ReceiverOnly):
+    """The receiver reads the sharers' conversation itself, private text included: the ceiling of private context."""
+
+    def encode(self, conversations: Sequence[Conversation]) -> PromptBatch:
+        """The sharers' conversations, left padded."""
+        return super().encode([QuestionPrompt.of(conversation).sharer for conversation in conversations])
+
+
 class SharerOnly(SingleModel):
     """A sharer alone, which answers the sharers' conversation (private context included)."""
 

@@ -107,4 +107,5 @@ def _with_message(reply: AnyReply, message: Answer) -> AnyReply:
         phases={**(reply.phases or {}), "message": message.seconds},
         sharer_tokens=reply.sharer_tokens + message.prompt_tokens,
         message_tokens=message.new_tokens,
+        bytes_sent=reply.bytes_sent + len(message.text.encode()),
     )

@@ -8,21 +8,22 @@ import pytest
 from lightning import Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 
+from c2c_lightning import embedded
 from c2c_lightning.cli import main
 from c2c_lightning.errors import BenchmarkError, CheckpointError, FuserFormatError, ModelLoadError, PairMismatchError
 from c2c_lightning.evaluation.benchmark_datamodule import BenchmarkDataModule
 from c2c_lightning.evaluation.distributed import UnpaddedDistributedSampler, batches_of
 from c2c_lightning.evaluation.evaluation_module import EvaluationModule
-from c2c_lightning.evaluation.plan import EvaluationPlan
+from c2c_lightning.evaluation.plan import EvaluationPlan, build_participants
 from c2c_lightning.evaluation.runner import Runner
-from c2c_lightning.evaluation.tasks import Task
+from c2c_lightning.evaluation.tasks import Question, Task, resolve
 from c2c_lightning.export import load_fuser
 from c2c_lightning.export.fuser_tensors import precision_free_checksum
 from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.model.c2c import C2CModel
 from c2c_lightning.model.lm_spec import LMSpec
 from c2c_lightning.model.load_lm import load_frozen
-from c2c_lightning.responders.registry import C2C, T2T, ConfidenceRouting, Receiver
+from c2c_lightning.responders.registry import C2C, T2T, ConfidenceRouting, ModelBundle, Receiver
 from c2c_lightning.responders.single_model import ReceiverOnly
 from tests.evaluation.conftest import fused_pair
 
@@ -277,6 +278,41 @@ def test_batches_are_distributed_without_repetition(tmp_path: Path, world: int) 
 def test_invalid_plan_is_refused(plan: EvaluationPlan, message: str) -> None:
     with pytest.raises(BenchmarkError, match=message):
         plan.check([Task("b", "x", mode="generate")], has_fuser=False, has_self_fuser=False)
+
+
+@pytest.mark.parametrize(
+    ("plan", "controls"),
+    [
+        (EvaluationPlan(["receiver", "c2c"]), ("mismatched", "gates_closed")),
+        (EvaluationPlan(["receiver", C2C()]), ("mismatched", "gates_closed")),
+        (EvaluationPlan(["receiver", "c2c"], []), ()),
+        (EvaluationPlan(["receiver", "c2c"], ["zero"]), ("zero",)),
+        (EvaluationPlan(["receiver", "sharer"]), ()),
+    ],
+)
+def test_controls_run_by_default_wherever_c2c_does(plan: EvaluationPlan, controls: tuple[str, ...]) -> None:
+    assert plan.control_names == controls
+
+
+def test_default_controls_that_a_benchmark_does_not_allow_are_left_out(c2c: C2CModel) -> None:
+    bundle = ModelBundle(c2c.receiver, c2c.sharers, c2c)
+    task = resolve(Task("mine", path="x"))
+    one = [Question(0, "a", "Which?", ("x", "y"), 0)]
+    names = [p.name for p in build_participants(EvaluationPlan(["c2c"]), [bundle], task, one)]
+    assert names == ["c2c", "c2c:gates_closed"]
+    with pytest.raises(BenchmarkError, match="at least two questions"):
+        build_participants(EvaluationPlan(["c2c"], ["mismatched"]), [bundle], task, one)
+
+
+def test_own_rows_of_a_pair_are_scored_by_likelihood_and_the_report_says_so(tmp_path: Path) -> None:
+    facts = Path(str(embedded.facts("heldout.jsonl")))
+    data = BenchmarkDataModule([Task("own", path=str(facts), limit=12)], batch_size=12)
+    section = evaluate(tmp_path, data, responders=["receiver", "sharer"], **PAIR)["benchmarks"]["own"]
+    assert (section["mode"], section["wording"]) == ("cloze", "question")
+    assert "default for multiple-choice rows of one's own" in section["protocol"]
+    assert section["responders"]["sharer"]["accuracy"] == 1.0
+    assert section["responders"]["sharer"]["written"] == 1.0
+    assert section["warnings"] == []
 
 
 class GenerateOnly(Receiver):

@@ -109,7 +109,7 @@ def test_unparsed_replies_are_logged_by_row(
     assert "mine, receiver: no answer extracted in 4 rows (0, 1, 2, 4)" in caplog.text
     assert "mine, receiver: an error was raised in 1 rows (3)" in caplog.text
     assert "| receiver | 0.0 | 0.0-43.4 | 5 |" in (tmp_path / "report.md").read_text()
-    assert "| unparsed | errors |" in (tmp_path / "report.md").read_text()
+    assert "| unreadable | errors |" in (tmp_path / "report.md").read_text()
 
 
 class Continues(ReceiverOnly):

@@ -56,7 +56,7 @@ def summarise(predictions: Sequence[Prediction]) -> dict[str, Any]:
         **_rows("errors", [p for p in predictions if p.error is not None]),
         **_counts(predictions),
     }
-    line |= _cost(predictions) | _runs_apart(predictions)
+    line |= _cost(predictions) | _runs_apart(predictions) | _sent(predictions)
     return line | _control(predictions) | _confidence(predictions) | _subjects(predictions)
 
 
@@ -97,6 +97,14 @@ def _cost(predictions: Sequence[Prediction]) -> dict[str, Any]:
     }
     memory = [p.peak_memory for p in answered if p.peak_memory is not None]
     return line | ({"peak_memory_bytes": quantiles(memory)} if memory else {})
+
+
+def _sent(predictions: Sequence[Prediction]) -> dict[str, Any]:
+    """Mean bytes between the models, and the fraction of likelihood-scored questions that would be written right."""
+    sent = [p.bytes_sent for p in predictions if p.error is None]
+    written = [p.written for p in predictions if p.written is not None]
+    line = {"bytes_per_prompt": _mean(sent)} if any(sent) else {}
+    return line | ({"written": _mean(written)} if written else {})
 
 
 def _runs_apart(predictions: Sequence[Prediction]) -> dict[str, Any]:

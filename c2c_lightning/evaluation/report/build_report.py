@@ -13,6 +13,8 @@ from c2c_lightning.evaluation.report.aggregate import (
     paired,
     summarise,
 )
+from c2c_lightning.evaluation.report.communication import communication
+from c2c_lightning.evaluation.report.readability import unreadable_answers
 
 #: Version of the schema of `report.json`; raised when a field is removed or changes its meaning.
 REPORT_VERSION = 1
@@ -30,15 +32,23 @@ def build_report(
     """
     sections = {}
     for name, known in benchmarks.items():
-        sections[name] = dict(known) | _section([p for p in predictions if p.benchmark == name])
+        section = dict(known) | _section([p for p in predictions if p.benchmark == name])
+        sections[name] = section | {"warnings": unreadable_answers(section, run)}
     verdicts = [f"{name}: {section['verdict']['text']}" for name, section in sections.items()]
-    return {"version": REPORT_VERSION, "run": dict(run), "benchmarks": sections, "verdict": " ".join(verdicts)}
+    return {
+        "version": REPORT_VERSION,
+        "verdict": " ".join(verdicts),
+        "warnings": [f"{name}: {text}" for name, section in sections.items() for text in section["warnings"]],
+        "benchmarks": sections,
+        "run": dict(run),
+    }
 
 
 def _section(predictions: Sequence[Prediction]) -> dict[str, Any]:
     """One benchmark."""
     by_responder = grouped(predictions, "responder")
-    lines = {name: summarise(answers) for name, answers in by_responder.items()}
+    communicated = communication(by_responder)
+    lines = {name: summarise(answers) | communicated.get(name, {}) for name, answers in by_responder.items()}
     gates = closed_gates(by_responder)
     num_faults = 0 if gates is None else gates["faults"]
     return {

@@ -8,8 +8,9 @@ from typing import Any
 
 from c2c_lightning.errors import MissingExtraError
 from c2c_lightning.evaluation.prediction_log import write_atomically
+from c2c_lightning.evaluation.report.columns import COLUMNS, table_rows
 from c2c_lightning.evaluation.report.plots import draw
-from c2c_lightning.evaluation.report.render import COLUMNS, continued, markdown, table_rows
+from c2c_lightning.evaluation.report.render import continued, markdown
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +52,9 @@ def _log(report: Mapping[str, Any], target: Any, pictures: Sequence[Path]) -> No
         # Only some loggers (W&B) have tables and images.
         if hasattr(target, "log_table"):
             rows = [list(row) for row in table_rows(section)]
-            target.log_table(key=f"{name}/responders", columns=list(COLUMNS), data=rows)
+            target.log_table(
+                key=f"{name}/responders", columns=["responder", *(column.title for column in COLUMNS)], data=rows
+            )
     if hasattr(target, "log_image"):
         for picture in pictures:
             target.log_image(key=f"plots/{picture.stem}", images=[str(picture)])

@@ -1,58 +1,20 @@
-"""Renders a report: tables in the terminal, `report.md`."""
+"""Renders a report as Markdown, and the notes under its tables."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-
 from c2c_lightning.evaluation.report.aggregate import TOKEN_COUNTS
+from c2c_lightning.evaluation.report.columns import filled_columns
 
 #: In temporal order.
 PHASES = ("message", "prefill_sharer", "prefill_receiver", "fuse", "decode", "total")
-
-#: Accuracy with its interval (and spread over fusers), questions, milliseconds an answer, paired difference to the
-#: receiver in points with McNemar's p, proportion of answers that are the donor's, calibration error in points, answers
-#: from which nothing was extracted and that raised an error (both count as wrong).
-COLUMNS = ("responder", "right %", "95 %", "n", "ms", "gain", "p", "donor %", "calib.", "unparsed", "errors")
-
-
-def table_rows(section: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
-    """The rows of a benchmark's table, in the order of `COLUMNS`."""
-    against = {line["a"]: line for line in section["comparisons"] if line["b"] == "receiver"}
-    for name, line in section["responders"].items():
-        pair = against.get(name)
-        yield (
-            name,
-            f"{100 * line['accuracy']:.1f}" + (f" ± {100 * line['spread']:.1f}" if "spread" in line else ""),
-            f"{100 * line['ci95'][0]:.1f}-{100 * line['ci95'][1]:.1f}",
-            str(line["n"]),
-            f"{1000 * line['seconds_per_answer']:.1f}",
-            "" if pair is None else f"{100 * pair['difference']:+.1f}",
-            "" if pair is None else f"{pair['p_value']:.1g}",
-            _points(line, "follows_donor"),
-            _points(line, "calibration_error"),
-            str(line["unparsed"] or ""),
-            str(line["errors"] or ""),
-        )
-
-
-def _points(line: Mapping[str, Any], name: str) -> str:
-    return f"{100 * line[name]:.1f}" if name in line else ""
-
-
-def filled_table(section: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Columns and rows without empty columns."""
-    rows = list(table_rows(section))
-    kept = [n for n in range(len(COLUMNS)) if any(row[n] for row in rows)]
-    return [COLUMNS[n] for n in kept], [[row[n] for n in kept] for row in rows]
 
 
 def notes(section: Mapping[str, Any]) -> Iterator[str]:
     """Facts outside the table: oracle, latency ratio, detectable difference, control of closed gates, faults."""
     if section["oracle"]:
-        yield f"A perfect router between {' and '.join(section['oracle']['of'])}: {section['oracle']['accuracy']:.1%}."
+        bound = section["oracle"]
+        yield f"Right if {' or '.join(bound['of'])} is (a perfect router between them): {bound['accuracy']:.1%}."
     if section["t2t_to_c2c_seconds"] is not None:
         yield f"Text-to-text takes {section['t2t_to_c2c_seconds']:.1f} times as long as C2C."
     pair = next((line for line in section["comparisons"] if (line["a"], line["b"]) == ("c2c", "receiver")), None)
@@ -99,34 +61,18 @@ def continued(count: int, answers: int, scoring: str) -> str:
     )
 
 
-def show(report: Mapping[str, Any], console: Console | None = None) -> None:
-    """Print the tables and the verdicts."""
-    console = console or Console()
-    for name, section in report["benchmarks"].items():
-        columns, rows = filled_table(section)
-        table = Table(
-            title=f"{name} ({section['mode']})", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
-        )
-        # No wrapping: a narrow terminal would break names and intervals into columns of letters.
-        for column in columns:
-            table.add_column(column, justify="left" if column == "responder" else "right", no_wrap=True)
-        for row in rows:
-            table.add_row(*row)
-        console.print(table)
-        for note in (*notes(section), section["verdict"]["text"]):
-            # Names may contain brackets, which rich reads as markup.
-            console.print(note, markup=False, highlight=False)
-
-
 def markdown(report: Mapping[str, Any]) -> str:
-    """The report as Markdown."""
-    parts = ["# Evaluation", _run_lines(report["run"])]
+    """The report as Markdown, with the verdicts at both ends."""
+    verdicts = "\n".join(f"- {name}: {section['verdict']['text']}" for name, section in report["benchmarks"].items())
+    warnings = "\n\n".join(f"**Warning.** {warning}" for warning in report["warnings"])
+    parts = ["# Evaluation", warnings, verdicts]
     for name, section in report["benchmarks"].items():
-        head = f"## {name}\n\nMode {section['mode']}, scoring {section['scoring']}."
-        parts += [head, _markdown_table(*filled_table(section)), "\n\n".join(notes(section))]
+        columns, rows = filled_columns(section)
+        table = _markdown_table(["responder", *(column.title for column in columns)], rows)
+        meanings = "\n".join(f"- **{column.title}**: {column.meaning}" for column in columns)
+        parts += [f"## {name}\n\n{section.get('protocol', '')}".rstrip(), table, meanings, "\n\n".join(notes(section))]
         parts += [_latency(section), _cost(section), _subjects(section)]
-    verdicts = (f"- {name}: {section['verdict']['text']}" for name, section in report["benchmarks"].items())
-    parts += ["## Verdict", "\n".join(verdicts)]
+    parts += ["## Run", _run_lines(report["run"]), "## Verdict", verdicts]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

@@ -34,6 +34,7 @@ class Judgement:
         choice: index of the choice, for multiple choice.
         confidence: probability of the chosen option among the options, where undivided log-probabilities are compared.
         begins_with_choice: whether nothing was extracted although the first line or sentence is the text of a choice.
+        written: whether greedy decoding would begin with the text of a right choice, in mode cloze.
     """
 
     output: str
@@ -42,6 +43,7 @@ class Judgement:
     choice: int | None = None
     confidence: float | None = None
     begins_with_choice: bool = False
+    written: bool | None = None
 
 
 def judge_reply(reply: str, question: Question, benchmark: Task) -> Judgement:
@@ -69,7 +71,9 @@ def judge_scores(scores: OptionScores, question: Question, benchmark: Task) -> J
     output = shown(question, index, benchmark) or ""
     # Only undivided log-probabilities are probabilities of the options, so only they can be calibrated.
     confidence = 1 / sum(math.exp(value - values[index]) for value in values) if rule == "none" else None
-    return Judgement(output, output, float(index in question.right), index, confidence)
+    # The letter's sentence is no reply that a model would write; a choice's text is.
+    written = any(scores.is_greedy[n] for n in question.right) if benchmark.mode == "cloze" else None
+    return Judgement(output, output, float(index in question.right), index, confidence, written=written)
 
 
 def normalised(scores: OptionScores, choices: Sequence[str], rule: Normalisation) -> list[float]:

@@ -1,5 +1,6 @@
 """Registry of benchmarks, and the default protocol (the paper's)."""
 
+from dataclasses import replace
 from typing import Any
 
 from c2c_lightning.errors import BenchmarkError
@@ -16,6 +17,10 @@ DEFAULTS = Task(
     normalise="characters",
     seed=0,
 )
+
+#: The same for multiple-choice rows of one's own, whose protocol is not known. Few fusers are trained on the paper's
+#: prompt: the quickstart's answers to it are unreadable, though by likelihood it knows the facts.
+OWN_ROWS = replace(DEFAULTS, wording="question", mode="cloze")
 
 _MATHS: dict[str, Any] = {"wording": "maths", "scoring": "maths", "rows": "free", "max_new_tokens": 1024}
 
@@ -59,8 +64,9 @@ def resolve(given: Task) -> Task:
             f"unknown benchmark {given.name!r}. Known are {', '.join(sorted(BENCHMARKS))}; for other rows set "
             "`path` (JSON lines with question, choices, answer)."
         )
+    is_open = known is None and given.rows in (None, "choice") and not (given.wording or given.mode or given.scoring)
     values: dict[str, Any] = {}
-    for source in filter(None, (DEFAULTS, known, given)):
+    for source in filter(None, (OWN_ROWS if is_open else DEFAULTS, known, given)):
         values |= {name: value for name, value in vars(source).items() if value is not None}
     merged = Task(**values)
     if merged.path is None:

@@ -14,7 +14,8 @@ from c2c_lightning.evaluation.prediction_log import Prediction
 from c2c_lightning.evaluation.report.aggregate import closed_gates, overlap, paired, summarise
 from c2c_lightning.evaluation.report.build_report import REPORT_VERSION, build_report
 from c2c_lightning.evaluation.report.publish import publish
-from c2c_lightning.evaluation.report.render import markdown, show
+from c2c_lightning.evaluation.report.render import markdown
+from c2c_lightning.evaluation.report.terminal import show
 from c2c_lightning.evaluation.statistics import mcnemar_p_value, wilson_interval
 
 ONE = Prediction("bench", "c2c", 0, 0, "q", "s", "Q", "out", "A", "A", 1.0, True, seconds=0.5, new_tokens=3)
@@ -143,6 +144,10 @@ def test_report_is_written_and_shown(tmp_path: Path) -> None:
     written = (tmp_path / "report.md").read_text()
     assert written == markdown(report)
     assert "| c2c | 75.0 |" in written
+    shown = written.split("\n\n")[3].split("\n")
+    titles = [cell.strip() for cell in shown[0].strip("|").split("|")][1:]
+    meanings = written.split("\n\n")[4].split("\n")
+    assert [line.split("**")[1] for line in meanings] == titles
     assert "Text-to-text takes 4.0 times as long as C2C." in written
 
 
@@ -173,10 +178,12 @@ def test_run_with_opposite_sign_has_p_value_1() -> None:
     assert paired(c2c, answers("t2t", "0" * 19 + "1" * 21))["p_value"] == 1.0
 
 
-def test_last_line_is_the_verdict() -> None:
+def test_report_begins_and_ends_with_the_verdict() -> None:
     report = full_report()
-    last = markdown(report).rstrip("\n").split("\n")[-1]
-    assert last.startswith("- bench: Communication shown at p < 0.01")
+    lines = markdown(report).rstrip("\n").split("\n")
+    assert lines[:2] == ["# Evaluation", ""]
+    assert lines[2].startswith("- bench: Communication shown at p < 0.01")
+    assert lines[-1] == lines[2]
     assert report["verdict"].endswith(report["benchmarks"]["bench"]["verdict"]["text"])
 
 
@@ -261,6 +268,7 @@ def test_the_schema_is_documented() -> None:
     report["benchmarks"]["bench"]["responders"]["more"] = summarise(
         [
             *answers("more", "1", confidence=0.5, peak_memory=1, begins_with_choice=True, shifted_positions=True),
+            *answers("more", "1", bytes_sent=1, written=True),
             *answers("more", "0", fuser=1, extracted=None),
             *answers("more", "0", fuser=2, error="X: y"),
         ]

@@ -21,7 +21,7 @@ from c2c_lightning.responders.base import OptionScores
 
 CITIES = Question(0, "a", "Capital?", ("Lyon", "Paris", "Aix-en-Provence"), 1)
 DONOR = Question(1, "b", "Other?", ("Lyon", "Paris", "Aix-en-Provence"), 2)
-PAPER = resolve(Task("mine", "x"))
+PAPER = resolve(Task("mine", path="x", mode="generate"))
 TEXT = resolve(Task("mine", "x", wording="question", scoring="choice_text"))
 
 

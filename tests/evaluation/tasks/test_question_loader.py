@@ -339,3 +339,22 @@ def test_modes_letter_and_cloze_need_choices(tmp_path: Path) -> None:
     hidden = write(tmp_path / "hidden.jsonl", ROWS)
     with pytest.raises(BenchmarkError, match="shows the choices"):
         load_questions(Task("mine", hidden, wording="question", mode="letter"))
+
+
+@pytest.mark.parametrize(
+    ("given", "wording", "mode"),
+    [
+        (Task("mine", path="x"), "question", "cloze"),
+        (Task("mine", path="x", rows="choice", limit=3), "question", "cloze"),
+        (Task("mine", path="x", mode="generate"), "paper", "generate"),
+        (Task("mine", path="x", wording="question"), "question", "generate"),
+        (Task("mine", path="x", scoring="first_line"), "paper", "generate"),
+        (Task("mine", path="x", rows="boolq"), "paper", "generate"),
+        (Task("arc_easy", path="x"), "paper", "generate"),
+    ],
+)
+def test_own_multiple_choice_rows_are_asked_by_likelihood_unless_something_else_is_said(
+    given: Task, wording: str, mode: str
+) -> None:
+    found = resolve(given)
+    assert (found.wording, found.mode) == (wording, mode)
