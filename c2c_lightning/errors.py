@@ -65,6 +65,10 @@ class NonFiniteError(C2CError):
     """A NaN or an infinity in a loss, a gradient or a weight."""
 
 
+class ChannelError(C2CError):
+    """Bytes of a sharer's cache that are cut short, damaged, too large, or of other models."""
+
+
 class HubError(C2CError):
     """A fuser that cannot be uploaded to the hub: no login, no permission, no connection, or an impossible name."""
 

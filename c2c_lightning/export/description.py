@@ -7,6 +7,7 @@ from c2c_lightning.alignment.layer_alignment import LayerMap
 from c2c_lightning.data.prompt_template import PromptTemplate
 from c2c_lightning.errors import C2CError, FuserConfigError, FuserFormatError
 from c2c_lightning.fuser.c2c_complex_config import ComplexConfig
+from c2c_lightning.fuser.channel_config import ChannelConfig
 from c2c_lightning.fuser.config import FuserConfig, SharerKind
 from c2c_lightning.fuser.config_checks import check_fields, check_names
 from c2c_lightning.fuser.fuser import layer_maps
@@ -167,8 +168,9 @@ def _training(raw: dict[str, Any]) -> TrainingRecord:
 
 def config_to_json(config: FuserConfig) -> dict[str, Any]:
     """A fuser configuration as plain values; settings that earlier versions do not know only where they are used."""
-    values = asdict(config)
-    return {name: value for name, value in values.items() if value or name not in ("options", "sharer_kinds")}
+    values, defaults = asdict(config), asdict(FuserConfig())
+    new = ("options", "sharer_kinds", "channel")
+    return {name: value for name, value in values.items() if name not in new or value != defaults[name]}
 
 
 def parse_config(raw: dict[str, Any]) -> FuserConfig:
@@ -182,6 +184,9 @@ def parse_config(raw: dict[str, Any]) -> FuserConfig:
     if "complex" in raw:
         check_names(raw["complex"], ComplexConfig, "`complex`")
         values["complex"] = ComplexConfig(**raw["complex"])
+    if "channel" in raw:
+        check_names(raw["channel"], ChannelConfig, "`channel`")
+        values["channel"] = ChannelConfig(**raw["channel"])
     if raw.get("sharer_kinds") is not None:
         values["sharer_kinds"] = [SharerKind(**entry) for entry in raw["sharer_kinds"]]
     return FuserConfig(**values)

@@ -12,6 +12,7 @@ from c2c_lightning.errors import FuserConfigError
 from c2c_lightning.fuser.c2c_complex import ComplexKind as ComplexKind
 from c2c_lightning.fuser.c2c_complex_config import ComplexConfig
 from c2c_lightning.fuser.c2c_kind import C2CKind as C2CKind
+from c2c_lightning.fuser.channel_config import ChannelConfig
 from c2c_lightning.fuser.config_checks import check_fields, check_names, check_range
 from c2c_lightning.fuser.kind import FuserKind, find_kind, kind_name
 from c2c_lightning.fuser.low_rank import LowRankKind as LowRankKind
@@ -74,6 +75,7 @@ class FuserConfig:
         span_order: `sectioned` (the tokens after a span are computed on its fused entries) or `one_pass`.
         fusion_mode: which tokens are fused: `prefill` (the prompt but its last token), `prompt` (that token too), or
             `decode` (response tokens too).
+        channel: precision in which the sharers' entries are read: `bits` 32, 16, 8 or 4; see `ChannelConfig`.
         complex: settings that only `c2c_c` has.
         options: settings of `kind`, by name; needed for those of a kind of one's own.
         sharer_kinds: kind and settings per sharer, where they differ; default the ones above for every sharer.
@@ -96,6 +98,7 @@ class FuserConfig:
     sharer_order: Literal["sequential", "parallel"] = "sequential"
     span_order: Literal["sectioned", "one_pass"] = "sectioned"
     fusion_mode: Literal["prefill", "prompt", "decode"] = "prefill"
+    channel: ChannelConfig = field(default_factory=ChannelConfig)
     complex: ComplexConfig = field(default_factory=ComplexConfig)
     options: dict[str, Any] = field(default_factory=dict)
     sharer_kinds: list[SharerKind] | None = None

@@ -152,9 +152,8 @@ class Fuser(nn.Module):
             base = receiver_kv if self.config.sharer_order == "parallel" else result
             for group in sharer.groups:
                 noise = self.gate_noise(group, len(group.receiver_layers), len(receiver_kv[0].keys), step, fused)
-                residual = group(
-                    [base[n] for n in group.receiver_layers], [kv[m] for m in group.sharer_layers], fused, noise
-                )
+                sent = [self._transmit(kv[m]) for m in group.sharer_layers]
+                residual = group([base[n] for n in group.receiver_layers], sent, fused, noise)
                 layers = add_packed([result[n] for n in group.receiver_layers], fused.row, fused.token, residual)
                 for n, layer in zip(group.receiver_layers, layers, strict=True):
                     result[n] = layer
@@ -186,9 +185,13 @@ class Fuser(nn.Module):
             )
             noise = self.gate_noise(group, 1, batch, FusionStep(0, tokens, (fused,)), fused)
             base = new if self.config.sharer_order == "parallel" else result
-            residual = group.one_layer(tensors, base, kv[source], fused, noise)
+            residual = group.one_layer(tensors, base, self._transmit(kv[source]), fused, noise)
             result = add_packed([result], fused.row, fused.token, residual)[0]
         return result
+
+    def _transmit(self, layer: LayerKV) -> LayerKV:
+        """Entries of a sharer in the precision of the configured channel."""
+        return self.config.channel.channel.transmit(layer, self.training)
 
     def split(self) -> "SplitFuser":
         """The fuser with its stacked weights split into layers, for one pass that calls `fuse_new` for each layer."""

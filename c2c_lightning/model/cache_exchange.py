@@ -1,0 +1,81 @@
+"""Sharer caches that leave the process of the sharer, and their use in the process of the receiver."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from c2c_lightning.channel.sharer_cache import SharerCache
+from c2c_lightning.data.batch import PromptBatch
+from c2c_lightning.errors import ChannelError
+from c2c_lightning.kv.layer import LayerStack
+from c2c_lightning.model.core import C2CCore
+from c2c_lightning.model.model_fingerprint import model_fingerprint
+
+
+def read_tokens(model: C2CCore, prompt: PromptBatch, number: int) -> Bool[Tensor, "batch columns"]:
+    """Which tokens of a sharer some receiver token is fused with, (batch, columns).
+
+    Raises:
+        ChannelError: a fusion mode in which the sharer runs along with the response.
+    """
+    if model.mode.fuses_response:
+        raise ChannelError(
+            "in fusion mode `decode` the sharer runs along with the response, so its cache cannot be sent once. Use "
+            "`fusion_mode: prefill` or `prompt`."
+        )
+    tokens = prompt.sharers[number]
+    index = tokens.index[:, :-1]  # the last prompt token is not fused from the prompt's map
+    is_read = torch.zeros_like(tokens.mask)
+    # -1 is written to an extra column, which is cut off.
+    is_read = torch.cat([is_read, is_read[:, :1]], 1)
+    is_read.scatter_(1, index.where(index >= 0, is_read.shape[1] - 1), 1)
+    is_read = is_read[:, :-1]
+    if model.mode.fuses_last_prompt_token:
+        is_read[:, -1] = 1
+    return is_read.bool()
+
+
+def sharer_caches(
+    model: C2CCore, prompt: PromptBatch, active_sharers: Sequence[int] | None = None
+) -> list[SharerCache | None]:
+    """Run the sharers over their prompts and keep what the fuser reads; None for a sharer that is left out.
+
+    Args:
+        model: receiver, sharers and fuser; the receiver is not run.
+        prompt: the prompts.
+        active_sharers: indices of the sharers that take part; default all.
+    """
+    stacks = model.prefill_sharers(prompt.to(model.receiver.device), active_sharers)
+    return [None if kv is None else _collect(model, prompt, number, kv) for number, kv in enumerate(stacks)]
+
+
+def _collect(model: C2CCore, prompt: PromptBatch, number: int, kv: LayerStack) -> SharerCache:
+    layers = [m for m in model.fuser.sharers[number].layer_map if m is not None]
+    is_read = read_tokens(model, prompt, number)
+    return SharerCache.collect(kv, is_read, layers, model_fingerprint(model.sharers[number]))
+
+
+def received_kv(model: C2CCore, caches: Sequence[SharerCache | None]) -> list[LayerStack | None]:
+    """Caches as the `sharer_kv` of `C2CModel.generate`, on the receiver's device.
+
+    Raises:
+        ChannelError: a cache of another model than the sharer, or another number of caches.
+    """
+    if len(caches) != len(model.sharers):
+        raise ChannelError(f"there are {len(caches)} caches for {len(model.sharers)} sharers. Give one for each.")
+    return [None if cache is None else _received(model, n, cache) for n, cache in enumerate(caches)]
+
+
+def _received(model: C2CCore, number: int, cache: SharerCache) -> LayerStack:
+    sharer, part = model.sharers[number], model.fuser.sharers[number]
+    if cache.fingerprint != model_fingerprint(sharer):
+        raise ChannelError(
+            f"the cache was made by another model than sharer {number} of this fuser ({sharer.spec.path}): fingerprint "
+            f"{cache.fingerprint[:12]}, not {model_fingerprint(sharer)[:12]}. Load the same checkpoint on both sides."
+        )
+    missing = {m for m in part.layer_map if m is not None} - set(cache.entries)
+    if missing:
+        raise ChannelError(f"the cache lacks the layers {sorted(missing)}, which this fuser reads.")
+    return cache.to_stack(sharer.geometry, part.num_sharer_layers, model.receiver.device)
