@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "alignment: who reads which sharer token; padding: what batching by length saves",
     ),
     "chat": ("terminal_chat.run_chat", "talk in the terminal"),
+    "serve": ("serve.run_serve", "OpenAI-compatible server: receiver, sharers, text-to-text, C2C by model name"),
     "lm-eval": ("lm_eval.run_lm_eval", "lm-evaluation-harness with the model `c2c`"),
     "config": ("config_command.run_config", "list, show or copy the configurations that come with the package"),
     "doctor": ("doctor.run_doctor", "versions, devices, extras, cache folders, and who owns the command `lightning`"),

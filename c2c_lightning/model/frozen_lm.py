@@ -1,6 +1,5 @@
 """A frozen language model: prefill, hidden states and loss; the fast paths are hidden in these three methods."""
 
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
@@ -23,6 +22,7 @@ from c2c_lightning.model.limits import ModelLimits
 from c2c_lightning.model.lm_spec import LMSpec, tokenizer_spec
 from c2c_lightning.model.output_head import OutputHead, output_head, transformer_body
 from c2c_lightning.model.response_prefix import ResponsePrefix
+from c2c_lightning.model.turn_lock import TurnLock
 from c2c_lightning.ops.ragged_attention import (
     RaggedBatch,
     SequenceLengths,
@@ -59,7 +59,7 @@ class FrozenLM:
         check_vocabulary(tokenizer, model, spec.path)
         self.limits = ModelLimits(self.model, spec.path)
         self.is_sharded = False
-        self.lock = threading.RLock()
+        self.lock = TurnLock()
 
     def __deepcopy__(self, memo: dict[int, object]) -> "FrozenLM":
         """Itself: a copy of a frozen model is the same model."""
@@ -240,3 +240,14 @@ def exclusive(models: Sequence[FrozenLM]) -> Iterator[None]:
         for lm in sorted(models, key=id):
             stack.enter_context(lm.lock)
         yield
+
+
+def let_others_run(models: Sequence[FrozenLM]) -> None:
+    """Between two passes of a thread that holds the locks of models: threads that wait for one of them run first."""
+    if not any(lm.lock.has_waiting for lm in models):
+        return
+    ordered = sorted(set(models), key=id)
+    # All of them: a thread that keeps one lock while it waits for another could block the others for ever.
+    depths = [lm.lock.release_all() for lm in ordered]
+    for lm, depth in zip(ordered, depths, strict=True):
+        lm.lock.restore(depth)

@@ -1,6 +1,7 @@
 """Generation from a filled cache with transformers' own `generate`."""
 
 import logging
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -120,6 +121,12 @@ def _given(kwargs: dict[str, Any], name: str) -> Any:
     return getattr(kwargs.get("generation_config"), name, None)
 
 
+def end_tokens(receiver: FrozenLM, kwargs: dict[str, Any] | None = None) -> set[int]:
+    """The tokens that end an answer: those of the call, else those of the model."""
+    end = setting(receiver, kwargs or {}, "eos_token_id")
+    return set() if end is None else {end} if isinstance(end, int) else set(map(int, end))
+
+
 def pad_id(receiver: FrozenLM) -> int:
     """The padding token, or the end token where a tokenizer has none."""
     tokenizer: Any = receiver.tokenizer
@@ -143,6 +150,9 @@ def _growing_cache(config: Any) -> Iterator[None]:
     Its own choice of another kind of cache, or of none, is for plain generation. transformers falls back to it wherever
     a call leaves a setting out, so that it cannot be overridden by an argument.
     """
+    if config.cache_implementation is None and config.use_cache:  # also where another thread has set it
+        yield
+        return
     own = config.cache_implementation, config.use_cache
     config.cache_implementation, config.use_cache = None, True
     try:
@@ -158,12 +168,14 @@ def _cache_inputs(receiver: FrozenLM, cache: Cache, num_prompt_tokens: int) -> I
     Assisted decoding begins with the whole prompt even where the cache holds it already, and would append it again.
     The Phi-3 family drops its cache once the text is longer than `original_max_position_embeddings`, to recompute it
     with another rotary table: a fused cache cannot be recomputed, and with equal tables it need not be. A `DecodeCache`
-    needs the tokens of each pass.
+    needs the tokens of each pass. Passes of other threads, which take turns with this one, are not touched.
     """
-    is_first = True
+    is_first, thread = True, threading.get_ident()
 
     def before(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
         nonlocal is_first
+        if threading.get_ident() != thread:
+            return None
         is_dropped = kwargs.get(CACHE_ARGUMENT) is None and receiver.limits.drops_cache
         if kwargs.get(CACHE_ARGUMENT) is not cache and not is_dropped:  # an assistant may be the same model
             return None

@@ -7,7 +7,7 @@ from torch import Tensor
 from transformers import LogitsProcessor
 
 from c2c_lightning.model.frozen_lm import FrozenLM
-from c2c_lightning.model.generation import setting
+from c2c_lightning.model.generation import end_tokens
 from c2c_lightning.responders.base import Answer
 
 
@@ -44,8 +44,7 @@ def decode_answers(
     lm: FrozenLM, new_ids: Tensor, kwargs: dict[str, Any], recorder: ChosenLogProbabilities | None = None
 ) -> list[Answer]:
     """Answers from ids (batch, new), which are padded after the end token that the model or `kwargs` sets."""
-    end = setting(lm, kwargs, "eos_token_id")
-    ends = set() if end is None else {end} if isinstance(end, int) else set(map(int, end))
+    ends = end_tokens(lm, kwargs)
     log_probabilities = None if recorder is None else recorder.finish(new_ids)
     tokenizer: Any = lm.tokenizer
     answers = []

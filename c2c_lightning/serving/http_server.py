@@ -1,0 +1,76 @@
+"""Runs an app with uvicorn until a signal; running answers end before the process does."""
+
+import logging
+import socket
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from c2c_lightning.errors import ConfigurationError
+
+logger = logging.getLogger(__name__)
+
+#: Seconds after the answers' own end in which their last bytes are sent.
+SEND_SECONDS = 2.0
+
+
+class HTTPServer(uvicorn.Server):
+    """A uvicorn server that tells the engine of a signal at once, so that running answers end in time.
+
+    Args:
+        app: from `create_app`.
+        host: address to listen on.
+        port: port; 0 for a free one.
+        log_level: of uvicorn.
+    """
+
+    def __init__(self, app: FastAPI, host: str = "127.0.0.1", port: int = 0, log_level: str = "warning") -> None:
+        self.answer_server = app.state.server
+        seconds = self.answer_server.settings.shutdown_seconds
+        super().__init__(
+            uvicorn.Config(
+                app,
+                log_level=log_level,
+                timeout_graceful_shutdown=int(seconds + SEND_SECONDS),
+                timeout_keep_alive=5,
+                server_header=False,
+                # Colours and progress belong to the terminal; logging is configured by the command.
+                log_config=None,
+            )
+        )
+        self.socket = _listen(host, port)
+        host, port = self.socket.getsockname()[:2]
+        self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop: no more requests, waiting ones are refused, running ones get `shutdown_seconds` to end."""
+        if not self.should_exit:
+            logger.info("stopping: running answers have %g seconds", self.answer_server.settings.shutdown_seconds)
+        self.stop()
+        super().handle_exit(sig, frame)
+
+    def stop(self) -> None:
+        """As `handle_exit`, without a signal: for a server in a thread."""
+        self.answer_server.engine.shut_down(self.answer_server.settings.shutdown_seconds)
+        self.should_exit = True
+
+    def run_forever(self) -> None:
+        """Serve until a signal or `stop`."""
+        self.run(sockets=[self.socket])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A listening socket, bound before the models answer so that a port in use is one clear error."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+    except (OSError, OverflowError) as error:
+        listening.close()
+        raise ConfigurationError(
+            f"cannot listen on {host}:{port}: {error}. Choose another --port or --host."
+        ) from error
+    listening.listen(2048)
+    return listening

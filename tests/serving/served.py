@@ -1,0 +1,55 @@
+"""A server of tiny models in a thread, on a free port of the loopback."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from c2c_lightning.fuser.config import FuserConfig
+from c2c_lightning.model.c2c import C2CModel
+from c2c_lightning.model.load_lm import load_frozen
+from c2c_lightning.responders.registry import T2T
+from c2c_lightning.serving.app import create_app
+from c2c_lightning.serving.http_server import HTTPServer
+from c2c_lightning.serving.model_catalogue import ModelCatalogue
+from c2c_lightning.serving.prefix_cache import PrefixCache
+from c2c_lightning.serving.server_settings import ServerSettings
+from tests.tiny import tiny_pair
+
+MESSAGE = T2T(message_prompt="Say: {question}", message_max_new_tokens=6)
+
+
+def fused_model(num_sharers: int = 1, **choices: Any) -> C2CModel:
+    """A tiny fused pair of two tokenizers, all gates open."""
+    config = FuserConfig(
+        hidden_dim=16, intermediate_dim=16, dropout=0.0, gate_init=1.0, token_alignment="span", **choices
+    )
+    sharers = [load_frozen(tiny_pair("llama", 1 + n, "header")) for n in range(num_sharers)]
+    torch.manual_seed(3)
+    return C2CModel(load_frozen(tiny_pair("qwen3", 0)), sharers, config).eval()
+
+
+def catalogue(model: C2CModel | None = None, prefix_bytes: int = 2**26) -> ModelCatalogue:
+    """Receiver, sharers, text-to-text and the fused pair."""
+    return ModelCatalogue({"pair": model or fused_model()}, PrefixCache(prefix_bytes), MESSAGE)
+
+
+@contextmanager
+def running(models: ModelCatalogue, settings: ServerSettings | None = None) -> Iterator[HTTPServer]:
+    """A server in a thread; it has ended when the context does."""
+    server = HTTPServer(create_app(models, settings))
+    thread = threading.Thread(target=server.run_forever, name="http")
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+        thread.join(20)
+        assert not thread.is_alive(), "the server did not stop"
+
+
+def ask(text: str) -> list[dict[str, str]]:
+    """A conversation of one question."""
+    return [{"role": "user", "content": text}]
