@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from c2c_lightning.channel.sharer_cache import SharerCache
@@ -15,16 +15,7 @@ from c2c_lightning.model.model_fingerprint import model_fingerprint
 
 
 def read_tokens(model: C2CCore, prompt: PromptBatch, number: int) -> Bool[Tensor, "batch columns"]:
-    """Which tokens of a sharer some receiver token is fused with, (batch, columns).
-
-    Raises:
-        ChannelError: a fusion mode in which the sharer runs along with the response.
-    """
-    if model.mode.fuses_response:
-        raise ChannelError(
-            "in fusion mode `decode` the sharer runs along with the response, so its cache cannot be sent once. Use "
-            "`fusion_mode: prefill` or `prompt`."
-        )
+    """Which tokens of a sharer's prompt some receiver token is fused with, (batch, columns)."""
     tokens = prompt.sharers[number]
     index = tokens.index[:, :-1]  # the last prompt token is not fused from the prompt's map
     is_read = torch.zeros_like(tokens.mask)
@@ -37,6 +28,15 @@ def read_tokens(model: C2CCore, prompt: PromptBatch, number: int) -> Bool[Tensor
     return is_read.bool()
 
 
+def prompt_bytes(model: C2CCore, prompt: PromptBatch, number: int) -> Float[Tensor, " batch"]:
+    """Bytes that a sharer sends for each prompt, before compression: read tokens of mapped layers, as configured."""
+    sharer, channel = model.sharers[number], model.fuser.config.channel.channel
+    layers = {m for m in model.fuser.sharers[number].layer_map if m is not None}
+    entry_bytes = sharer.empty_kv(1)[0].keys.element_size()
+    per_token = sum(channel.token_bytes(sharer.geometry.layers[m], entry_bytes) for m in layers)
+    return read_tokens(model, prompt, number).sum(1) * float(per_token)
+
+
 def sharer_caches(
     model: C2CCore, prompt: PromptBatch, active_sharers: Sequence[int] | None = None
 ) -> list[SharerCache | None]:
@@ -46,7 +46,15 @@ def sharer_caches(
         model: receiver, sharers and fuser; the receiver is not run.
         prompt: the prompts.
         active_sharers: indices of the sharers that take part; default all.
+
+    Raises:
+        ChannelError: a fusion mode in which the sharers run along with the response.
     """
+    if model.mode.fuses_response:
+        raise ChannelError(
+            "in fusion mode `decode` the sharer runs along with the response, so its cache cannot be sent once. Use "
+            "`fusion_mode: prefill` or `prompt`."
+        )
     stacks = model.prefill_sharers(prompt.to(model.receiver.device), active_sharers)
     return [None if kv is None else _collect(model, prompt, number, kv) for number, kv in enumerate(stacks)]
 

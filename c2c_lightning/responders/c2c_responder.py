@@ -5,14 +5,13 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from jaxtyping import Int
 from torch import Tensor
 
-from c2c_lightning.alignment.layer_alignment import LayerMap
-from c2c_lightning.data.batch import PromptBatch, SharerTokens, positions_of
+from c2c_lightning.data.batch import PromptBatch, positions_of
 from c2c_lightning.data.messages import Conversation
 from c2c_lightning.kv.layer import LayerStack
 from c2c_lightning.model.c2c import C2CModel
+from c2c_lightning.model.cache_exchange import prompt_bytes
 from c2c_lightning.model.generation import generate
 from c2c_lightning.responders.base import Answer, OptionScores
 from c2c_lightning.responders.generated_text import decode_answers
@@ -84,26 +83,14 @@ class C2CResponder:
     ) -> list[AnyReply]:
         """Replies with the sharer tokens, the bytes sent and the kind of positions of their prompts."""
         # Inactive sharers (None) are encoded too, but cost nothing.
-        parts = zip(prompt.sharers, self.model.fuser.sharers, sharer_kv, strict=True)
-        active = [(tokens, fuser.layer_map, kv) for tokens, fuser, kv in parts if kv is not None]
+        active = [number for number, kv in enumerate(sharer_kv) if kv is not None]
         none = torch.zeros(len(prompt), dtype=torch.long)
-        counts = sum((tokens.mask.sum(1).cpu() for tokens, _, _ in active), none).tolist()
-        sent = sum((bytes_sent(tokens, layer_map, kv).cpu() for tokens, layer_map, kv in active), none).tolist()
+        counts = sum((prompt.sharers[n].mask.sum(1).cpu() for n in active), none).tolist()
+        sent = sum((prompt_bytes(self.model, prompt, n).round().long().cpu() for n in active), none).tolist()
         tokens = prompt.receiver
         shifted = ((tokens.positions != positions_of(tokens.mask)) & tokens.mask.bool()).any(1).tolist()
         facts = zip(replies, counts, sent, shifted, strict=True)
         return [replace(r, sharer_tokens=n, bytes_sent=size, shifted_positions=s) for r, n, size, s in facts]
-
-
-def bytes_sent(tokens: SharerTokens, layer_map: LayerMap, kv: LayerStack) -> Int[Tensor, " batch"]:
-    """Bytes of one sharer's cache that the fusion of each prompt reads: mapped layers at distinct mapped tokens."""
-    read = torch.zeros(len(tokens.input_ids), kv[0].num_tokens + 1, dtype=torch.bool, device=tokens.index.device)
-    # Column 0 takes the receiver tokens that read nothing (-1).
-    read.scatter_(1, (tokens.index + 1).clamp(max=kv[0].num_tokens), True)
-    layers = [kv[number] for number in {number for number in layer_map if number is not None}]
-    parts = [part for layer in layers for part in (layer.keys, layer.values)]
-    per_token = sum(part.shape[1] * part.shape[3] * part.element_size() for part in parts)
-    return read[:, 1:].sum(1) * per_token
 
 
 class SomeSharers(C2CResponder):

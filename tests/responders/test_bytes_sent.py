@@ -5,14 +5,18 @@ from typing import Any
 import pytest
 import torch
 
-from c2c_lightning.data.batch import SharerTokens
-from c2c_lightning.kv.layer import LayerKV
+from c2c_lightning.data.batch import PromptBatch, SharerTokens, TokenBatch
+from c2c_lightning.fuser.channel_config import ChannelConfig
+from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.model.c2c import C2CModel
-from c2c_lightning.responders.c2c_responder import C2CResponder, SomeSharers, bytes_sent
+from c2c_lightning.model.cache_exchange import prompt_bytes
+from c2c_lightning.model.load_lm import load_frozen
+from c2c_lightning.responders.c2c_responder import C2CResponder, SomeSharers
 from c2c_lightning.responders.question_prompt import QuestionPrompt
 from c2c_lightning.responders.single_model import ReceiverOnly, ReceiverWithDocument, SingleModel
 from c2c_lightning.responders.text_to_text import TextToText
 from tests.evaluation.conftest import fused_pair
+from tests.tiny import tiny_pair
 
 GREEDY: dict[str, Any] = {"max_new_tokens": 3, "do_sample": False}
 
@@ -22,12 +26,16 @@ def c2c() -> C2CModel:
     return fused_pair()
 
 
-def test_only_mapped_layers_at_distinct_read_tokens_count() -> None:
-    # Three layers, of which the map names two; keys of width 4, values of width 2, two heads, half precision.
-    layer = LayerKV(torch.zeros(2, 2, 5, 4, dtype=torch.float16), torch.zeros(2, 2, 5, 2, dtype=torch.float16))
+@pytest.mark.parametrize(("bits", "bytes_of_head"), [(32, 4 * 16), (16, 2 * 16), (8, 16 + 2), (4, 16 / 2 + 2)])
+def test_only_mapped_layers_at_distinct_read_tokens_count(bits: int, bytes_of_head: float) -> None:
+    # A sharer of three layers, each of 4 heads of 16 channels; the map names two of them.
+    config = FuserConfig(hidden_dim=8, intermediate_dim=8, layer_map=[[2, None, 2, 0]], channel=ChannelConfig(bits))
+    sharer = load_frozen(tiny_pair("llama", layers=3, heads=4, kv_heads=4, head_dim=16))
+    model = C2CModel(load_frozen(tiny_pair("qwen3", layers=4)), [sharer], config)
     index = torch.tensor([[-1, 0, 0, 3, -1], [-1, -1, -1, -1, -1]])
-    tokens = SharerTokens(torch.zeros(2, 5, dtype=torch.long), source_index=index)
-    assert bytes_sent(tokens, [2, None, 0, 2], [layer] * 3).tolist() == [2 * 2 * (2 * 4 + 2 * 2) * 2, 0]
+    ids = torch.zeros(2, 5, dtype=torch.long)
+    prompt = PromptBatch(TokenBatch(ids), (SharerTokens(ids, source_index=index),))
+    assert prompt_bytes(model, prompt, 0).tolist() == [2 * 2 * 4 * 2 * bytes_of_head, 0]
 
 
 def test_answers_of_c2c_hold_the_bytes_of_their_own_prompt(c2c: C2CModel, questions: Any) -> None:
