@@ -88,14 +88,18 @@ class Prefill:
         self.model, self.num_layers, self.to_end = model, num_layers, to_end
 
     def run(
-        self, input_ids: Tensor, attention_mask: Tensor | None, position_ids: Tensor, prefix: LayerStack | None = None
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        position_ids: Tensor | None,
+        prefix: LayerStack | None = None,
     ) -> LayerStack:
         """Keys and values of new tokens.
 
         Args:
             input_ids: (batch, new).
             attention_mask: (batch, prefix + new); None where rows lie in one (`kv.packed`).
-            position_ids: (batch, new).
+            position_ids: (batch, new); None for those that the model counts by itself.
             prefix: what came before, (batch, kv_heads, prefix, head_dim) in each layer.
 
         Returns:

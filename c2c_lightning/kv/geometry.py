@@ -27,10 +27,10 @@ class LayerGeometry:
 
 @dataclass(frozen=True)
 class KVGeometry:
-    """Shapes of a model's cache, one entry for each layer.
+    """Shapes of a model's cache, one entry for each layer that keeps keys and values of its own.
 
     Attributes:
-        layers: the layers in order.
+        layers: these layers in order.
     """
 
     layers: tuple[LayerGeometry, ...]
@@ -68,7 +68,10 @@ def probe_geometry(model: nn.Module, name: str) -> KVGeometry:
     # Widths are measured, not read: configs name them differently, and some families have them per layer.
     device = next(model.parameters()).device
     token = torch.zeros(1, 1, dtype=torch.long, device=device)
+    text = config.get_text_config()
+    # The last layers of some models (Gemma 3n, Gemma 4 E) read the cache of earlier ones and have none of their own.
+    num_layers = text.num_hidden_layers - (getattr(text, "num_kv_shared_layers", 0) or 0)
     with torch.no_grad():
-        layers = Prefill(model, config.get_text_config().num_hidden_layers).run(token, torch.ones_like(token), token)
+        layers = Prefill(model, num_layers).run(token, torch.ones_like(token), token)
     shapes = [(kv.keys.shape[1], kv.keys.shape[3], kv.values.shape[3]) for kv in layers]
     return KVGeometry(tuple(LayerGeometry(*shape) for shape in shapes))

@@ -7,6 +7,10 @@ from c2c_lightning.errors import UnsupportedModelError
 ORDINARY = ("full_attention", "sliding_attention", "chunked_attention")
 """Layer types whose cache holds keys and values for each token."""
 
+#: A window as a property of the cache class alone cannot be found by running the model.
+WINDOW_WITHOUT_MASK = ("moshi",)
+"""Model types whose sliding window is no attention mask: they would attend beyond it in a complete cache."""
+
 
 def refuse_unfusable(config: Any, name: str) -> None:
     """Refuse architectures whose cache has no keys and values for each token and layer.
@@ -21,11 +25,11 @@ def refuse_unfusable(config: Any, name: str) -> None:
     text = config.get_text_config()
     if getattr(config, "is_encoder_decoder", False):
         raise refusal(name, config, "it is an encoder-decoder")
+    if config.model_type in WINDOW_WITHOUT_MASK:
+        raise refusal(name, config, "its sliding window is no attention mask, but a cache that drops older tokens")
     for number, kind in enumerate(getattr(text, "layer_types", None) or ()):
         if kind not in ORDINARY:
             raise refusal(name, config, f"layer {number} is of type `{kind}`: {_reason(kind)}")
-    if getattr(text, "num_kv_shared_layers", 0):
-        raise refusal(name, config, "its layers share their KV-cache")
     if getattr(text, "kv_lora_rank", None) is not None:
         raise refusal(name, config, "it compresses keys and values into a latent (MLA)")
 

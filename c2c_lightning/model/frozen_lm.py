@@ -16,7 +16,8 @@ from c2c_lightning.data.batch import TokenBatch
 from c2c_lightning.data.encode import TokenizerSpec
 from c2c_lightning.errors import UnsupportedModelError
 from c2c_lightning.kv.cache import CACHE_ARGUMENT, Prefill
-from c2c_lightning.kv.geometry import KVGeometry, probe_geometry
+from c2c_lightning.kv.cache_probe import probe_cache
+from c2c_lightning.kv.geometry import KVGeometry
 from c2c_lightning.kv.layer import LayerKV, LayerStack
 from c2c_lightning.model.limits import ModelLimits
 from c2c_lightning.model.lm_spec import LMSpec, tokenizer_spec
@@ -30,6 +31,7 @@ from c2c_lightning.ops.ragged_attention import (
     ragged_attention,
     supports_ragged_attention,
 )
+from c2c_lightning.ops.ragged_probe import runs_ragged
 
 #: Cost of one more attention call per layer, in FLOP: some 50 microseconds at 100 GFLOP/s.
 SEQUENCE_FLOP = 5_000_000
@@ -55,7 +57,7 @@ class FrozenLM:
     def __init__(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, spec: LMSpec) -> None:
         self.model: Any = model.eval().requires_grad_(False)
         self.tokenizer, self.spec = tokenizer, spec
-        self.geometry: KVGeometry = probe_geometry(model, spec.path)
+        self.geometry: KVGeometry = probe_cache(model, spec.path)
         check_vocabulary(tokenizer, model, spec.path)
         self.limits = ModelLimits(self.model, spec.path)
         self.is_sharded = False
@@ -207,7 +209,12 @@ class FrozenLM:
 
         On a CPU reading the mask is free and padding costs its tokens; on a GPU it is the other way round.
         """
-        return self.device.type == "cpu" and not self.is_sharded and supports_ragged_attention(self.model)
+        can_run = self.device.type == "cpu" and not self.is_sharded and supports_ragged_attention(self.model)
+        return can_run and self._runs_ragged
+
+    @cached_property
+    def _runs_ragged(self) -> bool:
+        return runs_ragged(self.model, self.geometry.num_layers)
 
     @cached_property
     def layer_flop(self) -> int:

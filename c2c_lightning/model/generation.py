@@ -71,13 +71,16 @@ def refuse_arguments(kwargs: dict[str, Any]) -> None:
     for name, reason in REFUSED.items():
         if _given(kwargs, name) is not None and _given(kwargs, name) is not False:
             raise GenerationError(f"`{name}` is not possible on a fused cache: {reason}. Leave it out.")
-    if _given(kwargs, "use_cache") is False:
+    # A generation config has `use_cache` from its model, where it is for plain generation (MPT's is False).
+    if kwargs.get("use_cache") is False:
         raise GenerationError("Generation continues from a cache: `use_cache` must not be False.")
 
 
 def _with_defaults(receiver: FrozenLM, prompt: PromptBatch, kwargs: dict[str, Any]) -> dict[str, Any]:
     """The arguments, with a padding token, and with an answer that fits into the model's context."""
     settings: dict[str, Any] = {}
+    if getattr(kwargs.get("generation_config"), "use_cache", None) is False:
+        settings["use_cache"] = True
     if setting(receiver, kwargs, "pad_token_id") is None:
         settings["pad_token_id"] = pad_id(receiver)
     wanted, limit = new_tokens(receiver, prompt, kwargs), receiver.max_tokens

@@ -13,7 +13,6 @@ from tests.tiny import tiny_model
         ("layer_types", ["full_attention", "linear_attention"], "layer 1 is of type `linear_attention`"),
         ("layer_types", ["indexed_attention"], "sparse attention that selects tokens by an indexer"),
         ("layer_types", ["heavily_compressed_attention"], "compressed entries of several tokens"),
-        ("num_kv_shared_layers", 2, "share their KV-cache"),
         ("kv_lora_rank", 8, "latent"),
         ("is_encoder_decoder", True, "encoder-decoder"),
     ],

@@ -160,3 +160,11 @@ def test_impossible_values_of_a_language_model(values: dict[str, Any]) -> None:
         object.__setattr__(spec, name, value)
     with pytest.raises(FuserConfigError, match=next(iter(values))):
         spec.__post_init__()
+
+
+def test_a_generation_config_of_a_model_that_caches_nothing_by_default() -> None:
+    model = fused(tiny_model("qwen3"), gate_init=-1.0)
+    expected = model.generate(prompt(9), max_new_tokens=4, **GREEDY)
+    given = model.receiver.model.generation_config.__class__(max_new_tokens=4, **GREEDY, use_cache=False)
+    assert torch.equal(model.generate(prompt(9), generation_config=given), expected)
+    assert given.use_cache is False
