@@ -2,6 +2,7 @@
 #   make install      own .venv with the pinned versions, editable, dev extra
 #   make quickstart   trains a fuser on the embedded pair and evaluates it (runs/quickstart)
 #   make test         fast tests        make lint   ruff, mypy, import contracts
+#   make docs         documentation as plain files in docs/_build/html
 #   make gpu          checks and measures everything on a GPU (runs/gpu_day)
 # PYTHON= chooses the interpreter, VENV= the environment's folder.
 
@@ -19,7 +20,7 @@ PYTHON ?= $(shell $(FIND_PYTHON))
 # Tiny models: more threads than this only spin. Nothing is looked up on the hub.
 TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 
-.PHONY: install quickstart gpu test test-newest test-slow lint format types contracts notebooks clean
+.PHONY: install quickstart docs gpu test test-newest test-slow lint format types contracts notebooks clean
 .DELETE_ON_ERROR:
 
 install: $(STAMP)
@@ -38,6 +39,11 @@ quickstart: install
 	$(TEST_ENV) $(BIN)/lightning test --config configs/eval/quickstart.yaml
 	@test -f $(RUN)/fuser/fuser_config.json && test -f $(RUN)/report.json
 	@echo "Fuser: $(RUN)/fuser   Evaluation: $(RUN)/report.json   Talk to it: $(BIN)/lightning chat --fuser $(RUN)/fuser"
+
+# Every page anew: a page that did not change would not repeat its warnings.
+docs: install
+	$(TEST_ENV) $(BIN)/python -m sphinx -q -E -W --keep-going -n -d docs/_build/doctrees docs docs/_build/html
+	$(BIN)/python -m tools.site_check docs/_build/html
 
 # ARGS= adds options, such as `--parts correctness` or `--models DIR`; GPU_DAY= replaces device and folder.
 gpu: install

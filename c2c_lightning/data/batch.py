@@ -96,7 +96,7 @@ class PromptBatch:
 
     @property
     def fusion_plan(self) -> tuple[FusionStep, ...]:
-        """The fusion steps span by span (`span_order: sectioned`)."""
+        """The fusion steps span by span, the order `sectioned`."""
         return self.plan.steps
 
     def to(self, device: torch.device | str) -> "PromptBatch":

@@ -1,6 +1,6 @@
 """A fuser kind: one class with one configuration dataclass, found by its registered name or its class path.
 
-A kind of one's own, in any module:
+A kind of one's own, in any module::
 
     @dataclass(frozen=True)
     class ScaleConfig:

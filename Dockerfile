@@ -1,0 +1,30 @@
+# The package for CPUs with its pinned versions; by default it trains and evaluates the quickstart.
+#   docker build -t c2c-lightning .
+#   docker run --rm -v "$PWD/runs:/work/runs" c2c-lightning
+# For CUDA: --build-arg TORCH_INDEX=https://pypi.org/simple (docs/container.md).
+FROM python:3.11-slim
+
+# Pinned like everything else; the CPU index has the same version without the CUDA libraries.
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+
+WORKDIR /work
+RUN python -m venv /opt/venv
+ENV PATH=/opt/venv/bin:$PATH \
+    HF_HOME=/work/cache \
+    OMP_NUM_THREADS=1 \
+    TOKENIZERS_PARALLELISM=false
+
+# Dependencies first: a change of the package does not install them again.
+COPY constraints.txt ./
+RUN pip install --no-cache-dir --constraint constraints.txt --index-url "$TORCH_INDEX" --extra-index-url https://pypi.org/simple torch
+
+COPY pyproject.toml README.md LICENSE ./
+COPY c2c_lightning c2c_lightning
+RUN pip install --no-cache-dir --constraint constraints.txt '.[plots,eval,serve]'
+
+COPY configs configs
+COPY benchmarks benchmarks
+RUN useradd --uid 1000 --no-create-home c2c && mkdir -p runs cache && chown c2c runs cache
+USER c2c
+
+CMD ["sh", "-c", "lightning fit --config configs/fit/quickstart.yaml && lightning test --config configs/eval/quickstart.yaml"]
