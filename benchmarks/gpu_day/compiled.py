@@ -10,13 +10,16 @@ from benchmarks.gpu_day.inference import caches, float32_products, lengths, prom
 from benchmarks.gpu_day.journal import Journal, Refuted, Result
 from benchmarks.gpu_day.pairs import build, paper_pair, small_batches, small_model
 from benchmarks.gpu_day.training_step import Steps, _seconds, recipe_batches, trained
+from c2c_lightning.model.tf32 import prefer_tf32
 from c2c_lightning.profiling.timing import interleaved
 from c2c_lightning.training.compile_fuser import compile_fuser
 
 
 def run(day: Day, journal: Journal) -> None:
     """Check, then measure."""
-    journal.check("the compiled fuser gives the same numbers", lambda: _same(day))
+    prefer_tf32(torch.device(day.device))
+    with float32_products("float32"):
+        journal.check("the compiled fuser gives the same numbers", lambda: _same(day))
     journal.check("inference", lambda: _inference(day))
     journal.check("recipe, tf32, compiled", lambda: _training(day))
 

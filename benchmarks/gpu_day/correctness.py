@@ -11,6 +11,7 @@ from transformers.utils import is_flash_attn_2_available
 
 from benchmarks.gpu_day.day import Day
 from benchmarks.gpu_day.host_sync import no_host_sync
+from benchmarks.gpu_day.inference import float32_products
 from benchmarks.gpu_day.journal import Journal, Refuted, Result, Skipped
 from benchmarks.gpu_day.pairs import small_batches, small_model
 from c2c_lightning.data.batch import PromptBatch, TrainingBatch
@@ -24,7 +25,25 @@ BF16 = 0.03
 
 
 def run(day: Day, journal: Journal) -> None:
-    """Run all checks."""
+    """Run all checks; after the first one in full float32, which their tolerances need."""
+    journal.check("float32 products use TF32 by default", lambda: tf32_by_default(day))
+    with float32_products("float32"):
+        _checks(day, journal)
+
+
+def tf32_by_default(day: Day) -> Result:
+    """A model that comes to a CUDA device lets float32 products use TF32; the precision of CPUs stays."""
+    if not day.is_cuda:
+        raise Skipped("TF32 is a type of CUDA devices")
+    small_model(day.device)
+    cpu = torch.backends.mkldnn.matmul.fp32_precision if hasattr(torch.backends.mkldnn, "matmul") else "none"
+    result: Result = {"cuda": torch.backends.cuda.matmul.allow_tf32, "cpu": cpu}
+    if not torch.backends.cuda.matmul.allow_tf32 or cpu == "tf32":
+        raise Refuted("TF32 is not allowed on CUDA alone", result)
+    return result
+
+
+def _checks(day: Day, journal: Journal) -> None:
     journal.check("golden data, float32", lambda: golden_float32(day))
     journal.check("golden data, bfloat16", lambda: golden_bfloat16(day))
     journal.check("closed gates: the receiver token for token", lambda: closed_gates(day))

@@ -3,13 +3,17 @@
 import importlib.util
 import os
 import platform
+import subprocess
 import sys
 import time
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu_day.day import Day
 from benchmarks.gpu_day.journal import Journal, Result
+
+ROOT = Path(__file__).parents[2]
 
 NEEDED = (
     "torch",
@@ -43,7 +47,17 @@ def run(day: Day, journal: Journal) -> None:
 
 def _versions() -> Result:
     found = {name: _version(name) for name in ("torch", "lightning", "pytorch-lightning", "transformers", "triton")}
-    return {"python": sys.version.split()[0], "platform": platform.platform(), "cpus": os.cpu_count(), **found}
+    machine = {"python": sys.version.split()[0], "platform": platform.platform(), "cpus": os.cpu_count()}
+    return {"commit": _commit(), **machine, **found}
+
+
+def _commit() -> str:
+    """The commit of the checkout, with a `+` if files differ from it; `unknown` without git."""
+    command = ["git", "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty=+"]
+    try:
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
 
 
 def _version(name: str) -> str:

@@ -72,11 +72,12 @@ def caches(model: C2CModel, prompt: PromptBatch) -> tuple[LayerStack, SharerKV]:
 @contextmanager
 def float32_products(precision: str) -> Iterator[None]:
     """While it lasts, float32 matrix products with or without TF32."""
+    before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(PRECISIONS[precision])
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision("highest")
+        torch.set_float32_matmul_precision(before)
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ import yaml
 from jsonargparse import Namespace
 from lightning import LightningModule, Trainer
 from lightning.pytorch.accelerators import CPUAccelerator
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.trainer.states import TrainerFn
 
@@ -99,6 +100,22 @@ def refuse_nan(value: Any, key: str = "") -> None:
     pairs = parts.items() if isinstance(parts, dict) else enumerate(parts) if isinstance(parts, list | tuple) else ()
     for name, part in pairs:
         refuse_nan(part, f"{key}.{name}" if key else str(name))
+
+
+def check_last_checkpoint(trainer: Trainer) -> None:
+    """Refuse `--ckpt_path last` where there is no checkpoint: Lightning would go on without one.
+
+    Raises:
+        ConfigurationError: names the folders that were searched.
+    """
+    writers = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint)]
+    if any(writer._find_last_checkpoints(trainer) for writer in writers):
+        return
+    folders = ", ".join(str(writer.dirpath) for writer in writers if writer.dirpath)
+    where = f"in {folders}" if folders else "since no callback of this configuration writes any"
+    raise ConfigurationError(
+        f"`--ckpt_path last`: there is no checkpoint {where}. Run `lightning fit` first, or name a checkpoint file."
+    )
 
 
 def replace_text(value: Any, old: str, new: str) -> Any:

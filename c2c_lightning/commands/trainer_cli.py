@@ -15,6 +15,7 @@ from rich.console import Console
 from c2c_lightning.commands.parsing import NOT_TEXT, HelpFormatter, with_suggestion
 from c2c_lightning.commands.run_config import (
     SaveRunConfig,
+    check_last_checkpoint,
     check_processes,
     check_run_folder,
     refuse_nan,
@@ -178,6 +179,11 @@ class C2CLightningCLI(LightningCLI):
         except (KeyboardInterrupt, SystemExit):
             self._exit_if_stopped()
             raise
+
+    def before_validate(self) -> None:
+        """Refuse `--ckpt_path last` without a checkpoint."""
+        if self._get(self.config_init, "ckpt_path") == "last":
+            check_last_checkpoint(self.trainer)
 
     def _exit_if_stopped(self) -> None:
         """Exit as a stopped run does, if a signal stopped it."""

@@ -4,7 +4,7 @@ A prompt is the receiver's tokens, each sharer's tokens, and for each receiver t
 tokens that it reads. That covers every alignment, several sharers, private context and padding.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import InitVar, dataclass, field, replace
 from functools import cached_property
 from typing import Literal
@@ -62,7 +62,18 @@ class PromptBatch:
                 f"source_index of sharer {number} points at position {int(sharer.index.max())}, but that sharer has "
                 f"only {sharer.input_ids.shape[1]} tokens."
             )
+        if is_checked and self._reads_padding(sharer):
+            raise PromptError(
+                f"source_index of sharer {number} points at padding of that sharer's tokens. Source indices count its "
+                "columns, padding included; -1 where nothing is read."
+            )
         return sharer
+
+    def _reads_padding(self, sharer: SharerTokens) -> bool:
+        """Whether a token that is fused, so not the last one of a prompt, reads padding of a sharer."""
+        source = sharer.index[:, :-1]
+        is_real = sharer.mask.gather(1, source.clamp(min=0)).bool()
+        return bool((~is_real & (source >= 0) & self.receiver.mask[:, :-1].bool()).any())
 
     @classmethod
     def shared(cls, input_ids: Tensor, attention_mask: Tensor | None = None, num_sharers: int = 1) -> "PromptBatch":
@@ -91,13 +102,23 @@ class PromptBatch:
 
     @cached_property
     def plan(self) -> FusionPlan:
-        """The fusion steps in both orders; computed at the first use, unless it was given."""
-        return self._plan or FusionPlan.of([sharer.index for sharer in self.sharers], self.receiver.mask)
+        """The fusion steps in both orders; computed on the host at the first use, unless it was given."""
+        if self._plan is not None:
+            return self._plan
+        plan = FusionPlan.of([sharer.on_host.index for sharer in self.sharers], self.receiver.on_host.mask)
+        return plan.to(self.receiver.input_ids.device)
 
     @property
     def fusion_plan(self) -> tuple[FusionStep, ...]:
         """The fusion steps span by span, the order `sectioned`."""
         return self.plan.steps
+
+    @property
+    def on_host(self) -> "PromptBatch":
+        """The same batch on the CPU, see `TokenBatch.on_host`."""
+        if self.receiver.input_ids.device.type == "cpu":
+            return self
+        return PromptBatch(self.receiver.on_host, tuple(sharer.on_host for sharer in self.sharers))
 
     def to(self, device: torch.device | str) -> "PromptBatch":
         """The same batch and its fusion plan on another device."""
@@ -108,8 +129,8 @@ class PromptBatch:
         return PromptBatch(self.receiver.to(device), sharers, self.plan.to(device))
 
     def select(self, rows: Sequence[int] | Tensor) -> "PromptBatch":
-        """The prompts of some rows."""
-        pick = torch.as_tensor(rows, device=self.receiver.input_ids.device)
+        """The prompts of some rows; rows in a tensor are read without a wait if it is on the CPU."""
+        pick = torch.as_tensor(rows)
         return PromptBatch(self.receiver.rows(pick), tuple(sharer.rows(pick) for sharer in self.sharers))
 
     def with_share(self, share: float, side: Literal["former", "latter"]) -> "PromptBatch":
@@ -121,15 +142,19 @@ class PromptBatch:
         """
         if not 0 <= share <= 1:
             raise PromptError(f"The share of the prompt that is fused is {share}, but must lie in [0, 1].")
-        sharers = tuple(replace(s, source_index=keep_fraction(s.index, share, side)) for s in self.sharers)
-        return PromptBatch(self.receiver, sharers)
+        sharers = (replace(s, source_index=keep_fraction(s.index, share, side)) for s in self.on_host.sharers)
+        return self._with_sharers(sharers)
 
     def without(self, columns: Sequence[int]) -> "PromptBatch":
         """The same prompts with the receiver's tokens in some columns not fused: a span ends before each of them."""
-        dropped = torch.zeros_like(self.receiver.input_ids, dtype=torch.bool)
-        dropped[:, list(columns)] = True
-        sharers = tuple(replace(s, source_index=s.index.masked_fill(dropped, -1)) for s in self.sharers)
-        return PromptBatch(self.receiver, sharers)
+        dropped = torch.zeros(self.num_receiver_tokens, dtype=torch.bool)
+        dropped[list(columns)] = True
+        sharers = (replace(s, source_index=s.index.masked_fill(dropped, -1)) for s in self.on_host.sharers)
+        return self._with_sharers(sharers)
+
+    def _with_sharers(self, sharers: Iterable[SharerTokens]) -> "PromptBatch":
+        """The same receiver's tokens with other tokens of the sharers, which are on the CPU."""
+        return PromptBatch(self.receiver.on_host, tuple(sharers)).to(self.receiver.input_ids.device)
 
 
 class TrainingBatch:
@@ -152,6 +177,7 @@ class TrainingBatch:
         response_mask: Bool[Tensor, "batch response"],
         supervised: Int[Tensor, " supervised"] | None = None,
     ) -> None:
+        self._host: TrainingBatch | None = None
         self.prompt, self.response_ids, self.response_mask = prompt, response_ids, response_mask
         self.supervised = response_mask.flatten().nonzero()[:, 0] if supervised is None else supervised
 
@@ -164,9 +190,33 @@ class TrainingBatch:
         """True up to the last supervised token of each row; the tokens after it are padding."""
         return self.response_mask.flip(1).cummax(1).values.flip(1)
 
+    @property
+    def response(self) -> TokenBatch:
+        """The response tokens that are attended to, right padded."""
+        host = self._host.response if self._host is not None else None
+        return TokenBatch(self.response_ids, self.attended, host_copy=host)
+
+    @property
+    def response_inputs(self) -> TokenBatch:
+        """The response tokens that are run for a loss: a row's last one is predicted, but is no input."""
+        host = self._host.response_inputs if self._host is not None else None
+        return TokenBatch(self.response_ids[:, :-1], self.attended[:, 1:], host_copy=host)
+
+    @property
+    def on_host(self) -> "TrainingBatch":
+        """The same batch on the CPU: the one that it was moved from, else one that is read back."""
+        return self._host or self.to("cpu")
+
     def to(self, device: torch.device | str) -> "TrainingBatch":
-        """The same batch on another device."""
-        if self.response_ids.device == torch.device(device):
+        """The same batch on another device; it keeps the one on the CPU, see `TokenBatch`."""
+        device = torch.device(device)
+        if self.response_ids.device == device:
             return self
-        ids, mask = self.response_ids.to(device), self.response_mask.to(device)
-        return TrainingBatch(self.prompt.to(device), ids, mask, self.supervised.to(device, non_blocking=True))
+        if device.type == "cpu" and self._host is not None:
+            return self._host
+        # A copy to the CPU has to be waited for: nothing else orders it before the host reads the values.
+        parts = self.response_ids, self.response_mask, self.supervised
+        moved = (part.to(device, non_blocking=device.type != "cpu") for part in parts)
+        batch = TrainingBatch(self.prompt.to(device), *moved)
+        batch._host = self if self.response_ids.device.type == "cpu" else self._host
+        return batch

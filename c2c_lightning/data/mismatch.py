@@ -9,10 +9,11 @@ from c2c_lightning.data.batch import PromptBatch
 
 
 def swap_sharers(prompts: PromptBatch, donors: PromptBatch) -> PromptBatch:
-    """Prompts with the sharers of other prompts, row by row."""
+    """Prompts with the sharers of other prompts, row by row; made on the host, see `TokenBatch`."""
+    device, prompts, donors = prompts.receiver.input_ids.device, prompts.on_host, donors.on_host
     pairs = zip(prompts.sharers, donors.sharers, strict=True)
     sharers = (replace(theirs, source_index=reread(mine.index, theirs.index)) for mine, theirs in pairs)
-    return PromptBatch(prompts.receiver, tuple(sharers))
+    return PromptBatch(prompts.receiver, tuple(sharers)).to(device)
 
 
 def reread(index: Tensor, donor_index: Tensor) -> Tensor:

@@ -12,8 +12,8 @@ def conversation_of(row: Mapping[str, Any]) -> Conversation:
 
     Args:
         row: `messages` (role, content), `conversations` (from, value: ShareGPT, OpenHermes), or `instruction` with an
-            optional `input` and `output` (Alpaca). Rows of the latter two may have a `system` text, and those of Alpaca
-            a `history` of `[question, answer]` pairs.
+            optional `input` and `output` (Alpaca) or `context` and `response` (Dolly). Rows of the latter two may have
+            a `system` text, and those with an `instruction` a `history` of `[question, answer]` pairs.
 
     Raises:
         DataError: for a row of another shape, or with malformed messages.
@@ -49,9 +49,16 @@ def _history(row: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _from_instruction(row: Mapping[str, Any]) -> list[dict[str, Any]]:
-    parts = [row["instruction"], row.get("input") or ""]
+    parts = [row["instruction"], _either(row, "input", "context") or ""]
     if not all(isinstance(part, str) for part in parts):
-        raise DataError("`instruction` and `input` must be text.")
+        raise DataError("`instruction`, `input` and `context` must be text.")
     prompt = {"role": "user", "content": "\n\n".join(part for part in parts if part)}
-    output = row.get("output")
+    output = _either(row, "output", "response")
     return [prompt] if not output else [prompt, {"role": "assistant", "content": output}]
+
+
+def _either(row: Mapping[str, Any], alpaca: str, dolly: str) -> Any:
+    """The value that Alpaca and Dolly name differently, if the row has one."""
+    if row.get(alpaca) and row.get(dolly):
+        raise DataError(f"The row has both `{alpaca}` and `{dolly}`; keep one of them.")
+    return row.get(alpaca) or row.get(dolly)

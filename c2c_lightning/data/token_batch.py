@@ -1,8 +1,8 @@
 """Token ids, attention masks and position ids of one model, and the map from receiver tokens to sharer tokens."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
-from typing import Self
+from dataclasses import InitVar, dataclass, field, fields, replace
+from typing import Any, Self
 
 import torch
 from jaxtyping import Bool, Int
@@ -20,17 +20,24 @@ def positions_of(attention_mask: Tensor) -> Tensor:
 class TokenBatch:
     """The tokens of one model.
 
+    A batch that is moved to another device keeps its copy on the host, so that lengths, padding and fusion plans are
+    known there: on a GPU, reading them from the device would make the host wait for it.
+
     Attributes:
         input_ids: (batch, tokens), left padded.
         attention_mask: (batch, tokens), 1 for a real token; default all 1.
         position_ids: (batch, tokens); default the count of unpadded tokens before each.
+        host_copy: the same tokens on the CPU, if these are on another device.
     """
 
     input_ids: Int[Tensor, "batch tokens"]
     attention_mask: Int[Tensor, "batch tokens"] | Bool[Tensor, "batch tokens"] | None = None
     position_ids: Int[Tensor, "batch tokens"] | None = None
+    # Not a field: `dataclasses.replace` must not keep the copy of the tokens as they were.
+    host_copy: InitVar["TokenBatch | None"] = field(default=None, kw_only=True)
+    _host: "TokenBatch | None" = field(default=None, init=False, repr=False, compare=False)
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, host_copy: "TokenBatch | None") -> None:
         """Fill in the defaults and check shapes."""
         ids = self.input_ids
         if ids.ndim != 2:
@@ -42,6 +49,7 @@ class TokenBatch:
                 raise PromptError(f"{name} has shape {tuple(value.shape)}, but input_ids has {tuple(ids.shape)}.")
         object.__setattr__(self, "attention_mask", mask)
         object.__setattr__(self, "position_ids", positions)
+        object.__setattr__(self, "_host", host_copy)
 
     @property
     def mask(self) -> Tensor:
@@ -55,35 +63,54 @@ class TokenBatch:
         assert self.position_ids is not None
         return self.position_ids
 
+    @property
+    def on_host(self) -> Self:
+        """The same tokens on the CPU: the copy that they were moved from, else one that is read back once."""
+        if self.input_ids.device.type == "cpu":
+            return self
+        if self._host is None:
+            object.__setattr__(self, "_host", self._map(lambda tensor: tensor.cpu()))
+        host: Self = self._host  # type: ignore[assignment]
+        return host
+
+    def padding_mask(self, until: int | None = None) -> Tensor | None:
+        """The attention mask of the first columns (default all); None if none of their tokens is padding."""
+        is_padded = not bool(self.on_host.mask[:, :until].all())
+        return self.mask[:, :until] if is_padded else None
+
     def rows(self, index: Int[Tensor, " rows"]) -> Self:
-        """The tokens of some rows, in any order and number."""
-        return self._map(lambda tensor: tensor[index])
+        """The tokens of some rows, in any order and number.
+
+        Args:
+            index: the rows; on the CPU, so that the copy on the host needs no values of the device.
+        """
+        host = self._host.rows(index) if self._host is not None and index.device.type == "cpu" else None
+        index = index.to(self.input_ids.device, non_blocking=True)
+        return self._map(lambda tensor: tensor[index], host)
 
     def to(self, device: torch.device | str) -> Self:
         """The same tokens on another device."""
-        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+        if torch.device(device).type == "cpu":
+            return self.on_host
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True), self.on_host)
 
-    def _map(self, change: Callable[[Tensor], Tensor]) -> Self:
-        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(self, **{name: change(tensor) for name, tensor in tensors.items() if tensor is not None})
+    def _map(self, change: Callable[[Tensor], Tensor], host_copy: "TokenBatch | None" = None) -> Self:
+        tensors = {field.name: getattr(self, field.name) for field in fields(self) if field.init}
+        changed: dict[str, Any] = {name: change(tensor) for name, tensor in tensors.items() if tensor is not None}
+        return replace(self, **changed, host_copy=host_copy)
 
-    def append(
-        self,
-        input_ids: Int[Tensor, "batch new"],
-        attention_mask: Int[Tensor, "batch new"] | Bool[Tensor, "batch new"] | None = None,
-    ) -> "TokenBatch":
+    def append(self, new: "TokenBatch") -> "TokenBatch":
         """These tokens followed by others, (batch, tokens + new), whose positions continue the count.
 
         Args:
-            input_ids: (batch, new), right padded.
-            attention_mask: (batch, new), 1 for a real token; default all 1.
+            new: the other tokens, right padded; their own positions do not matter.
         """
-        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask.long()
-        positions = self.positions[:, -1:] + mask.cumsum(1)
+        is_known = self._host is not None and new._host is not None
         return TokenBatch(
-            torch.cat([self.input_ids, input_ids], 1),
-            torch.cat([self.mask, mask], 1),
-            torch.cat([self.positions, positions], 1),
+            torch.cat([self.input_ids, new.input_ids], 1),
+            torch.cat([self.mask, new.mask], 1),
+            torch.cat([self.positions, self.positions[:, -1:] + new.mask.cumsum(1)], 1),
+            host_copy=self.on_host.append(new.on_host) if is_known else None,
         )
 
 

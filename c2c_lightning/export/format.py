@@ -78,9 +78,10 @@ def load_fuser(
 def find_directory(path_or_hub_id: str | Path, revision: str | None = None) -> Path:
     """The local directory of a fuser; only JSON, safetensors and the card are downloaded."""
     path = Path(path_or_hub_id).expanduser()
-    if path.is_dir():
+    # `Path.is_dir` raises OSError for a name that no file can have, such as one of more than 255 characters.
+    if os.path.isdir(path):
         return path
-    if path.exists():
+    if os.path.exists(path):
         raise FuserFormatError(f"{path} is a file. Name the directory of a fuser (`lightning export` makes one).")
     try:
         patterns = ["*.json", "*.safetensors", "*.md"]

@@ -32,6 +32,7 @@ from c2c_lightning.model.fused_prompt import FusedPrompt
 from c2c_lightning.model.generation import generate, new_tokens
 from c2c_lightning.model.prefix_match import match_prefix
 from c2c_lightning.model.pretrained import DType, ModelLike, load_pretrained, save_pretrained
+from c2c_lightning.model.tf32 import prefer_tf32
 
 
 class C2CModel(C2CCore):
@@ -54,6 +55,7 @@ class C2CModel(C2CCore):
         if isinstance(fuser, FuserConfig):
             fuser = Fuser(receiver.geometry, [sharer.geometry for sharer in sharers], fuser)
         super().__init__(receiver, sharers, fuser)
+        prefer_tf32(receiver.device)
         self.training_record: TrainingRecord | None = None
 
     @classmethod
@@ -74,7 +76,7 @@ class C2CModel(C2CCore):
             sharers: likewise, one for each sharer.
             revision: hub revision of the fuser.
             dtype: type of the language models' weights, default as in their checkpoints; the fuser stays as saved.
-            device: where everything is put.
+            device: where everything is put; CUDA devices compute float32 products in TF32 then, see `prefer_tf32`.
         """
         parts = load_pretrained(path_or_hub_id, receiver, sharers, revision, dtype, device)
         model = cls(parts.receiver, parts.sharers, parts.fuser)
@@ -173,16 +175,15 @@ class C2CModel(C2CCore):
         self._check_response(prompt, response_ids, mask)
         batch = TrainingBatch(self._checked(prompt), response_ids, mask.bool()).to(self.receiver.device)
         with self._exclusive():
-            states = self.response_states(batch.prompt, batch.response_ids, batch.attended, active_sharers)
+            states = self.response_states(batch.prompt, batch.response, active_sharers)
             loss = self.receiver.cross_entropy(states[:, :-1], batch.response_ids, batch.supervised)
         return C2COutput(loss / len(batch.supervised), lambda: self.receiver.head.logits(states))
 
     def response_loss(self, batch: TrainingBatch, active_sharers: Sequence[int] | None = None) -> Tensor:
         """Summed cross-entropy of the supervised response tokens; a row's last one is predicted, but not run."""
         batch = batch.to(self.receiver.device)
-        ids, mask = batch.response_ids[:, :-1], batch.attended[:, 1:]
         with self._exclusive():
-            states = self.response_states(batch.prompt, ids, mask, active_sharers)
+            states = self.response_states(batch.prompt, batch.response_inputs, active_sharers)
             return self.receiver.cross_entropy(states, batch.response_ids, batch.supervised)
 
     def fuse(
@@ -324,9 +325,10 @@ class C2CModel(C2CCore):
         return exclusive((self.receiver, *self.sharers))
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
-        """Moves the frozen models too when the fuser is moved; never changes their type."""
+        """Moves the frozen models too when the fuser is moved; never changes their type. CUDA: see `prefer_tf32`."""
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for parameter in islice(self.fuser.parameters(), 1):  # there is none where no layer is fused
             for model in (self.receiver, *self.sharers):
                 model.to(parameter.device)
+            prefer_tf32(parameter.device)
         return self

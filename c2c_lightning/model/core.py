@@ -6,10 +6,10 @@ Axes: B batch, T prompt tokens, N response tokens, W hidden width.
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from c2c_lightning.data.batch import PromptBatch
+from c2c_lightning.data.batch import PromptBatch, TokenBatch
 from c2c_lightning.errors import PairMismatchError
 from c2c_lightning.kv.layer import LayerStack, SharerKV, append_kv
 from c2c_lightning.model.fusion_modes import MODES, FusedModel, FusionMode
@@ -44,26 +44,24 @@ class C2CCore(FusedModel):
     def response_states(
         self,
         prompt: PromptBatch,
-        response_ids: Int[Tensor, "batch response"],
-        response_mask: Int[Tensor, "batch response"] | Bool[Tensor, "batch response"],
+        response: TokenBatch,
         active_sharers: Sequence[int] | None = None,
     ) -> Float[Tensor, "batch one_more_than_response width"]:
         """Teacher forcing on the fused cache (paper, Eq. 4).
 
         Args:
             prompt: the prompts, (B, T).
-            response_ids: (B, N), right padded.
-            response_mask: (B, N), 1 for a token that is run.
+            response: the response tokens that are run, (B, N), right padded.
             active_sharers: indices of the sharers that take part; default all.
 
         Returns:
             The receiver's last hidden states, (B, 1 + N, W), at the last prompt token and at each response token.
         """
         sharer_kv = self.prefill_sharers(prompt, active_sharers)
-        prefix = self.mode.response_prefix(self, prompt, sharer_kv, response_ids, response_mask)
-        states = self.receiver.hidden_states(prompt.receiver.append(response_ids, response_mask), prefix)
+        prefix = self.mode.response_prefix(self, prompt, sharer_kv, response)
+        states = self.receiver.hidden_states(prompt.receiver.append(response), prefix)
         # Prompt tokens after the last span run in the same pass, but nothing is predicted from them.
-        return states[:, -1 - response_ids.shape[1] :]
+        return states[:, -1 - response.input_ids.shape[1] :]
 
     def prefill_sharers(
         self, prompt: PromptBatch, active_sharers: Sequence[int] | None = None, prefixes: SharerKV | None = None

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 from torch import Tensor
 from transformers.cache_utils import Cache
 
 from c2c_lightning.alignment.fingerprint import same_tokens
 from c2c_lightning.alignment.retokenization import retokenize
-from c2c_lightning.data.batch import PromptBatch, SharerTokens
+from c2c_lightning.data.batch import PromptBatch, SharerTokens, TokenBatch
 from c2c_lightning.errors import GenerationError
 from c2c_lightning.fuser.fuser import Fuser
 from c2c_lightning.kv.cache import EditedLayer
@@ -31,24 +31,26 @@ def with_response(
     receiver: FrozenLM,
     sharers: Sequence[FrozenLM],
     prompt: PromptBatch,
-    ids: Int[Tensor, "batch n"],
-    mask: Int[Tensor, "batch n"] | Bool[Tensor, "batch n"],
+    response: TokenBatch,
 ) -> PromptBatch:
     """Prompt and response as one prompt in which the last prompt token and all response tokens are fused.
 
-    The last token of a prompt is never part of a span, so one column that is never run is appended.
+    The last token of a prompt is never part of a span, so one column that is never run is appended. Made on the host,
+    see `TokenBatch`: the fusion plan of the text depends on its values.
     """
+    device, prompt, response = prompt.receiver.input_ids.device, prompt.on_host, response.on_host
     # The extra column counts as a real token, so that its position continues the count.
-    padded, columns = F.pad(mask.long(), (0, 1), value=1), ids.shape[1] + 1
+    padded, columns = F.pad(response.mask, (0, 1), value=1), response.input_ids.shape[1] + 1
     extended = []
     for lm, tokens in zip(sharers, prompt.sharers, strict=True):
         width = tokens.input_ids.shape[1]
-        own = torch.arange(width, width + columns, device=ids.device).expand_as(padded)
+        own = torch.arange(width, width + columns).expand_as(padded)
         last = torch.full_like(padded[:, :1], width - 1)
         source = torch.cat([tokens.index[:, :-1], last, own.masked_fill(padded == 0, -1)], 1)
-        text = tokens.append(F.pad(sharer_ids(receiver, lm, ids), (0, 1)), padded)
+        text = tokens.append(TokenBatch(F.pad(sharer_ids(receiver, lm, response.input_ids), (0, 1)), padded))
         extended.append(SharerTokens(text.input_ids, text.mask, text.positions, source))
-    return PromptBatch(prompt.receiver.append(F.pad(ids, (0, 1)), padded), tuple(extended))
+    own_text = prompt.receiver.append(TokenBatch(F.pad(response.input_ids, (0, 1)), padded))
+    return PromptBatch(own_text, tuple(extended)).to(device)
 
 
 class DecodeCache(Cache):
@@ -65,7 +67,9 @@ class DecodeCache(Cache):
         """Begin with all prompt tokens but the last; sharer caches cover their whole prompts."""
         self.receiver, self.sharers, self.fuser = receiver, tuple(sharers), fuser.split()
         self.unfused_kv, self.sharer_kv = fused.unfused_kv, list(fused.sharer_kv)
-        self.masks = [tokens.mask for tokens in fused.prompt.sharers]
+        # None where nothing is padded, which stays so: response tokens are attended to.
+        self.masks = [tokens.padding_mask() for tokens in fused.prompt.sharers]
+        self.is_padded = fused.prompt.receiver.padding_mask() is not None
         self.positions = [tokens.positions[:, -1:] for tokens in fused.prompt.sharers]
         self.is_first = True
         self.pending: LayerStack | None = None
@@ -85,10 +89,8 @@ class DecodeCache(Cache):
             attention_mask: (batch, all), None where nothing is padded.
             position_ids: (batch, new).
         """
-        # transformers leaves the mask out where nothing is padded.
-        if attention_mask is None:
-            attention_mask = input_ids.new_ones(len(input_ids), self.unfused_kv[0].num_tokens + input_ids.shape[1])
-        new = self.receiver.prefill(input_ids, attention_mask, position_ids, self.unfused_kv)
+        mask = attention_mask if self.is_padded else None
+        new = self.receiver.prefill(input_ids, mask, position_ids, self.unfused_kv)
         self.unfused_kv = append_kv(self.unfused_kv, new)
         read = [None if kv is None else self._sharer_entries(n, kv, input_ids) for n, kv in enumerate(self.sharer_kv)]
         self.is_first = False
@@ -104,8 +106,8 @@ class DecodeCache(Cache):
 
     def _continue_sharer(self, number: int, kv: LayerStack, ids: Tensor) -> LayerStack:
         """A sharer's entries of response tokens, which its cache keeps."""
-        sharer, ones = self.sharers[number], torch.ones_like(ids)
-        self.masks[number] = torch.cat([self.masks[number], ones.to(self.masks[number])], 1)
+        sharer, ones, mask = self.sharers[number], torch.ones_like(ids), self.masks[number]
+        self.masks[number] = None if mask is None else torch.cat([mask, ones.to(mask)], 1)
         positions = self.positions[number] + ones.cumsum(1)
         self.positions[number] = positions[:, -1:]
         new = sharer.prefill(sharer_ids(self.receiver, sharer, ids), self.masks[number], positions, kv, len(kv))
@@ -132,7 +134,7 @@ class DecodeCache(Cache):
         self.sharer_kv = [
             None if kv is None else [layer.tokens(0, tokens_to_remove) for layer in kv] for kv in self.sharer_kv
         ]
-        self.masks = [mask[:, :tokens_to_remove] for mask in self.masks]
+        self.masks = [None if mask is None else mask[:, :tokens_to_remove] for mask in self.masks]
         self.positions = [positions + tokens_to_remove for positions in self.positions]
 
     def reorder_cache(self, beam_idx: Int[Tensor, " batch"]) -> None:
@@ -143,5 +145,5 @@ class DecodeCache(Cache):
     def _select_rows(self, rows: Tensor) -> None:
         self.unfused_kv = [layer.rows(rows) for layer in self.unfused_kv]
         self.sharer_kv = [None if kv is None else [layer.rows(rows) for layer in kv] for kv in self.sharer_kv]
-        self.masks = [mask[rows.to(mask.device)] for mask in self.masks]
+        self.masks = [None if mask is None else mask[rows.to(mask.device)] for mask in self.masks]
         self.positions = [positions[rows.to(positions.device)] for positions in self.positions]

@@ -32,6 +32,7 @@ from c2c_lightning.ops.ragged_attention import (
     supports_ragged_attention,
 )
 from c2c_lightning.ops.ragged_probe import runs_ragged
+from c2c_lightning.ops.unread_mask import unread_mask
 
 #: Cost of one more attention call per layer, in FLOP: some 50 microseconds at 100 GFLOP/s.
 SEQUENCE_FLOP = 5_000_000
@@ -114,12 +115,12 @@ class FrozenLM:
         """Keys and values of the tokens between the end of `prefix` and column `until`; arguments as in `prefill`."""
         begin = prefix[0].num_tokens if prefix else 0
         ids, positions = tokens.input_ids[:, begin:until], tokens.positions[:, begin:until]
-        return self.prefill(ids, tokens.mask[:, :until], positions, prefix, num_layers)
+        return self.prefill(ids, tokens.padding_mask(until), positions, prefix, num_layers)
 
     def prefill(
         self,
         input_ids: Int[Tensor, "batch new"],
-        attention_mask: Int[Tensor, "batch all"],
+        attention_mask: Int[Tensor, "batch all"] | None,
         position_ids: Int[Tensor, "batch new"],
         prefix: LayerStack | None = None,
         num_layers: int | None = None,
@@ -128,19 +129,21 @@ class FrozenLM:
 
         Args:
             input_ids: (batch, new).
-            attention_mask: (batch, prefix + new).
+            attention_mask: (batch, prefix + new); None where no token is padding.
             position_ids: (batch, new).
             prefix: the cache that the new tokens attend to.
             num_layers: number of layers that are needed, from the first; default all.
         """
         # A sharded model gathers its layers in all processes together: each of them runs all layers.
         num_layers = self.geometry.num_layers if num_layers is None or self.is_sharded else num_layers
-        ids, mask, positions = (tensor.to(self.device) for tensor in (input_ids, attention_mask, position_ids))
-        self.limits.check_length(mask.shape[1])
-        if prefix and not prefix[0].num_tokens:
+        ids, positions = (tensor.to(self.device) for tensor in (input_ids, position_ids))
+        mask = None if attention_mask is None else attention_mask.to(self.device)
+        num_cached = prefix[0].num_tokens if prefix else 0
+        self.limits.check_length(num_cached + ids.shape[1])
+        if prefix and not num_cached:
             prefix = None
         if prefix:
-            self.limits.check_continuation(prefix[0].num_tokens, mask.shape[1])
+            self.limits.check_continuation(num_cached, num_cached + ids.shape[1])
         prefill = Prefill(self.model, num_layers, to_end=self.is_sharded)
         if num_layers == 0 or input_ids.shape[1] == 0:
             if self.is_sharded:
@@ -149,8 +152,9 @@ class FrozenLM:
             return self.empty_kv(len(input_ids))[:num_layers]
         with self.lock:
             # With a prefix the entries of short sequences would have to be moved next to their new tokens.
-            if prefix or not self.gains_by_ragged(mask) or not mask.any() or not is_contiguous(mask):
-                return prefill.run(ids, mask, positions, prefix)
+            if prefix or mask is None or not self.gains_by_ragged(mask) or not mask.any() or not is_contiguous(mask):
+                with unread_mask(self.model, mask):
+                    return prefill.run(ids, mask, positions, prefix)
             ragged = RaggedBatch.of(mask.bool())
             with ragged_attention(self.model, SequenceLengths(ragged.lengths, (0,) * len(ragged.lengths))):
                 packed = prefill.run(ragged.pack(ids), None, ragged.pack(positions))
@@ -170,11 +174,12 @@ class FrozenLM:
         body, new_mask = transformer_body(self.model), tokens.mask[:, begin:]
         with self.lock:
             if not self.gains_by_ragged(new_mask) or not is_contiguous(tokens.mask):
-                cache = prefix.cache(edit)
-                padded: Tensor = body(
-                    input_ids=ids, attention_mask=tokens.mask, position_ids=positions, **{CACHE_ARGUMENT: cache},
-                    use_cache=False,
-                ).last_hidden_state  # fmt: skip
+                cache, mask = prefix.cache(edit), tokens.padding_mask()
+                with unread_mask(self.model, mask):
+                    padded: Tensor = body(
+                        input_ids=ids, attention_mask=mask, position_ids=positions, **{CACHE_ARGUMENT: cache},
+                        use_cache=False,
+                    ).last_hidden_state  # fmt: skip
                 return padded
             ragged = RaggedBatch.of(new_mask.bool())
             rows = SequenceLengths(ragged.lengths, tuple(tokens.mask[:, :begin].sum(1).tolist()))

@@ -9,7 +9,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from c2c_lightning.alignment.fusion_plan import FusionStep
-from c2c_lightning.data.batch import PromptBatch
+from c2c_lightning.data.batch import PromptBatch, TokenBatch
 from c2c_lightning.kv.layer import LayerStack, append_kv
 
 
@@ -47,7 +47,7 @@ class FusedPrompt:
         new = [layer.tokens(done) for layer in cache]
         return replace(
             self,
-            prompt=PromptBatch(self.prompt.receiver.append(response_ids[:, :count]), tuple(sharers)),
+            prompt=PromptBatch(self.prompt.receiver.append(TokenBatch(response_ids[:, :count])), tuple(sharers)),
             unfused_kv=append_kv(self.unfused_kv, new),
             fused_kv=append_kv(self.fused_kv, new),
         )

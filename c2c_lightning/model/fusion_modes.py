@@ -5,12 +5,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
-from jaxtyping import Bool, Int
 from torch import Tensor, nn
 from transformers.cache_utils import Cache
 
 from c2c_lightning.alignment.fusion_plan import FusionStep
-from c2c_lightning.data.batch import PromptBatch
+from c2c_lightning.data.batch import PromptBatch, TokenBatch
 from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.fuser.fuser import Fuser
 from c2c_lightning.kv.cache import NewEntries, dynamic_cache
@@ -21,9 +20,6 @@ from c2c_lightning.model.fused_prompt import FusedPrompt
 from c2c_lightning.model.last_token_cache import LastTokenCache
 from c2c_lightning.model.prefill_state import PrefillState
 from c2c_lightning.model.response_prefix import ResponsePrefix
-
-ResponseIds = Int[Tensor, "batch response"]
-ResponseMask = Int[Tensor, "batch response"] | Bool[Tensor, "batch response"]
 
 
 class FusedModel(nn.Module, ABC):
@@ -77,8 +73,7 @@ class FusionMode(Protocol):
         core: FusedModel,
         prompt: PromptBatch,
         sharer_kv: SharerKV,
-        ids: Int[Tensor, "batch n"],
-        mask: ResponseMask,
+        response: TokenBatch,
     ) -> ResponsePrefix:
         """The cache that a teacher-forced response pass attends to.
 
@@ -86,8 +81,7 @@ class FusionMode(Protocol):
             core: receiver, sharers and fuser.
             prompt: the prompts.
             sharer_kv: the sharers' caches over their prompts.
-            ids: (batch, n), the response tokens that will be run.
-            mask: (batch, n), 1 for a real one.
+            response: the response tokens that will be run, right padded.
         """
         ...
 
@@ -115,8 +109,7 @@ class PrefillFusion:
         core: FusedModel,
         prompt: PromptBatch,
         sharer_kv: SharerKV,
-        ids: Int[Tensor, "batch n"],
-        mask: ResponseMask,
+        response: TokenBatch,
     ) -> ResponsePrefix:
         """The fused cache up to the end of the last span."""
         return ResponsePrefix(core.fuse_prompt(prompt, sharer_kv).fused_kv)
@@ -143,8 +136,7 @@ class PromptFusion(PrefillFusion):
         core: FusedModel,
         prompt: PromptBatch,
         sharer_kv: SharerKV,
-        ids: Int[Tensor, "batch n"],
-        mask: ResponseMask,
+        response: TokenBatch,
     ) -> ResponsePrefix:
         """The fused cache; the pass itself fuses the column of the last prompt token."""
         fused_kv, last = core.fuse_prompt(prompt, sharer_kv).fused_kv, last_tokens(sharer_kv)
@@ -186,11 +178,10 @@ class DecodeFusion(PromptFusion):
         core: FusedModel,
         prompt: PromptBatch,
         sharer_kv: SharerKV,
-        ids: Int[Tensor, "batch n"],
-        mask: ResponseMask,
+        response: TokenBatch,
     ) -> ResponsePrefix:
         """All fused entries are known before the pass, which replaces its own by them."""
-        text = with_response(core.receiver, core.sharers, prompt, ids, mask)
+        text = with_response(core.receiver, core.sharers, prompt, response)
         fused_kv = core.fuse_prompt(text, core.continue_sharers(text, sharer_kv)).fused_kv
         begin = prompt.num_receiver_tokens - 1
 

@@ -85,7 +85,7 @@ def _with_defaults(receiver: FrozenLM, prompt: PromptBatch, kwargs: dict[str, An
         settings["pad_token_id"] = pad_id(receiver)
     wanted, limit = new_tokens(receiver, prompt, kwargs), receiver.max_tokens
     # The last token is generated, but never processed: it needs no position.
-    room = wanted if limit is None else limit + 1 - int(prompt.receiver.positions.max()) - 1
+    room = wanted if limit is None else limit + 1 - int(prompt.receiver.on_host.positions.max()) - 1
     if wanted > room:
         logger.warning(
             "At most %d instead of %d new tokens: prompt and answer must fit into the context of %s (%d tokens).",

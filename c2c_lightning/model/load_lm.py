@@ -110,7 +110,8 @@ def refuse_hub_kernels(config: Any, name: str) -> None:
 def _lacks_tokenizer(spec: LMSpec) -> bool:
     """Whether a local folder has no tokenizer; transformers would make up one that knows its special tokens only."""
     folder = Path(embedded.resolve(spec.path))
-    return folder.is_dir() and not any((folder / name).is_file() for name in TOKENIZER_FILES)
+    # `Path.is_dir` raises OSError for a name that no file can have, such as one of more than 255 characters.
+    return os.path.isdir(folder) and not any((folder / name).is_file() for name in TOKENIZER_FILES)
 
 
 def _load_message(what: str, spec: LMSpec, error: Exception) -> str:
@@ -120,7 +121,7 @@ def _load_message(what: str, spec: LMSpec, error: Exception) -> str:
         )
     cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     offline = "" if os.environ.get("HF_HUB_OFFLINE") != "1" else " (HF_HUB_OFFLINE=1: the hub is not asked)"
-    kind = "directory" if Path(spec.path).exists() else "local directory or hub model"
+    kind = "directory" if os.path.exists(spec.path) else "local directory or hub model"
     return (
         f"cannot load the {what} of {spec.path!r}{offline}: {cause} "
         f"Name a {kind} that holds config.json, weights and tokenizer, or `embedded:receiver`."
@@ -130,4 +131,4 @@ def _load_message(what: str, spec: LMSpec, error: Exception) -> str:
 def _is_missing_directory(path: str) -> bool:
     """Whether a path that is no hub id (`name` or `owner/name`) leads nowhere."""
     is_local = path.startswith(("/", ".", "~")) or path.count("/") > 1
-    return is_local and not Path(path).expanduser().exists()
+    return is_local and not os.path.exists(Path(path).expanduser())

@@ -45,9 +45,9 @@ def score_options(
     lm: FrozenLM, tokens: TokenBatch, kv: LayerStack, options: Sequence[Sequence[Sequence[int]]]
 ) -> list[OptionScores]:
     """Log-probabilities of options (token ids) after prompts whose tokens but the last are in the cache `kv`."""
-    rows, ids, mask = _flattened(options, lm.device)
-    text = tokens.rows(rows).append(ids[:, :-1], mask[:, :-1])
-    return _scored(lm, options, text, ResponsePrefix(kv).rows(rows), ids, mask)
+    rows, ids, mask = _flattened(options)
+    text = tokens.rows(rows).append(TokenBatch(ids[:, :-1], mask[:, :-1]).to(lm.device))
+    return _scored(lm, options, text, ResponsePrefix(kv).rows(rows.to(lm.device)), ids, mask)
 
 
 @torch.no_grad()
@@ -62,17 +62,18 @@ def score_fused_options(
 
     Each prompt is fused once for all its options, unless their own tokens are fused too (`fusion_mode: decode`).
     """
-    rows, ids, mask = _flattened(options, model.receiver.device)
+    rows, ids, mask = _flattened(options)
     # The last token of an option is predicted, but is no input.
-    prompts, run, real = prompt.select(rows), ids[:, :-1], mask[:, :-1]
+    prompts, run = prompt.select(rows), TokenBatch(ids[:, :-1], mask[:, :-1]).to(model.receiver.device)
     with timer.phase("prefill_receiver"):
         if model.mode.fuses_response:
             kv = [None if stack is None else [layer.rows(rows) for layer in stack] for stack in sharer_kv]
-            prefix = model.mode.response_prefix(model, prompts, kv, run, real)
+            prefix = model.mode.response_prefix(model, prompts, kv, run)
         else:
-            prefix = model.mode.response_prefix(model, prompt, sharer_kv, run, real).rows(rows)
+            prefix = model.mode.response_prefix(model, prompt, sharer_kv, run)
+            prefix = prefix.rows(rows.to(model.receiver.device))
     with timer.phase("decode"):
-        return _scored(model.receiver, options, prompts.receiver.append(run, real), prefix, ids, mask)
+        return _scored(model.receiver, options, prompts.receiver.append(run), prefix, ids, mask)
 
 
 def _scored(
@@ -86,19 +87,19 @@ def _scored(
     """Scores of options (all options, tokens) that follow their prompts in `text`."""
     states = lm.hidden_states(text, prefix)[:, -ids.shape[1] :]
     # Real tokens only: logits of padding would need (options, tokens, vocabulary) for nothing.
-    logits, chosen = lm.head.logits(states[mask]).float(), ids[mask]
+    logits, chosen = lm.head.logits(states[mask.to(lm.device)]).float(), ids[mask].to(lm.device)
     log_probabilities = logits.log_softmax(-1).gather(1, chosen[:, None])[:, 0]
     greedy = logits.argmax(-1) == chosen
     # Double precision: long options sum hundreds of terms.
     return _by_prompt(options, log_probabilities.double().cpu(), greedy.cpu())
 
 
-def _flattened(options: Sequence[Sequence[Sequence[int]]], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+def _flattened(options: Sequence[Sequence[Sequence[int]]]) -> tuple[Tensor, Tensor, Tensor]:
     """The prompt of each option (all options,), its ids and their mask (all options, tokens), padded on the right."""
-    flat = [(row, torch.tensor(ids, device=device)) for row, of_row in enumerate(options) for ids in of_row]
+    flat = [(row, torch.tensor(ids)) for row, of_row in enumerate(options) for ids in of_row]
     ids = pad_sequence([tokens for _, tokens in flat], batch_first=True)
     mask = pad_sequence([torch.ones_like(tokens, dtype=torch.bool) for _, tokens in flat], batch_first=True)
-    return torch.tensor([row for row, _ in flat], device=device), ids, mask
+    return torch.tensor([row for row, _ in flat]), ids, mask
 
 
 def _by_prompt(options: Sequence[Sequence[Sequence[int]]], values: Tensor, greedy: Tensor) -> list[OptionScores]:

@@ -60,7 +60,7 @@ class SingleModel:
         self.lm.limits.check_length(tokens.input_ids.shape[1])
         with timer.phase(f"prefill_{self.role}"):
             # The last prompt token is run by `generate`, or in front of the options: its logits are the first needed.
-            kv = self.lm.prefill(tokens.input_ids[:, :-1], tokens.mask[:, :-1], tokens.positions[:, :-1])
+            kv = self.lm.prefill_tokens(tokens, until=tokens.input_ids.shape[1] - 1)
         return timer, prompt, kv
 
     @torch.no_grad()

@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from c2c_lightning.errors import CheckpointError
 from c2c_lightning.training._utils import model_of
 from c2c_lightning.training.finite_values import non_finite_in_checkpoint
+from c2c_lightning.training.resumed_progress import LOOPS, check_loops, check_schedulers, keeps_state
 
 logger = logging.getLogger(__name__)
 
@@ -27,17 +28,22 @@ class ResumeCheck(Callback):
     """Verifies a checkpoint's optimizer state before it is loaded, and sets the learning rate of the resumed step."""
 
     def __init__(self) -> None:
-        self._optimizer_states: list[Mapping[str, Any]] = []
+        self._checkpoint: dict[str, Any] = {}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Keep the optimizer states; the optimizers are made later."""
-        self._optimizer_states = checkpoint.get("optimizer_states", [])
+        """Keep the states of optimizers and schedules, which are made later."""
+        kept = ("optimizer_states", "lr_schedulers", "global_step")
+        self._checkpoint = {name: checkpoint[name] for name in kept if name in checkpoint}
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Compare the states with the optimizers."""
-        with damage_is_named():
-            check_optimizers(self._optimizer_states, trainer.optimizers)
-        self._optimizer_states = []
+        """Compare the states with the optimizers and schedules."""
+        if self._checkpoint:
+            with damage_is_named():
+                is_begun = self._checkpoint.get("global_step", 0) > 0
+                check_optimizers(self._checkpoint.get("optimizer_states", []), trainer.optimizers, is_begun)
+                schedulers = [config.scheduler for config in trainer.lr_scheduler_configs]
+                check_schedulers(self._checkpoint.get("lr_schedulers"), schedulers)
+        self._checkpoint = {}
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Warn that `validate` measures an untrained fuser."""
@@ -97,11 +103,14 @@ def _check_content(checkpoint: Mapping[str, Any], module: LightningModule) -> No
     check_weights(checkpoint, module)
     if broken := non_finite_in_checkpoint(checkpoint):
         raise CheckpointError(f"The checkpoint holds NaN or infinity in {_listed(broken)}. Use an earlier one.")
-    if trainer is not None and trainer.state.fn == TrainerFn.FITTING and not checkpoint.get("optimizer_states"):
+    if trainer is None or trainer.state.fn not in LOOPS:
+        return
+    if trainer.state.fn == TrainerFn.FITTING and not checkpoint.get("optimizer_states"):
         raise CheckpointError(
             "The checkpoint holds weights only, so training cannot resume from it: the optimizer, the schedule and the "
             "position in the data are missing. Use a checkpoint written without `save_weights_only`."
         )
+    check_loops(checkpoint.get("loops"), trainer)
 
 
 def check_weights(checkpoint: Mapping[str, Any], module: LightningModule) -> None:
@@ -135,14 +144,24 @@ def _differing(checkpoint: Mapping[str, Any], module: LightningModule) -> str:
     return f" {'; '.join(changes)}." if changes else ""
 
 
-def check_optimizers(states: list[Mapping[str, Any]], optimizers: list[Optimizer]) -> None:
+def check_optimizers(states: list[Mapping[str, Any]], optimizers: list[Optimizer], is_begun: bool = True) -> None:
     """Refuse optimizer states of another optimizer, of other groups or of other shapes.
+
+    Args:
+        states: of the checkpoint.
+        optimizers: those of this run.
+        is_begun: whether the checkpoint was written after the first step.
 
     Raises:
         CheckpointError: a state does not fit.
     """
     for saved, optimizer in zip(states, optimizers, strict=False):
         _check_groups(saved, optimizer)
+        if is_begun and not any(saved["state"].values()) and keeps_state(optimizer):
+            raise CheckpointError(
+                f"The checkpoint's state of {type(optimizer).__name__} is empty, so training cannot resume from it: "
+                "the averages of its earlier steps are missing. Use an earlier checkpoint."
+            )
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         names = [name for values in saved["state"].values() for name in values]
         for number, values in saved["state"].items():

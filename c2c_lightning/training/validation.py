@@ -76,5 +76,7 @@ class ValidationLosses(nn.Module):
 
 def mismatched(batch: TrainingBatch) -> TrainingBatch:
     """The batch with the sharer prompts of each row's successor, cyclically."""
-    rows = torch.arange(len(batch), device=batch.prompt.receiver.input_ids.device).roll(-1)
-    return TrainingBatch(swap_sharers(batch.prompt, batch.prompt.select(rows)), batch.response_ids, batch.response_mask)
+    host, rows = batch.on_host, torch.arange(len(batch)).roll(-1)
+    swapped = swap_sharers(host.prompt, host.prompt.select(rows))
+    other = TrainingBatch(swapped, host.response_ids, host.response_mask, host.supervised)
+    return other.to(batch.response_ids.device)

@@ -159,6 +159,21 @@ def test_a_checkpoint_of_a_command_that_loads_fusers(command: str, capsys: pytes
     assert "--model.fuser last.ckpt" in message_of(capsys, 1, arguments)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [([], "there is no checkpoint in"), (["--trainer.callbacks", "null"], "no callback of this configuration writes")],
+)
+def test_validation_of_a_last_checkpoint_that_is_not_there(
+    options: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert message in message_of(capsys, 1, ["validate", *FIT[1:], "--ckpt_path", "last", *options])
+
+
 def test_export_of_a_fuser_directory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "fuser_config.json").write_text(json.dumps({}))
     arguments = ["export", "--ckpt_path", str(tmp_path), "--output_dir", str(tmp_path / "out")]

@@ -10,13 +10,13 @@ from transformers import TorchAoConfig
 
 from c2c_lightning.data.batch import PromptBatch
 from c2c_lightning.data.prompt_template import PromptTemplate
-from c2c_lightning.errors import ModelLoadError, PairMismatchError
+from c2c_lightning.errors import FuserFormatError, ModelLoadError, PairMismatchError
 from c2c_lightning.export import TrainingRecord, convert_released
 from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.model.c2c import C2CModel
 from c2c_lightning.model.frozen_lm import FrozenLM
 from c2c_lightning.model.lm_spec import LMSpec
-from c2c_lightning.model.load_lm import load_frozen
+from c2c_lightning.model.load_lm import load_frozen, load_tokenizer
 from c2c_lightning.model.pretrained import Pretrained, load_pretrained, save_pretrained
 from tests.tiny import Style, tiny_pair
 
@@ -117,6 +117,15 @@ def test_named_model_is_gone(tmp_path: Path, pair: tuple[str, str]) -> None:
     Path(pair[1]).rename(tmp_path / "elsewhere")
     with pytest.raises(ModelLoadError, match="sharer"):
         load_pretrained(tmp_path / "fuser")
+
+
+def test_a_name_that_is_too_long_for_a_file() -> None:
+    name = "a" * 300
+    with pytest.raises(FuserFormatError, match="there is no fuser at"):
+        load_pretrained(name)
+    for load in (load_frozen, lambda name: load_tokenizer(LMSpec(name))):
+        with pytest.raises(ModelLoadError, match="cannot load the"):
+            load(name)
 
 
 def test_sharer_without_tokenizer_reads_the_receivers(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

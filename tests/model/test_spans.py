@@ -204,6 +204,9 @@ def test_prompts_that_do_not_fit_are_named() -> None:
     ids = torch.arange(3, 8)[None]
     with pytest.raises(PromptError, match="points at position 9"):
         PromptBatch(TokenBatch(ids), (SharerTokens(ids, source_index=torch.full_like(ids, 9)),))
+    padded = torch.tensor([[0, 1, 1, 1, 1]])
+    with pytest.raises(PromptError, match="sharer 0 points at padding"):
+        PromptBatch(TokenBatch(ids), (SharerTokens(ids, padded, source_index=torch.tensor([[0, 1, 2, 3, -1]])),))
     with pytest.raises(PromptError, match="one entry per receiver token"):
         PromptBatch(TokenBatch(ids), (SharerTokens(ids, source_index=torch.full((1, 2), -1)),))
     with pytest.raises(PromptError, match="padded on the left"):

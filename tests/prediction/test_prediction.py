@@ -126,15 +126,24 @@ def test_an_output_that_cannot_be_written(tmp_path: Path) -> None:
     [
         {"conversations": [{"from": "human", "value": "Where?"}, {"from": "gpt", "value": "Here."}]},
         {"instruction": "Where?", "input": "", "output": "Here."},
+        {"instruction": "Where?", "context": "", "response": "Here.", "category": "open_qa"},
         {"messages": [*user("Where?"), {"role": "assistant", "content": "Here."}]},
     ],
-    ids=["ShareGPT", "Alpaca", "messages"],
+    ids=["ShareGPT", "Alpaca", "Dolly", "messages"],
 )
 def test_rows_of_every_shape_that_fit_reads(row: Any, tmp_path: Path) -> None:
     path = write(tmp_path / "rows.jsonl", [row])
     (request,) = load_requests(path)
     assert (request.messages, request.reference) == (user("Where?"), "Here.")
     assert Messages(path).messages(row)[0] == [*user("Where?"), {"role": "assistant", "content": "Here."}]
+
+
+def test_the_context_of_a_dolly_row_is_part_of_the_question(tmp_path: Path) -> None:
+    row = {"instruction": "Who wrote it?", "context": "Ada wrote it.", "response": "Ada."}
+    (request,) = load_requests(write(tmp_path / "rows.jsonl", [row]))
+    assert request.messages == user("Who wrote it?\n\nAda wrote it.")
+    with pytest.raises(DataError, match="both `input` and `context`"):
+        load_requests(write(tmp_path / "both.jsonl", [{**row, "input": "x"}]))
 
 
 @pytest.mark.parametrize(

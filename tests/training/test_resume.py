@@ -16,6 +16,7 @@ from c2c_lightning.errors import C2CError, CheckpointError, ConfigurationError
 from c2c_lightning.training.checkpoint_io import AtomicCheckpointIO
 from c2c_lightning.training.module import C2CModule
 from c2c_lightning.training.optim import ParameterGroups, Schedule
+from c2c_lightning.training.resumed_progress import keeps_state
 from tests.training.runs import loader, module, trainer
 
 FIT = str(Path(__file__).parents[1] / "conf" / "fit.yaml")
@@ -105,6 +106,54 @@ def add_state(content: dict[str, Any]) -> None:
     content["optimizer_states"][0]["state"][999] = {}
 
 
+def empty_optimizer(content: dict[str, Any]) -> None:
+    content["optimizer_states"][0]["state"] = {}
+
+
+def empty_states(content: dict[str, Any]) -> None:
+    content["optimizer_states"][0]["state"] = {n: {} for n in content["optimizer_states"][0]["state"]}
+
+
+def lose_loops(content: dict[str, Any]) -> None:
+    del content["loops"]
+
+
+def mistype_loops(content: dict[str, Any]) -> None:
+    content["loops"] = {"fit_loop": 3}
+
+
+def lose_counter(content: dict[str, Any]) -> None:
+    del content["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]["ready"]
+
+
+def negative_counter(content: dict[str, Any]) -> None:
+    content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"] = -1
+
+
+def text_for_a_counter(content: dict[str, Any]) -> None:
+    content["loops"]["fit_loop"]["epoch_loop.batch_progress"]["total"] = {"ready": "three"}
+
+
+def lose_schedule(content: dict[str, Any]) -> None:
+    del content["lr_schedulers"]
+
+
+def empty_schedules(content: dict[str, Any]) -> None:
+    content["lr_schedulers"] = []
+
+
+def mistype_schedule(content: dict[str, Any]) -> None:
+    content["lr_schedulers"] = ["constant"]
+
+
+def lose_epoch(content: dict[str, Any]) -> None:
+    del content["lr_schedulers"][0]["last_epoch"]
+
+
+def text_for_an_epoch(content: dict[str, Any]) -> None:
+    content["lr_schedulers"][0]["last_epoch"] = "three"
+
+
 def spoil(content: dict[str, Any]) -> None:
     next(iter(content["state_dict"].values())).flatten()[0] = torch.nan
 
@@ -122,6 +171,18 @@ def spoil_optimizer(content: dict[str, Any]) -> None:
         (mistype, "not one of `lightning fit`"),
         (mistype_optimizer, "not one of `lightning fit`"),
         (add_state, "not one of `lightning fit`"),
+        (empty_optimizer, "state of AdamW is empty"),
+        (empty_states, "state of AdamW is empty"),
+        (lose_loops, r"`loops.fit_loop` is NoneType, not a mapping"),
+        (mistype_loops, r"`loops.fit_loop` is int, not a mapping"),
+        (lose_counter, r"`epoch_loop.batch_progress`.`current` has no `ready`"),
+        (negative_counter, r"`epoch_progress`.`current`.`processed` is -1, which is impossible"),
+        (text_for_a_counter, r"`epoch_loop.batch_progress`.`total`"),
+        (lose_schedule, r"no states of 1 learning rate schedule"),
+        (empty_schedules, r"no states of 1 learning rate schedule"),
+        (mistype_schedule, r"`lr_schedulers.0` is str, not a mapping"),
+        (lose_epoch, r"`lr_schedulers.0` has no `last_epoch`"),
+        (text_for_an_epoch, r"`last_epoch` is 'three', which is impossible"),
         (spoil, "NaN or infinity in model.fuser"),
         (spoil_optimizer, "NaN or infinity in optimizer.1.exp_avg"),
     ],
@@ -130,6 +191,11 @@ def test_a_changed_checkpoint(change: Any, message: str, models: Path, tmp_path:
     """A fused optimizer reads out of bounds where its state has another shape."""
     with pytest.raises(CheckpointError, match=message):
         fit(module(models), tmp_path, 6, changed(ended, tmp_path, change))
+
+
+@pytest.mark.parametrize(("momentum", "expected"), [(0.0, False), (0.9, True)])
+def test_an_optimizer_without_memory_has_no_state_to_miss(momentum: float, expected: bool) -> None:
+    assert keeps_state(SGD([torch.zeros(1, requires_grad=True)], lr=0.1, momentum=momentum)) == expected
 
 
 def test_weights_alone(models: Path, tmp_path: Path, ended: Path) -> None:

@@ -24,6 +24,7 @@ _KEYWORDS = {
     str(split): re.compile(rf"(?:^|[{NON_WORDS_CHARS}/])(?:{'|'.join(words)})(?:[{NON_WORDS_CHARS}/]|$)", re.IGNORECASE)
     for split, words in SPLIT_KEYWORDS.items()
 }
+_CAMEL_CASE = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 READABLE = "JSON (.jsonl, .json, .ndjson, also .gz, .bz2, .zst), Parquet, CSV or Arrow files"
@@ -68,7 +69,8 @@ def file_kind(file: Path) -> str:
 
 def is_saved_dataset(path: Path) -> bool:
     """Whether a folder was written by `save_to_disk`."""
-    return (path / "state.json").is_file() or (path / "dataset_dict.json").is_file()
+    # `Path.is_file` raises OSError for a name that no file can have, such as one of more than 255 characters.
+    return os.path.isfile(path / "state.json") or os.path.isfile(path / "dataset_dict.json")
 
 
 def _named_files(place: Path, split: str, subset: str | None) -> list[Path]:
@@ -97,7 +99,7 @@ def _folder_files(folder: Path, split: str, subset: str | None) -> list[Path]:
     if is_unnamed and list(by_split) == ["train"]:
         return sorted(by_split["train"])
     if not subset and not (folder / "README.md").exists() and _are_named_otherwise(folder, by_split):
-        return _of_split(str(folder), known, split)  # names in upper case, which `datasets` does not know
+        return _of_split(str(folder), known, split)  # in upper or camel case, which `datasets` does not know
     return sorted(_chosen(str(folder), by_split, split))
 
 
@@ -133,7 +135,8 @@ def _chosen(path: str, by_split: dict[str, list[Path]], split: str) -> list[Path
 def _split_of(name: str) -> str:
     """The split that a file's path names, by the rules of `datasets`; empty for none."""
     shard = _SHARD.match(os.path.basename(name))
-    words = shard[1] if shard else name
+    # Also of names in camel case, such as `trainSet`, which `datasets` does not know.
+    words = _CAMEL_CASE.sub("_", shard[1] if shard else name)
     return next((split for split, named in _KEYWORDS.items() if named.search(words)), shard[1] if shard else "")
 
 

@@ -53,6 +53,21 @@ def test_a_folder_gives_the_files_of_one_split(names: tuple[str, str], tmp_path:
     assert data_fingerprint(str(tmp_path), splits[0]) != data_fingerprint(str(tmp_path), splits[1])
 
 
+@pytest.mark.parametrize("form", ["{}Set", "my{}", "{}Set1"])
+def test_names_in_camel_case_name_their_split(form: str, tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        word = split.capitalize() if form.startswith("my") else split
+        write(tmp_path / f"{form.format(word)}.jsonl", split)
+    for split in ("train", "test"):
+        assert texts(tmp_path, split) == [split]
+        assert texts(tmp_path / "*.jsonl", split) == [split]
+
+
+def test_a_name_that_is_too_long_for_a_file() -> None:
+    with pytest.raises(DataError):
+        load_rows("a" * 300)
+
+
 def test_an_empty_path_is_not_the_current_folder() -> None:
     with pytest.raises(DataError, match="path of the data is empty"):
         load_rows("")
