@@ -42,9 +42,20 @@ SHARER = {
 }
 
 
+#: Settings of fuser kinds whose default sizes do not fit the small pair.
+SMALL_OPTIONS: dict[str, dict[str, Any]] = {"low_rank": {"rank": 16, "num_blocks": 1}}
+
+
 def small_pair(attention: str = "sdpa", dtype: Any = "float32", **fuser: Any) -> RandomPair:
     """A pair for checks; gates are open and without noise, so that results can be compared."""
-    chosen = {"hidden_dim": 32, "intermediate_dim": 32, "dropout": 0.0, "gate_init": 0.5, "gate_noise": "none", **fuser}
+    chosen: dict[str, Any] = {
+        "hidden_dim": 32,
+        "intermediate_dim": 32,
+        "dropout": 0.0,
+        "gate_init": 0.5,
+        "gate_noise": "none",
+    }
+    chosen |= {"options": SMALL_OPTIONS.get(str(fuser.get("kind")), {}), **fuser}
     return RandomPair(RECEIVER, [SHARER], FuserConfig(**chosen), dtype, attention)
 
 
