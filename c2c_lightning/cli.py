@@ -13,6 +13,7 @@ from rich.logging import RichHandler
 Command = Callable[[Sequence[str]], None]
 
 COMMANDS: dict[str, tuple[str, str]] = {
+    "init": ("init.run_init", "check a pair of models and rows, and write a first configuration"),
     "fit": ("trainer_cli.run_fit", "train a fuser"),
     "validate": ("trainer_cli.run_fit", "loss of a fuser, and of the receiver alone, on validation data"),
     "test": ("trainer_cli.run_test", "benchmarks over responders: receiver, sharer, T2T, routing, C2C, controls"),

@@ -1,0 +1,134 @@
+"""The configuration that `lightning init` writes."""
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from c2c_lightning.alignment.strategy import TokenAlignment
+from c2c_lightning.data.sources.detect import SourceChoice
+from c2c_lightning.fuser.config import FuserConfig
+from c2c_lightning.model.lm_spec import LMSpec
+
+FEWEST_STEPS, MOST_STEPS = 300, 2000
+"""Optimizer steps of a first run, whatever the number of rows; the paper trains for 1,929."""
+LARGEST_BATCH = 8
+WIDEST = 1024
+"""The paper's width of the fuser."""
+
+
+@dataclass(frozen=True)
+class FirstConfig:
+    """Choices of a first run; what is not among them are the defaults of `lightning fit`.
+
+    Attributes:
+        receiver: the model that answers.
+        sharers: the models that share their caches.
+        source: the training data.
+        num_rows: its rows, None for a stream.
+        kv_width: elements of one token's keys in the receiver's widest layer.
+        token_alignment: how the tokens of the models are aligned.
+        run_folder: where the run writes.
+    """
+
+    receiver: LMSpec
+    sharers: tuple[LMSpec, ...]
+    source: SourceChoice
+    num_rows: int | None
+    kv_width: int
+    token_alignment: TokenAlignment
+    run_folder: str
+
+    @property
+    def batch_size(self) -> int:
+        """Rows of a step: fewer where there are hardly any."""
+        return LARGEST_BATCH if self.num_rows is None else max(1, min(LARGEST_BATCH, self.num_rows // 4))
+
+    @property
+    def validation_share(self) -> float:
+        """Share of the rows that is held out; more of few rows."""
+        return 0.01 if self.num_rows is None or self.num_rows >= 5000 else 0.1
+
+    @property
+    def max_steps(self) -> int:
+        """Optimizer steps: all rows once, within limits."""
+        epoch = MOST_STEPS if self.num_rows is None else math.ceil(self.num_rows / self.batch_size)
+        return min(max(epoch, FEWEST_STEPS), MOST_STEPS)
+
+    @property
+    def fuser(self) -> FuserConfig:
+        """A fuser as wide as the receiver's keys; open gates at the start, since few steps hardly move a gate."""
+        width = min(WIDEST, self.kv_width)
+        return FuserConfig(
+            hidden_dim=width,
+            intermediate_dim=width,
+            token_alignment=self.token_alignment,
+            gate_init=1.0,
+            anneal_steps=self.max_steps,
+        )
+
+    @property
+    def learning_rate(self) -> float:
+        """A larger rate for a narrow fuser; the paper's 1e-4 is for more than six times the steps."""
+        return 0.001 if self.fuser.hidden_dim <= 256 else 0.0003
+
+    def render(self, file: str, expectation: str) -> str:
+        """The YAML text, of at most 20 lines.
+
+        Args:
+            file: name of the file, for the command in its head.
+            expectation: size and time to expect, for its head.
+        """
+        fuser = {
+            name: getattr(self.fuser, name)
+            for name in ("hidden_dim", "intermediate_dim", "token_alignment", "gate_init", "anneal_steps")
+        }
+        optimizer = {"class_path": "torch.optim.AdamW", "init_args": {"lr": self.learning_rate, "weight_decay": 0.01}}
+        export = "c2c_lightning.training.callbacks.export_fuser.ExportFuser"
+        return f"""\
+# Written by `lightning init`. Run it: lightning fit --config {file}
+# {expectation}
+seed_everything: 42
+model:
+  receiver: {_flow(_spec(self.receiver))} # answers
+  sharers: {_flow([_spec(spec) for spec in self.sharers])} # read the prompt and share their KV-caches
+  fuser: # all choices: lightning fit --model.fuser.help
+    {_flow(fuser)}
+  optimizer: {_flow(optimizer)}
+data:
+  train: {_flow(self.source.to_yaml())}
+  validation_share: {self.validation_share} # of the rows; they are not trained on
+  batch_size: {self.batch_size} # rows of a step
+trainer:
+  default_root_dir: {_flow(self.run_folder)} # checkpoints, fuser, metrics.csv
+  max_steps: {self.max_steps}
+  val_check_interval: {self.max_steps // 10} # steps between validations
+  check_val_every_n_epoch: null
+  callbacks: {_flow([{"class_path": export}])}
+"""
+
+
+def write_new(path: Path, text: str) -> None:
+    """Write a file as a whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _spec(spec: LMSpec) -> dict[str, Any]:
+    template = {} if spec.prompt_template is None else {"prompt_template": spec.prompt_template}
+    return {"path": spec.path, **template}
+
+
+def _flow(value: dict[str, Any] | Sequence[Any] | str) -> str:
+    """A value as YAML in one line."""
+    (line,) = yaml.safe_dump([value], default_flow_style=True, sort_keys=False, width=math.inf).splitlines()
+    return line[1:-1]
