@@ -10,7 +10,18 @@ from transformers import DynamicCache, GenerationMixin
 from transformers.cache_utils import Cache, DynamicLayer
 
 from c2c_lightning.errors import UnsupportedModelError
-from c2c_lightning.kv.layer import LayerKV, LayerStack
+from c2c_lightning.kv.layer import HybridStack, LayerKV, LayerStack, states_of
+from c2c_lightning.kv.layout import CacheLayout
+from c2c_lightning.kv.state_layers import (
+    CacheLayer,
+    FixedStateLayer,
+    StateLayer,
+    attention_layers,
+    cache_layers,
+    state_layers,
+    states_in,
+)
+from c2c_lightning.kv.states import ModelStates
 
 _ARGUMENTS = signature(GenerationMixin.prepare_inputs_for_generation).parameters
 CACHE_ARGUMENT = "cache" if "cache" in _ARGUMENTS else "past_key_values"
@@ -70,22 +81,26 @@ class PrefillDone(Exception):
 
 
 class Prefill:
-    """Runs a model for its keys and values only.
+    """Runs a model for its keys and values, and for the states of its recurrent and convolution layers.
 
     The pass ends at the last layer's keys and values: its attention and MLP, the final norm and the output head are
     never computed. No model code is changed: the cache layer itself ends the pass.
     """
 
-    def __init__(self, model: nn.Module, num_layers: int, to_end: bool = False) -> None:
-        """Prepare to read the first `num_layers` layers of `model`.
+    def __init__(
+        self, model: nn.Module, num_layers: int, to_end: bool = False, layout: CacheLayout | None = None
+    ) -> None:
+        """Prepare to read the first `num_layers` layers of `model` that keep entries.
 
         Args:
             model: a causal language model.
             num_layers: how many.
             to_end: let the pass end by itself, for a model whose modules do something after their passes, as sharded
-                ones do. All its layers are read then.
+                ones do, or whose last states are needed. All its layers are read then.
+            layout: the layers of a hybrid model's cache; None if all keep entries.
         """
         self.model, self.num_layers, self.to_end = model, num_layers, to_end
+        self.layout = layout if layout is None or to_end else layout.until(num_layers)
 
     def run(
         self,
@@ -98,12 +113,12 @@ class Prefill:
 
         Args:
             input_ids: (batch, new).
-            attention_mask: (batch, prefix + new); None where rows lie in one (`kv.packed`).
+            attention_mask: (batch, prefix + new); None where no token is padding, or rows lie in one (`kv.packed`).
             position_ids: (batch, new); None for those that the model counts by itself.
-            prefix: what came before, (batch, kv_heads, prefix, head_dim) in each layer.
+            prefix: what came before, (batch, kv_heads, prefix, head_dim) in each layer; a hybrid's with its states.
 
         Returns:
-            The new tokens' entries alone, for the first `num_layers` layers.
+            The new tokens' entries alone, for the first `num_layers` layers; a hybrid's with the states after them.
 
         Raises:
             UnsupportedModelError: the model does not fill one cache layer after the other.
@@ -111,12 +126,14 @@ class Prefill:
         record: LayerStack = []
         before: Sequence[LayerKV | None] = prefix if prefix is not None else [None] * self.num_layers
         layers = [RecordingLayer(kv, record, last=self._ends_at(n)) for n, kv in enumerate(before)]
+        states = self._states(prefix)
+        cache = Cache(layers=list(cache_layers(layers, states, StateLayer)))
         with suppress(PrefillDone):
             self.model(
                 input_ids=input_ids,
                 attention_mask=attention_mask,
                 position_ids=position_ids,
-                **{CACHE_ARGUMENT: Cache(layers=list(layers))},
+                **{CACHE_ARGUMENT: cache},
                 use_cache=True,
                 logits_to_keep=1,
             )
@@ -125,10 +142,45 @@ class Prefill:
                 f"{type(self.model).__name__} filled {len(record)} of {self.num_layers} cache layers in one pass, so "
                 "it has layers without keys and values of their own. Use a model with ordinary attention throughout."
             )
-        return record
+        if states is None:
+            return record
+        return HybridStack(record, self._states_after(cache, states, input_ids, attention_mask))
 
     def _ends_at(self, layer: int) -> bool:
         return layer == self.num_layers - 1 and not self.to_end
+
+    def _states_after(
+        self, cache: Cache, before: ModelStates, ids: Tensor, attention_mask: Tensor | None
+    ) -> ModelStates:
+        """The states after the new tokens."""
+        is_one = attention_mask is not None and ids.shape[1] == 1
+        after = states_after(cache, before, attention_mask[:, -1] if is_one else None)  # type: ignore[index]
+        if self.to_end and not after.layers and any(kind.num_states for kind in before.layout.layers):
+            raise UnsupportedModelError(
+                f"{type(self.model).__name__} keeps the states of its recurrent layers outside of its cache, so that "
+                "no other pass can continue from them. Use another model."
+            )
+        return after
+
+    def _states(self, prefix: LayerStack | None) -> ModelStates | None:
+        """The states before the new tokens."""
+        if self.layout is None:
+            return None
+        before = None if prefix is None else states_of(prefix)
+        return ModelStates(self.layout, {} if before is None else before.layers)
+
+
+def states_after(cache: Cache, before: ModelStates, is_real: Tensor | None) -> ModelStates:
+    """The states that a pass has left in a cache.
+
+    Args:
+        cache: the cache.
+        before: the states before the pass.
+        is_real: (batch,), for a pass over one token: 1 where it is no padding. Models mask padding in longer passes
+            only, so that the state of a padded row has to be put back.
+    """
+    after = ModelStates(before.layout, states_in(cache))
+    return after if is_real is None else after.where(is_real.bool(), before)
 
 
 NewEntries = Callable[[int, LayerKV], LayerKV]
@@ -167,36 +219,74 @@ class EditedLayer(DynamicLayer):
         return super().update(new.keys, new.values)
 
 
-def edited_prefix_cache(kv: LayerStack, edit: NewEntries, join: JoinEntries | None = None) -> Cache:
+def edited_prefix_cache(
+    kv: LayerStack, edit: NewEntries, join: JoinEntries | None = None, states: ModelStates | None = None
+) -> Cache:
     """`prefix_cache` with edited new entries."""
-    return Cache(layers=[EditedPrefixLayer(layer, n, edit, join) for n, layer in enumerate(kv)])
+    layers = [EditedPrefixLayer(layer, n, edit, join) for n, layer in enumerate(kv)]
+    return Cache(layers=list(cache_layers(layers, states, FixedStateLayer)))
 
 
-def prefix_cache(kv: LayerStack, join: JoinEntries | None = None) -> Cache:
-    """A cache that is read and never grows: for training passes over a fused prefix."""
-    return Cache(layers=[PrefixLayer(layer, join) for layer in kv])
+def prefix_cache(kv: LayerStack, join: JoinEntries | None = None, states: ModelStates | None = None) -> Cache:
+    """A cache that is read and never grows: for training passes over a fused prefix.
+
+    Args:
+        kv: the prefix.
+        join: replaces concatenation for ragged batches.
+        states: a hybrid's states after the prefix.
+    """
+    layers = [PrefixLayer(layer, join) for layer in kv]
+    return Cache(layers=list(cache_layers(layers, states, FixedStateLayer)))
 
 
-def dynamic_cache(kv: LayerStack) -> DynamicCache:
-    """A cache that `generate` can grow, filled with the given entries."""
-    if kv[0].num_tokens == 0:  # an empty tensor would keep its batch when rows are repeated for beams
-        return DynamicCache()
-    return DynamicCache(ddp_cache_data=[(layer.keys, layer.values) for layer in kv])
+class HybridCache(DynamicCache):
+    """A growing cache of attention layers and state layers."""
+
+    def __init__(self, layers: Sequence[DynamicLayer], states: ModelStates) -> None:
+        """Begin with filled attention layers, and with the states after their tokens."""
+        self.layout = states.layout
+        Cache.__init__(self, layers=list(cache_layers(layers, states, StateLayer)))
+
+    @property
+    def states(self) -> ModelStates:
+        """The states after its last token."""
+        return ModelStates(self.layout, states_in(self))
+
+
+def dynamic_cache(kv: LayerStack, states: ModelStates | None = None) -> DynamicCache:
+    """A cache that `generate` can grow, filled with the given entries, and with a hybrid's states after them."""
+    states = states or states_of(kv)
+    is_empty = kv[0].num_tokens == 0  # an empty tensor would keep its batch when rows are repeated for beams
+    if states is not None:
+        return HybridCache([_grown(None if is_empty else layer) for layer in kv], states)
+    return DynamicCache() if is_empty else DynamicCache(ddp_cache_data=[(layer.keys, layer.values) for layer in kv])
+
+
+def _grown(entries: LayerKV | None) -> DynamicLayer:
+    layer = DynamicLayer()
+    if entries is not None:
+        layer.update(entries.keys, entries.values)
+    return layer
+
+
+def edited_cache_layers(kv: LayerStack, edit: NewEntries, states: ModelStates | None) -> list[CacheLayer]:
+    """The layers of a growing cache whose new entries are edited; a hybrid's states are the pass's own."""
+    return cache_layers([EditedLayer(layer, n, edit) for n, layer in enumerate(kv)], states, StateLayer)
 
 
 def cache_entries(cache: Cache) -> LayerStack:
-    """The entries that lie in a cache, layer by layer."""
+    """The entries that lie in a cache, layer by layer; a hybrid's with its states."""
     entries = []
-    for layer in cache.layers:
-        assert isinstance(layer, DynamicLayer), "only caches of this package are read"
+    for layer in attention_layers(cache):
         assert layer.keys is not None
         assert layer.values is not None
         entries.append(LayerKV(layer.keys, layer.values))
-    return entries
+    return HybridStack(entries, cache.states) if isinstance(cache, HybridCache) else entries
 
 
 def is_replayable(cache: object) -> bool:
     """Whether a pass over a cache may run twice with the same result: it reads the cache and leaves nothing in it."""
     if not isinstance(cache, Cache):
         return False
-    return all(isinstance(layer, PrefixLayer) and not isinstance(layer, RecordingLayer) for layer in cache.layers)
+    reads = all(isinstance(n, PrefixLayer) and not isinstance(n, RecordingLayer) for n in attention_layers(cache))
+    return reads and all(isinstance(layer, FixedStateLayer) for layer in state_layers(cache).values())

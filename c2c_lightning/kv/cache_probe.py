@@ -16,8 +16,10 @@ from torch import Tensor, nn
 
 from c2c_lightning.errors import UnsupportedModelError
 from c2c_lightning.kv.cache import Prefill
+from c2c_lightning.kv.continuation import ignores_states, prefill_by_token
 from c2c_lightning.kv.geometry import KVGeometry, probe_geometry
 from c2c_lightning.kv.layer import LayerStack
+from c2c_lightning.kv.layout import CacheLayout
 from c2c_lightning.kv.refusals import refusal
 
 NUM_TOKENS = 4
@@ -79,7 +81,8 @@ def _problem(model: Any, geometry: KVGeometry) -> str | None:
     mask = torch.ones_like(ids)
     mask[2, 0] = 0
     positions = (mask.cumsum(1) - 1).clamp(min=0)
-    prefill = Prefill(model, geometry.num_layers)
+    layout = CacheLayout.of(model.config)
+    prefill = Prefill(model, geometry.num_layers, layout=layout)
     batch = prefill.run(ids, mask, positions)
     if batch[0].num_tokens != NUM_TOKENS:
         return f"its cache holds {batch[0].num_tokens} entries for {NUM_TOKENS} tokens"
@@ -91,7 +94,9 @@ def _problem(model: Any, geometry: KVGeometry) -> str | None:
     own = prefill.run(ids[:1], mask[:1], None)
     if entry_difference(_part(batch, 0, 0, 4), own) > limit:
         return "its positions are not counted from zero"
-    rest = prefill.run(ids[2:, 2:], mask[2:], positions[2:, 2:], _part(batch, 2, 0, 2))
+    first = prefill.run(ids[2:, :2], mask[2:, :2], positions[2:, :2])
+    continued = prefill_by_token if ignores_states(model, layout) else Prefill.run
+    rest = continued(prefill, ids[2:, 2:], mask[2:], positions[2:, 2:], first)
     if entry_difference(_part(batch, 2, 2, 4), rest) > limit:
         return "a pass that continues from a padded cache gives other entries than one pass over all tokens"
     return None

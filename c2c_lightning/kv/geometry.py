@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from c2c_lightning.kv.cache import Prefill
+from c2c_lightning.kv.layout import CacheLayout
 from c2c_lightning.kv.refusals import refuse_unfusable
 
 
@@ -68,10 +69,13 @@ def probe_geometry(model: nn.Module, name: str) -> KVGeometry:
     # Widths are measured, not read: configs name them differently, and some families have them per layer.
     device = next(model.parameters()).device
     token = torch.zeros(1, 1, dtype=torch.long, device=device)
-    text = config.get_text_config()
+    layout, text = CacheLayout.of(config), config.get_text_config()
     # The last layers of some models (Gemma 3n, Gemma 4 E) read the cache of earlier ones and have none of their own.
     num_layers = text.num_hidden_layers - (getattr(text, "num_kv_shared_layers", 0) or 0)
+    if layout is not None:
+        num_layers = layout.num_attention_layers
+    prefill = Prefill(model, num_layers, to_end=layout is not None, layout=layout)
     with torch.no_grad():
-        layers = Prefill(model, num_layers).run(token, torch.ones_like(token), token)
+        layers = prefill.run(token, torch.ones_like(token), token)
     shapes = [(kv.keys.shape[1], kv.keys.shape[3], kv.values.shape[3]) for kv in layers]
     return KVGeometry(tuple(LayerGeometry(*shape) for shape in shapes))

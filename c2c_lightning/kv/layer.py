@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
+
+from c2c_lightning.kv.states import ModelStates
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,38 @@ SharerKV = Sequence[LayerStack | None]
 """The cache of each sharer, None for one that is left out."""
 
 
+class HybridStack(list[LayerKV]):
+    """The entries of a hybrid model's attention layers, with the states of its other layers after the last token.
+
+    Lists made of its layers (some tokens, fused entries) carry no states: those after other tokens are other states.
+
+    Attributes:
+        states: the states after the last token.
+    """
+
+    def __init__(self, layers: Sequence[LayerKV], states: ModelStates) -> None:
+        super().__init__(layers)
+        self.states = states
+
+
+def states_of(kv: Sequence[LayerKV]) -> ModelStates | None:
+    """The states that a stack carries."""
+    return kv.states if isinstance(kv, HybridStack) else None
+
+
+def with_states(kv: LayerStack, states: ModelStates | None) -> LayerStack:
+    """A stack with the states after its last token, None for a model without states."""
+    return kv if states is None else HybridStack(kv, states)
+
+
 def append_kv(kv: LayerStack, new: LayerStack) -> LayerStack:
-    """A cache followed by newer entries, layer by layer."""
-    return [layer.append(entries) for layer, entries in zip(kv, new, strict=True)]
+    """A cache followed by newer entries, layer by layer, and with the newer states."""
+    entries = [layer.append(added) for layer, added in zip(kv, new, strict=True)]
+    has_new = bool(new) and new[0].num_tokens > 0
+    return with_states(entries, states_of(new if has_new else kv))
+
+
+def select_rows(kv: LayerStack, rows: Int[torch.Tensor, " rows"]) -> LayerStack:
+    """Some rows of a cache, in any order and number, with their states."""
+    states = states_of(kv)
+    return with_states([layer.rows(rows) for layer in kv], None if states is None else states.rows(rows))

@@ -4,8 +4,11 @@ from typing import Any
 
 from c2c_lightning.errors import UnsupportedModelError
 
-ORDINARY = ("full_attention", "sliding_attention", "chunked_attention")
-"""Layer types whose cache holds keys and values for each token."""
+ORDINARY = ("full_attention", "sliding_attention", "chunked_attention", "hybrid", "hybrid_sliding")
+"""Layer types whose cache holds keys and values for each token; hybrid ones hold a state too."""
+
+STATES_ONLY = ("linear_attention", "conv", "moe", "mlp")
+"""Layer types whose cache holds a state instead of keys and values, or nothing."""
 
 #: A window as a property of the cache class alone cannot be found by running the model.
 WINDOW_WITHOUT_MASK = ("moshi",)
@@ -27,8 +30,13 @@ def refuse_unfusable(config: Any, name: str) -> None:
         raise refusal(name, config, "it is an encoder-decoder")
     if config.model_type in WINDOW_WITHOUT_MASK:
         raise refusal(name, config, "its sliding window is no attention mask, but a cache that drops older tokens")
-    for number, kind in enumerate(getattr(text, "layer_types", None) or ()):
-        if kind not in ORDINARY:
+    kinds = getattr(text, "layer_types", None) or ()
+    if kinds and not set(kinds) - set(STATES_ONLY):
+        raise refusal(
+            name, config, "it has no attention layer; recurrent and convolution layers keep a state instead of entries"
+        )
+    for number, kind in enumerate(kinds):
+        if kind not in ORDINARY + STATES_ONLY:
             raise refusal(name, config, f"layer {number} is of type `{kind}`: {_reason(kind)}")
     if getattr(text, "kv_lora_rank", None) is not None:
         raise refusal(name, config, "it compresses keys and values into a latent (MLA)")
@@ -38,7 +46,7 @@ def refusal(name: str, config: Any, reason: str) -> UnsupportedModelError:
     """The error for a model that cannot take part."""
     return UnsupportedModelError(
         f"{name} ({config.model_type}) cannot take part in C2C: {reason}. "
-        "Use a decoder-only model whose every layer has ordinary attention."
+        "Use a decoder-only model with ordinary attention in all or some of its layers."
     )
 
 
@@ -51,4 +59,4 @@ def _reason(kind: str) -> str:
         )
     if "compressed" in kind:
         return "its cache holds compressed entries of several tokens, which belong to no single token"
-    return "linear attention, recurrent and convolution layers keep a state instead of keys and values per token"
+    return "layers of this kind are not known"

@@ -27,9 +27,10 @@ from c2c_lightning.fuser.fuser import Fuser
 from c2c_lightning.kv.layer import SharerKV
 from c2c_lightning.model.c2c_output import C2COutput
 from c2c_lightning.model.core import C2CCore
-from c2c_lightning.model.frozen_lm import FrozenLM, exclusive
+from c2c_lightning.model.frozen_lm import FrozenLM
 from c2c_lightning.model.fused_prompt import FusedPrompt
 from c2c_lightning.model.generation import generate, new_tokens
+from c2c_lightning.model.locks import exclusive
 from c2c_lightning.model.prefix_match import match_prefix
 from c2c_lightning.model.pretrained import DType, ModelLike, load_pretrained, save_pretrained
 from c2c_lightning.model.tf32 import prefer_tf32
@@ -237,7 +238,7 @@ class C2CModel(C2CCore):
             sharer_kv = self.prefill_sharers(prompt, active_sharers, None if start is None else start.sharer_kv)
         state = self.fuse_prompt(prompt, sharer_kv, start)
         state = state.prefill(self.receiver, until=prompt.num_receiver_tokens - 1)
-        return FusedPrompt(prompt, plan, sharer_kv, state.unfused_kv, state.fused_kv, origin)
+        return FusedPrompt(prompt, plan, sharer_kv, state.unfused_kv, state.fused_kv, origin, state.checkpoints)
 
     def _origin(self, active_sharers: Sequence[int] | None) -> Any:
         """Identity of everything but the tokens that determines fused entries; None if they are random."""

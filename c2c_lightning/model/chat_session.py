@@ -58,7 +58,7 @@ class ChatSession:
         new_ids = ids[:1, fused.prompt.num_receiver_tokens :]
         reply, entries = self._text(new_ids), cache_entries(cache)
         # Other fusion modes hold fused entries of the answer; beams and several answers leave several rows.
-        is_plain = type(cache) is DynamicCache and len(ids) == len(entries[0].keys) == 1
+        is_plain = isinstance(cache, DynamicCache) and len(ids) == len(entries[0].keys) == 1
         self.cached = fused.with_response(new_ids, entries) if is_plain else fused
         self.messages, self._answer_columns = [*messages, {"role": "assistant", "content": reply}], answer_columns
         return reply

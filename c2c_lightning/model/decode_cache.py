@@ -13,8 +13,8 @@ from c2c_lightning.alignment.retokenization import retokenize
 from c2c_lightning.data.batch import PromptBatch, SharerTokens, TokenBatch
 from c2c_lightning.errors import GenerationError
 from c2c_lightning.fuser.fuser import Fuser
-from c2c_lightning.kv.cache import EditedLayer
-from c2c_lightning.kv.layer import LayerKV, LayerStack, append_kv
+from c2c_lightning.kv.cache import edited_cache_layers
+from c2c_lightning.kv.layer import LayerKV, LayerStack, append_kv, select_rows
 from c2c_lightning.model.frozen_lm import FrozenLM
 from c2c_lightning.model.fused_prompt import FusedPrompt
 
@@ -73,7 +73,8 @@ class DecodeCache(Cache):
         self.positions = [tokens.positions[:, -1:] for tokens in fused.prompt.sharers]
         self.is_first = True
         self.pending: LayerStack | None = None
-        super().__init__(layers=[EditedLayer(layer, n, self._take) for n, layer in enumerate(fused.fused_kv)])
+        # The states of the fused pass begin as those of the clean one, which fusion leaves as they are.
+        super().__init__(layers=list(edited_cache_layers(fused.fused_kv, self._take, fused.states)))
 
     @torch.no_grad()
     def extend(
@@ -143,7 +144,7 @@ class DecodeCache(Cache):
         self._select_rows(beam_idx)
 
     def _select_rows(self, rows: Tensor) -> None:
-        self.unfused_kv = [layer.rows(rows) for layer in self.unfused_kv]
-        self.sharer_kv = [None if kv is None else [layer.rows(rows) for layer in kv] for kv in self.sharer_kv]
+        self.unfused_kv = select_rows(self.unfused_kv, rows)
+        self.sharer_kv = [None if kv is None else select_rows(kv, rows) for kv in self.sharer_kv]
         self.masks = [None if mask is None else mask[rows.to(mask.device)] for mask in self.masks]
         self.positions = [positions[rows.to(positions.device)] for positions in self.positions]

@@ -1,7 +1,5 @@
 """A frozen language model: prefill, hidden states and loss; the fast paths are hidden in these three methods."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from typing import Any
 
@@ -17,8 +15,12 @@ from c2c_lightning.data.encode import TokenizerSpec
 from c2c_lightning.errors import UnsupportedModelError
 from c2c_lightning.kv.cache import CACHE_ARGUMENT, Prefill
 from c2c_lightning.kv.cache_probe import probe_cache
+from c2c_lightning.kv.continuation import ignores_states, prefill_by_token
 from c2c_lightning.kv.geometry import KVGeometry
-from c2c_lightning.kv.layer import LayerKV, LayerStack
+from c2c_lightning.kv.layer import LayerKV, LayerStack, with_states
+from c2c_lightning.kv.layout import CacheLayout
+from c2c_lightning.kv.states import ModelStates
+from c2c_lightning.model.hidden_states import hidden_states_by_token, hidden_states_of_one
 from c2c_lightning.model.limits import ModelLimits
 from c2c_lightning.model.lm_spec import LMSpec, tokenizer_spec
 from c2c_lightning.model.output_head import OutputHead, output_head, transformer_body
@@ -47,6 +49,8 @@ class FrozenLM:
         model: the transformers causal LM, in eval mode, without gradients.
         tokenizer: its tokenizer.
         spec: how it was loaded.
+        layout: the layers of its cache, for a hybrid model; None if all layers keep keys and values.
+        continues_by_token: whether a cache is continued token by token, see `continuation`.
         geometry: shapes of its KV-cache.
         limits: the sequences and token ids that it can process.
         is_sharded: whether each process holds a part of every decoder layer. Every prefill is then a complete forward
@@ -58,7 +62,9 @@ class FrozenLM:
     def __init__(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, spec: LMSpec) -> None:
         self.model: Any = model.eval().requires_grad_(False)
         self.tokenizer, self.spec = tokenizer, spec
+        self.layout = CacheLayout.of(model.config)
         self.geometry: KVGeometry = probe_cache(model, spec.path)
+        self.continues_by_token = ignores_states(self.model, self.layout)
         check_vocabulary(tokenizer, model, spec.path)
         self.limits = ModelLimits(self.model, spec.path)
         self.is_sharded = False
@@ -132,8 +138,10 @@ class FrozenLM:
             attention_mask: (batch, prefix + new); None where no token is padding.
             position_ids: (batch, new).
             prefix: the cache that the new tokens attend to.
-            num_layers: number of layers that are needed, from the first; default all.
+            num_layers: number of attention layers that are needed, from the first; default all layers of the model.
         """
+        # States of later layers than the last attention layer are needed where the model continues to its end.
+        is_whole = num_layers is None and self.layout is not None and self.layout.ends_in_states
         # A sharded model gathers its layers in all processes together: each of them runs all layers.
         num_layers = self.geometry.num_layers if num_layers is None or self.is_sharded else num_layers
         ids, positions = (tensor.to(self.device) for tensor in (input_ids, position_ids))
@@ -144,13 +152,15 @@ class FrozenLM:
             prefix = None
         if prefix:
             self.limits.check_continuation(num_cached, num_cached + ids.shape[1])
-        prefill = Prefill(self.model, num_layers, to_end=self.is_sharded)
+        prefill = Prefill(self.model, num_layers, self.is_sharded or is_whole, self.layout)
         if num_layers == 0 or input_ids.shape[1] == 0:
             if self.is_sharded:
                 one = ids.new_zeros(1, 1)
                 prefill.run(one, torch.ones_like(one), one)
-            return self.empty_kv(len(input_ids))[:num_layers]
+            return with_states(self.empty_kv(len(input_ids))[:num_layers], self.no_states)
         with self.lock:
+            if prefix and self.continues_by_token:
+                return prefill_by_token(prefill, ids, mask, positions, prefix)
             # With a prefix the entries of short sequences would have to be moved next to their new tokens.
             if prefix or mask is None or not self.gains_by_ragged(mask) or not mask.any() or not is_contiguous(mask):
                 with unread_mask(self.model, mask):
@@ -173,6 +183,10 @@ class FrozenLM:
         ids, positions, edit = tokens.input_ids[:, begin:], tokens.positions[:, begin:], prefix.edit
         body, new_mask = transformer_body(self.model), tokens.mask[:, begin:]
         with self.lock:
+            if begin and self.continues_by_token:
+                return hidden_states_by_token(body, ids, tokens.padding_mask(), positions, prefix)
+            if self.layout is not None and ids.shape[1] == 1 and torch.is_grad_enabled():
+                return hidden_states_of_one(body, ids, tokens.padding_mask(), positions, prefix)
             if not self.gains_by_ragged(new_mask) or not is_contiguous(tokens.mask):
                 cache, mask = prefix.cache(edit), tokens.padding_mask()
                 with unread_mask(self.model, mask):
@@ -214,8 +228,9 @@ class FrozenLM:
 
         On a CPU reading the mask is free and padding costs its tokens; on a GPU it is the other way round.
         """
-        can_run = self.device.type == "cpu" and not self.is_sharded and supports_ragged_attention(self.model)
-        return can_run and self._runs_ragged
+        # In one row the states of a sequence would pass over to the next.
+        can_run = self.device.type == "cpu" and not self.is_sharded and self.layout is None
+        return can_run and supports_ragged_attention(self.model) and self._runs_ragged
 
     @cached_property
     def _runs_ragged(self) -> bool:
@@ -242,24 +257,10 @@ class FrozenLM:
             return torch.zeros(batch, heads, 0, dim, dtype=self.model.dtype, device=self.device)
 
         layers = self.geometry.layers
-        return [LayerKV(empty(g.kv_heads, g.key_dim), empty(g.kv_heads, g.value_dim)) for g in layers]
+        entries = [LayerKV(empty(g.kv_heads, g.key_dim), empty(g.kv_heads, g.value_dim)) for g in layers]
+        return with_states(entries, self.no_states)
 
-
-@contextmanager
-def exclusive(models: Sequence[FrozenLM]) -> Iterator[None]:
-    """Holds the locks of several models, in one order everywhere, so that threads cannot block each other for ever."""
-    with ExitStack() as stack:
-        for lm in sorted(models, key=id):
-            stack.enter_context(lm.lock)
-        yield
-
-
-def let_others_run(models: Sequence[FrozenLM]) -> None:
-    """Between two passes of a thread that holds the locks of models: threads that wait for one of them run first."""
-    if not any(lm.lock.has_waiting for lm in models):
-        return
-    ordered = sorted(set(models), key=id)
-    # All of them: a thread that keeps one lock while it waits for another could block the others for ever.
-    depths = [lm.lock.release_all() for lm in ordered]
-    for lm, depth in zip(ordered, depths, strict=True):
-        lm.lock.restore(depth)
+    @property
+    def no_states(self) -> ModelStates | None:
+        """The states before the first token; None for a model without states."""
+        return None if self.layout is None else ModelStates(self.layout, {})

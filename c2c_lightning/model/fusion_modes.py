@@ -38,7 +38,7 @@ class FusedModel(nn.Module, ABC):
         self.receiver, self.sharers, self.fuser = receiver, tuple(sharers), fuser
 
     @abstractmethod
-    def fuse_prompt(self, prompt: PromptBatch, sharer_kv: SharerKV) -> PrefillState:
+    def fuse_prompt(self, prompt: PromptBatch, sharer_kv: SharerKV, start: PrefillState | None = None) -> PrefillState:
         """Prefill the receiver step by step and fuse the tokens of each step (paper, Eq. 3)."""
 
     @abstractmethod
@@ -102,7 +102,7 @@ class PrefillFusion:
 
     def generation_cache(self, core: FusedModel, fused: FusedPrompt) -> Cache:
         """A plain growing cache."""
-        return dynamic_cache(fused.fused_kv)
+        return dynamic_cache(fused.fused_kv, fused.states)
 
     def response_prefix(
         self,
@@ -112,7 +112,8 @@ class PrefillFusion:
         response: TokenBatch,
     ) -> ResponsePrefix:
         """The fused cache up to the end of the last span."""
-        return ResponsePrefix(core.fuse_prompt(prompt, sharer_kv).fused_kv)
+        state = core.fuse_prompt(prompt, sharer_kv)
+        return ResponsePrefix(state.fused_kv, states=state.states)
 
 
 class PromptFusion(PrefillFusion):
@@ -129,7 +130,7 @@ class PromptFusion(PrefillFusion):
 
     def generation_cache(self, core: FusedModel, fused: FusedPrompt) -> Cache:
         """A growing cache that fuses the first token that it is given."""
-        return LastTokenCache(core.fuser.split(), fused.fused_kv, last_tokens(fused.sharer_kv))
+        return LastTokenCache(core.fuser.split(), fused.fused_kv, last_tokens(fused.sharer_kv), fused.states)
 
     def response_prefix(
         self,
@@ -139,9 +140,9 @@ class PromptFusion(PrefillFusion):
         response: TokenBatch,
     ) -> ResponsePrefix:
         """The fused cache; the pass itself fuses the column of the last prompt token."""
-        fused_kv, last = core.fuse_prompt(prompt, sharer_kv).fused_kv, last_tokens(sharer_kv)
+        state, last = core.fuse_prompt(prompt, sharer_kv), last_tokens(sharer_kv)
         # The weights are split into layers once: the backward pass of a slice per layer fills a gradient of the stack.
-        column, fuser = prompt.num_receiver_tokens - 1 - fused_kv[0].num_tokens, core.fuser.split()
+        column, fuser = prompt.num_receiver_tokens - 1 - state.num_tokens, core.fuser.split()
 
         def edit_rows(rows: Tensor) -> NewEntries:
             of_rows = [None if kv is None else [layer.rows(rows) for layer in kv] for kv in last]
@@ -152,7 +153,7 @@ class PromptFusion(PrefillFusion):
 
             return edit
 
-        return ResponsePrefix(fused_kv, edit_rows)
+        return ResponsePrefix(state.fused_kv, edit_rows, state.states)
 
 
 class DecodeFusion(PromptFusion):
@@ -182,13 +183,16 @@ class DecodeFusion(PromptFusion):
     ) -> ResponsePrefix:
         """All fused entries are known before the pass, which replaces its own by them."""
         text = with_response(core.receiver, core.sharers, prompt, response)
-        fused_kv = core.fuse_prompt(text, core.continue_sharers(text, sharer_kv)).fused_kv
         begin = prompt.num_receiver_tokens - 1
+        start = PrefillState.empty(core.receiver, text.receiver)
+        if core.receiver.layout is not None:  # the fused pass continues from the clean states at its first token
+            start = start.prefill(core.receiver, until=begin)
+        fused_kv = core.fuse_prompt(text, core.continue_sharers(text, sharer_kv), start).fused_kv
 
         def edit_rows(rows: Tensor) -> NewEntries:
             return lambda layer, new: fused_kv[layer].tokens(begin, begin + new.num_tokens).rows(rows)
 
-        return ResponsePrefix([layer.tokens(0, begin) for layer in fused_kv], edit_rows)
+        return ResponsePrefix([layer.tokens(0, begin) for layer in fused_kv], edit_rows, start.states)
 
 
 MODES: dict[str, FusionMode] = {"prefill": PrefillFusion(), "prompt": PromptFusion(), "decode": DecodeFusion()}

@@ -3,8 +3,9 @@
 from transformers.cache_utils import Cache
 
 from c2c_lightning.fuser.fuser import SplitFuser
-from c2c_lightning.kv.cache import EditedLayer
+from c2c_lightning.kv.cache import edited_cache_layers
 from c2c_lightning.kv.layer import LayerKV, LayerStack
+from c2c_lightning.kv.states import ModelStates
 
 
 class LastTokenCache(Cache):
@@ -14,11 +15,17 @@ class LastTokenCache(Cache):
         last: each sharer's entries of its last prompt token.
     """
 
-    def __init__(self, fuser: SplitFuser, entries: LayerStack, last: list[LayerStack | None]) -> None:
-        """Begin with the entries of all prompt tokens but the last."""
+    def __init__(
+        self,
+        fuser: SplitFuser,
+        entries: LayerStack,
+        last: list[LayerStack | None],
+        states: ModelStates | None = None,
+    ) -> None:
+        """Begin with the entries of all prompt tokens but the last, and with a hybrid's states after them."""
         self.fuser, self.last = fuser, last
         self.unfused_layers = set(range(len(entries)))
-        super().__init__(layers=[EditedLayer(layer, n, self._fuse_once) for n, layer in enumerate(entries)])
+        super().__init__(layers=list(edited_cache_layers(entries, self._fuse_once, states)))
 
     def _fuse_once(self, layer: int, new: LayerKV) -> LayerKV:
         if layer not in self.unfused_layers:

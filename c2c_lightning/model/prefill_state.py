@@ -8,7 +8,8 @@ import torch
 from c2c_lightning.alignment.fusion_plan import FusionStep
 from c2c_lightning.data.batch import TokenBatch
 from c2c_lightning.fuser.fuser import Fuser
-from c2c_lightning.kv.layer import LayerStack, SharerKV, append_kv
+from c2c_lightning.kv.layer import LayerStack, SharerKV, append_kv, states_of, with_states
+from c2c_lightning.kv.states import ModelStates, StateCheckpoint
 from c2c_lightning.model.frozen_lm import FrozenLM
 
 
@@ -20,22 +21,29 @@ class PrefillState:
         tokens: the receiver's prompts, (batch, tokens).
         unfused_kv: entries as the receiver computed them, each on the fused entries of earlier steps.
         fused_kv: the same entries after their fusion step.
+        checkpoints: a hybrid's states after each pass, computed on the fused entries of earlier steps.
     """
 
     tokens: TokenBatch
     unfused_kv: LayerStack
     fused_kv: LayerStack
+    checkpoints: tuple[StateCheckpoint, ...]
 
     @classmethod
     def empty(cls, receiver: FrozenLM, tokens: TokenBatch) -> Self:
         """The state before the first token."""
         empty = receiver.empty_kv(len(tokens.input_ids))
-        return cls(tokens, empty, empty)
+        return cls(tokens, empty, empty, checkpoint(0, empty))
 
     @property
     def num_tokens(self) -> int:
         """Length of the cache in tokens, padding included."""
         return self.fused_kv[0].num_tokens
+
+    @property
+    def states(self) -> ModelStates | None:
+        """A hybrid's states after the last token: they are not fused, but depend on the fused entries before them."""
+        return self.checkpoints[-1].states if self.checkpoints else None
 
     def prefill(self, receiver: FrozenLM, until: int) -> Self:
         """The state after the receiver has processed its tokens up to column `until`.
@@ -46,11 +54,19 @@ class PrefillState:
         if until <= self.num_tokens:
             return self
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.fused_kv[0].keys.requires_grad):
-            new = receiver.prefill_tokens(self.tokens, until, self.fused_kv)
-        return replace(self, unfused_kv=append_kv(self.unfused_kv, new), fused_kv=append_kv(self.fused_kv, new))
+            new = receiver.prefill_tokens(self.tokens, until, with_states(self.fused_kv, self.states))
+        unfused_kv, fused_kv = append_kv(self.unfused_kv, new), append_kv(self.fused_kv, new)
+        checkpoints = self.checkpoints + checkpoint(until, new)
+        return replace(self, unfused_kv=unfused_kv, fused_kv=fused_kv, checkpoints=checkpoints)
 
     def fuse(self, fuser: Fuser, sharer_kv: SharerKV, step: FusionStep) -> Self:
         """The state with the tokens of a step fused (paper, Eq. 3)."""
         if not any(len(fused) for fused in step.fused_tokens):
             return self
         return replace(self, fused_kv=fuser(self.fused_kv, sharer_kv, step))
+
+
+def checkpoint(num_tokens: int, kv: LayerStack) -> tuple[StateCheckpoint, ...]:
+    """The states of a cache over `num_tokens` columns; none for a model without states."""
+    states = states_of(kv)
+    return () if states is None else (StateCheckpoint(num_tokens, states),)

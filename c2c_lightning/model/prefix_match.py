@@ -17,7 +17,8 @@ from c2c_lightning.errors import PromptError
 from c2c_lightning.fuser.fuser import Fuser
 from c2c_lightning.kv.layer import LayerKV, LayerStack, SharerKV
 from c2c_lightning.model.fused_prompt import FusedPrompt
-from c2c_lightning.model.prefill_state import PrefillState
+from c2c_lightning.model.prefill_state import PrefillState, checkpoint
+from c2c_lightning.model.reused_columns import ReusedColumns, own_checkpoint
 
 
 @dataclass(frozen=True)
@@ -64,16 +65,18 @@ def match_prefix(
         return None
     shifts = _first_columns(prompt.receiver) - _first_columns(cached.prompt.receiver)
     rows = [_match_row(cached, prompt, plan, row, int(shift)) for row, shift in enumerate(shifts)]
-    unfused_end = max(0, min(int(shift) + row.unfused for shift, row in zip(shifts, rows, strict=True)))
-    fused_end = max(0, min(int(shift) + row.fused for shift, row in zip(shifts, rows, strict=True)))
+    reused = ReusedColumns.of(cached.checkpoints, shifts, [row.unfused for row in rows])
+    fused_end = min(reused.end, ReusedColumns.of((), shifts, [row.fused for row in rows]).end)
     sharer_kv: list[LayerStack | None] = []
     for number, kv in enumerate(cached.sharer_kv):
         moved = _first_columns(prompt.sharers[number]) - _first_columns(cached.prompt.sharers[number])
-        end = max(0, min(int(shift) + row.sharers[number] for shift, row in zip(moved, rows, strict=True)))
-        sharer_kv.append(None if kv is None else _shifted(kv, moved, end))
-    unfused_kv = _shifted(cached.unfused_kv, shifts, unfused_end)
-    fused_kv = _shifted(cached.fused_kv, shifts, unfused_end)
-    return PrefixMatch(prompt.receiver, unfused_kv, unfused_kv, fused_kv, fused_end, sharer_kv)
+        columns = [row.sharers[number] for row in rows]
+        sharer_kv.append(None if kv is None else ReusedColumns.of(own_checkpoint(kv), moved, columns).take(kv))
+    unfused_kv = reused.take(cached.unfused_kv)
+    checkpoints = checkpoint(reused.end, unfused_kv)
+    return PrefixMatch(
+        prompt.receiver, unfused_kv, unfused_kv, checkpoints, reused.take(cached.fused_kv), fused_end, sharer_kv
+    )
 
 
 @dataclass(frozen=True)
@@ -150,17 +153,6 @@ def _step_ends(plan: Sequence[FusionStep], row: int, shift: int) -> set[int]:
         return any(bool((fused.row == row).any()) for fused in step.fused_tokens)
 
     return {step.end - shift for step in plan if takes_part(step)}
-
-
-def _shifted(kv: LayerStack, shifts: Tensor, end: int) -> LayerStack:
-    """The entries of one row, repeated as the first `end` columns of several rows, shifted right by `shifts`."""
-
-    def take(entries: Tensor) -> Tensor:
-        column = (torch.arange(end)[None] - shifts[:, None]).clamp(min=0).to(entries.device)
-        # (1, kv_heads, tokens, dim) to (kv_heads, rows, end, dim) to (rows, kv_heads, end, dim)
-        return entries[0][:, column].transpose(0, 1)
-
-    return [LayerKV(take(layer.keys), take(layer.values)) for layer in kv]
 
 
 def _with_entries(kv: LayerStack, known: LayerStack, step: FusionStep) -> LayerStack:

@@ -11,6 +11,7 @@ from transformers.cache_utils import Cache
 
 from c2c_lightning.kv.cache import JoinEntries, NewEntries, edited_prefix_cache, prefix_cache
 from c2c_lightning.kv.layer import LayerStack
+from c2c_lightning.kv.states import ModelStates
 
 
 @dataclass(frozen=True)
@@ -21,10 +22,12 @@ class ResponsePrefix:
         entries: the receiver's cache.
         edit_rows: for fusion modes that fuse within the pass: given the indices of the batch rows that run, the
             function that replaces the new entries of a layer.
+        states: a hybrid's states after the entries.
     """
 
     entries: LayerStack
     edit_rows: Callable[[Int[Tensor, " rows"]], NewEntries] | None = None
+    states: ModelStates | None = None
 
     @property
     def num_tokens(self) -> int:
@@ -34,7 +37,8 @@ class ResponsePrefix:
     def rows(self, rows: Int[Tensor, " rows"]) -> "ResponsePrefix":
         """The prefix of some batch rows, in any order and number: several responses to one prompt."""
         edit = None if self.edit_rows is None else partial(_edit_of_rows, self.edit_rows, rows)
-        return ResponsePrefix([layer.rows(rows) for layer in self.entries], edit)
+        states = None if self.states is None else self.states.rows(rows)
+        return ResponsePrefix([layer.rows(rows) for layer in self.entries], edit, states)
 
     @property
     def edit(self) -> NewEntries | None:
@@ -49,7 +53,9 @@ class ResponsePrefix:
             edit: replaces the new entries of a layer.
             join: how new entries follow the prefix; default concatenation.
         """
-        return prefix_cache(self.entries, join) if edit is None else edited_prefix_cache(self.entries, edit, join)
+        if edit is None:
+            return prefix_cache(self.entries, join, self.states)
+        return edited_prefix_cache(self.entries, edit, join, self.states)
 
 
 def _edit_of_rows(edit_rows: Callable[[Tensor], NewEntries], chosen: Tensor, rows: Tensor) -> NewEntries:

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor, StoppingCriteria, TemperatureLogitsWarper, TopPLogitsWarper
 
-from c2c_lightning.model.frozen_lm import FrozenLM, let_others_run
+from c2c_lightning.model.frozen_lm import FrozenLM
+from c2c_lightning.model.locks import let_others_run
 from c2c_lightning.serving.answer_row import AnswerRow, TokenLogProbs
 
 

@@ -10,7 +10,8 @@ from tests.tiny import tiny_model
 @pytest.mark.parametrize(
     ("setting", "value", "reason"),
     [
-        ("layer_types", ["full_attention", "linear_attention"], "layer 1 is of type `linear_attention`"),
+        ("layer_types", ["linear_attention", "mlp"], "has no attention layer; recurrent and convolution layers"),
+        ("layer_types", ["full_attention", "retention"], "layer 1 is of type `retention`: layers of this kind"),
         ("layer_types", ["indexed_attention"], "sparse attention that selects tokens by an indexer"),
         ("layer_types", ["heavily_compressed_attention"], "compressed entries of several tokens"),
         ("kv_lora_rank", 8, "latent"),
