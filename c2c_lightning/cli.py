@@ -14,10 +14,10 @@ Command = Callable[[Sequence[str]], None]
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "init": ("init.run_init", "check a pair of models and rows, and write a first configuration"),
-    "fit": ("trainer_cli.run_fit", "train a fuser"),
-    "validate": ("trainer_cli.run_fit", "loss of a fuser, and of the receiver alone, on validation data"),
-    "test": ("trainer_cli.run_test", "benchmarks over responders: receiver, sharer, T2T, routing, C2C, controls"),
-    "predict": ("trainer_cli.run_predict", "write answers to a file of conversations"),
+    "fit": ("trainer_cli.run_trainer", "train a fuser"),
+    "validate": ("trainer_cli.run_trainer", "loss of a fuser, and of the receiver alone, on validation data"),
+    "test": ("trainer_cli.run_trainer", "benchmarks over responders: receiver, sharer, T2T, routing, C2C, controls"),
+    "predict": ("trainer_cli.run_trainer", "write answers to a file of conversations"),
     "export": ("fuser_files.run_export", "Lightning checkpoint to fuser directory"),
     "convert": ("fuser_files.run_convert", "the authors' published layout to ours, and back"),
     "analyze": (
@@ -67,8 +67,12 @@ def _unknown(name: str) -> str:
 def _run(given: Sequence[str]) -> None:
     """Import a command and all that it needs, and run it."""
     from c2c_lightning.commands.parsing import bound_yaml
+    from c2c_lightning.commands.run_help import is_help, show_help
     from c2c_lightning.commands.shipped_configs import with_config_paths
 
+    if is_help(given):
+        show_help(given)
+        raise SystemExit(0)
     bound_yaml()
     module, _, function = COMMANDS[given[0]][0].rpartition(".")
     args = with_config_paths(given, given[0])
@@ -116,10 +120,10 @@ def _is_about_this_run(record: logging.LogRecord) -> bool:
 
 def _hint(given: Sequence[str]) -> str:
     """Where to find the right arguments."""
-    from c2c_lightning.commands import trainer_cli
+    from c2c_lightning.commands.run_classes import RUN_COMMANDS
 
-    if given[0] in trainer_cli.EXAMPLES and not any(part.startswith(("--config", "-c")) for part in given[1:]):
-        example = trainer_cli.EXAMPLES[given[0]]
+    if given[0] in RUN_COMMANDS and not any(part.startswith(("--config", "-c")) for part in given[1:]):
+        example = RUN_COMMANDS[given[0]].example
         return f"No configuration is given. Say for example `lightning {given[0]} --config {example}`."
     return f"See `lightning {given[0]} --help`."
 

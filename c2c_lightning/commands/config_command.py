@@ -9,6 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Column, Table
 
+from c2c_lightning.commands.config_schema import write_schema
 from c2c_lightning.commands.parsing import CommandParser, HelpFormatter
 from c2c_lightning.commands.shipped_configs import ShippedConfig, named_configs, shipped_configs
 from c2c_lightning.errors import ConfigurationError
@@ -19,6 +20,7 @@ Configurations that come with the package.
   lightning config list                  command, name and purpose of each
   lightning config show NAME             print it
   lightning config copy NAME [TARGET]    write it as a file of your own
+  lightning config schema [COMMAND]      JSON schema, by which editors complete and check YAML
 
 `lightning fit --config NAME` uses one by its name; a name means another file for `fit` than for `test`."""
 
@@ -89,6 +91,7 @@ ACTIONS: dict[str, Callable[[Sequence[str]], None]] = {
     "list": list_configs,
     "show": show_config,
     "copy": copy_config,
+    "schema": write_schema,
 }
 
 

@@ -13,6 +13,7 @@ from lightning.pytorch.plugins import CheckpointIO
 from rich.console import Console
 
 from c2c_lightning.commands.parsing import NOT_TEXT, HelpFormatter, with_suggestion
+from c2c_lightning.commands.run_classes import RUN_COMMANDS, load_class
 from c2c_lightning.commands.run_config import (
     SaveRunConfig,
     check_last_checkpoint,
@@ -34,21 +35,7 @@ logger = logging.getLogger(__name__)
 RUN_FOLDER = "${trainer.default_root_dir}"
 """Placeholder of the run folder in the configuration of loggers and callbacks."""
 
-EXAMPLES = {
-    "fit": "quickstart",
-    "validate": "quickstart --ckpt_path runs/quickstart/checkpoints/last.ckpt",
-    "test": "quickstart",
-    "predict": "quickstart",
-}
 PREDICT_HINT = " after `lightning export`, and name the exported directory"
-HELP = """\
-Examples:
-  lightning {command} --config {example}
-  lightning {command} --config RUN.yaml --config OVERLAY.yaml --trainer.devices 2
-  lightning {command} --config RUN.yaml --print_config      what a run would use
-  lightning {command} --model.KEY.help CLASS                options of a class
-A later --config and later options win over earlier ones. Write options in full.
-A configuration is a YAML file, or one of the package by name (`lightning config list`)."""
 
 TRAINER_DEFAULTS: dict[str, Any] = {
     "default_root_dir": "runs",
@@ -64,25 +51,23 @@ class C2CLightningCLI(LightningCLI):
 
     command: str
 
-    def __init__(self, command: str, module: Any, data: Any, args: Sequence[str], about: str) -> None:
+    def __init__(self, command: str, args: Sequence[str]) -> None:
         """Parse `args`, which begin with the command, and run it.
 
         Args:
             command: `fit`, `validate`, `test` or `predict`.
-            module: class of the Lightning module.
-            data: class of the data module.
             args: command line.
-            about: what the command does, for its help.
         """
         self.command, self.args = command, list(args)
+        run = RUN_COMMANDS[command]
         options = {
             "exit_on_error": False,
             "usage": f"lightning {command} --config FILE [--config FILE ...] [--KEY VALUE ...]",
-            "description": f"{about}\n\n{HELP.format(command=command, example=EXAMPLES[command])}",
+            "description": run.about,
         }
         super().__init__(
-            module,
-            data,
+            load_class(run.module),
+            load_class(run.data),
             save_config_callback=SaveRunConfig,
             trainer_defaults=TRAINER_DEFAULTS,
             seed_everything_default=42,
@@ -225,27 +210,48 @@ def as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
-def run_fit(args: Sequence[str]) -> None:
-    """`lightning fit` and `lightning validate`."""
-    from c2c_lightning.data.datamodule import InstructionDataModule
-    from c2c_lightning.training.module import C2CModule
-
-    about = "Train a fuser." if args[0] == "fit" else "Loss of a fuser, and of the receiver alone, on the same tokens."
-    C2CLightningCLI(args[0], C2CModule, InstructionDataModule, args, about)
-
-
-def run_test(args: Sequence[str]) -> None:
-    """`lightning test`."""
-    from c2c_lightning.evaluation.benchmark_datamodule import BenchmarkDataModule
-    from c2c_lightning.evaluation.evaluation_module import EvaluationModule
-
-    about = "Benchmarks over responders: receiver, sharer, T2T, routing, C2C, controls."
-    C2CLightningCLI(args[0], EvaluationModule, BenchmarkDataModule, args, about)
+def run_trainer(args: Sequence[str]) -> None:
+    """Run `fit`, `validate`, `test` or `predict`."""
+    if "--help.trainer" in args:
+        show_trainer_options(run_parser(args[0]))
+        return
+    C2CLightningCLI(args[0], args)
 
 
-def run_predict(args: Sequence[str]) -> None:
-    """`lightning predict`."""
-    from c2c_lightning.prediction.prediction_module import ConversationDataModule, PredictionModule
+class ParserReady(Exception):
+    """Ends the construction of a `ParserOnly`, with the parser."""
 
-    about = "Write a fuser's answers to a file of conversations."
-    C2CLightningCLI(args[0], PredictionModule, ConversationDataModule, args, about)
+    def __init__(self, parser: LightningArgumentParser) -> None:
+        super().__init__()
+        self.parser = parser
+
+
+class ParserOnly(C2CLightningCLI):
+    """Makes the parser of a command, and neither parses nor runs."""
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Stop here.
+
+        Raises:
+            ParserReady: always.
+        """
+        raise ParserReady(self._subcommand_parsers[self.command])
+
+
+def run_parser(command: str) -> LightningArgumentParser:
+    """The parser of a command's options: `seed_everything`, `model`, `data`, `trainer`."""
+    try:
+        ParserOnly(command, [command])
+    except ParserReady as ready:
+        return ready.parser
+    raise AssertionError("the parser was not made")
+
+
+def show_trainer_options(parser: LightningArgumentParser) -> None:
+    """Print the options of Lightning's Trainer alone."""
+    parser._action_groups = [
+        group
+        for group in parser._action_groups
+        if any(action.dest.startswith("trainer.") for action in group._group_actions)
+    ]
+    parser.print_help()

@@ -138,4 +138,4 @@ def test_a_copy_replaces_nothing_unless_it_is_told_to(tmp_path: Path, capsys: py
 
 @pytest.mark.parametrize("words", [["config"], ["config", "frob"]])
 def test_an_unknown_action_is_a_usage_error(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert "list|show|copy" in fails(capsys, 2, *words)
+    assert "list|show|copy|schema" in fails(capsys, 2, *words)
