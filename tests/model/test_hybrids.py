@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from c2c_lightning.alignment.layer_alignment import terminal
-from c2c_lightning.data.batch import PromptBatch
+from c2c_lightning.data.batch import PromptBatch, TokenBatch
 from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.model.c2c import C2CModel
 from c2c_lightning.model.frozen_lm import FrozenLM
@@ -57,7 +57,7 @@ def test_closed_gates_are_the_bare_receiver(family: str, mode: str) -> None:
     model.fuser.force_gates(is_open=False)
     assert torch.equal(model.generate(prompt, **SETTINGS), expected)
     response = expected[:, prompt.num_receiver_tokens :]
-    text = prompt.receiver.append(response, torch.ones_like(response))
+    text = prompt.receiver.append(TokenBatch(response))
     with torch.no_grad():
         logits = model.receiver.model(text.input_ids, attention_mask=text.mask, position_ids=text.positions).logits
         forced = model(prompt, response).logits
