@@ -21,6 +21,10 @@ class FuserConfigError(C2CError):
     """A choice in the fuser's configuration that is not possible."""
 
 
+class FuserInputError(C2CError):
+    """A fuser that is called without something that its kind needs."""
+
+
 class PairMismatchError(C2CError):
     """A fuser and a pair of models that do not belong together."""
 

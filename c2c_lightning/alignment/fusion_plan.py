@@ -3,12 +3,30 @@
 Axes: B batch, T receiver tokens, S sharers, F fused tokens of a batch, packed into one axis without padding.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Self
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class TokenPositions:
+    """Position ids in each model.
+
+    Attributes:
+        receiver: (B, T), those of the receiver's tokens.
+        sharers: for each sharer (B, its tokens).
+    """
+
+    receiver: Int[Tensor, "batch tokens"]
+    sharers: tuple[Int[Tensor, "batch _"], ...]
+
+    def rows(self, index: Int[Tensor, " rows"]) -> "TokenPositions":
+        """The positions in some rows of the batch."""
+        return TokenPositions(*(self.receiver[index], tuple(sharer[index] for sharer in self.sharers)))
 
 
 @dataclass(frozen=True)
@@ -19,18 +37,34 @@ class FusedTokens:
         row: (F,), row in the batch.
         token: (F,), column of the receiver token.
         source: (F,), column of the sharer token that it is fused with.
+        position: (F,), position id of the receiver token; None where no fuser kind may need it.
+        source_position: (F,), position id of the sharer token.
     """
 
     row: Int[Tensor, " fused"]
     token: Int[Tensor, " fused"]
     source: Int[Tensor, " fused"]
+    position: Int[Tensor, " fused"] | None = None
+    source_position: Int[Tensor, " fused"] | None = None
 
     @classmethod
-    def all_tokens(cls, batch: int, tokens: int, device: torch.device) -> "FusedTokens":
-        """Every token of a batch, fused with the sharer token of the same column."""
+    def all_tokens(
+        cls, batch: int, tokens: int, device: torch.device, positions: tuple[Tensor, Tensor] | None = None
+    ) -> "FusedTokens":
+        """Every token of a batch, fused with the sharer token of the same column.
+
+        Args:
+            batch: rows B.
+            tokens: columns T.
+            device: of the indices.
+            positions: position ids of the receiver's and of the sharer's tokens, (B, T) each.
+        """
         row = torch.arange(batch, device=device).repeat_interleave(tokens)
         token = torch.arange(tokens, device=device).repeat(batch)
-        return cls(row, token, token)
+        fused = cls(row, token, token)
+        if positions is None:
+            return fused
+        return replace(fused, position=positions[0].flatten(), source_position=positions[1].flatten())
 
     def __len__(self) -> int:
         """Number of fused tokens."""
@@ -39,11 +73,12 @@ class FusedTokens:
     @classmethod
     def join(cls, parts: Sequence["FusedTokens"]) -> "FusedTokens":
         """Concatenation along the packed axis."""
-        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in ("row", "token", "source")))
+        columns = {field.name: [getattr(part, field.name) for part in parts] for field in fields(cls)}
+        return cls(**{name: torch.cat(column) for name, column in columns.items() if column[0] is not None})
 
-    def where(self, keep: Bool[Tensor, " fused"]) -> "FusedTokens":
+    def where(self, keep: Bool[Tensor, " fused"]) -> Self:
         """The fused tokens for which `keep` holds."""
-        return FusedTokens(self.row[keep], self.token[keep], self.source[keep])
+        return self._map(lambda tensor: tensor[keep])
 
     def offset_in_row(self, batch: int) -> Tensor:
         """Distance in columns of each fused token from the first fused token of its row, (F,)."""
@@ -51,9 +86,13 @@ class FusedTokens:
         first = self.token.new_zeros(batch).scatter_reduce(0, self.row, self.token, "amin", include_self=False)
         return self.token - first[self.row]
 
-    def to(self, device: torch.device | str) -> "FusedTokens":
+    def to(self, device: torch.device | str) -> Self:
         """Copy to a device."""
-        return FusedTokens(*(index.to(device, non_blocking=True) for index in (self.row, self.token, self.source)))
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Self:
+        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: change(tensor) for name, tensor in tensors.items() if tensor is not None})
 
 
 @dataclass(frozen=True)
@@ -104,7 +143,9 @@ class FusionPlan:
     num_read_tokens: tuple[int, ...] = ()
 
     @classmethod
-    def of(cls, source_indices: Sequence[Tensor], mask: Tensor) -> "FusionPlan":
+    def of(
+        cls, source_indices: Sequence[Tensor], mask: Tensor, positions: TokenPositions | None = None
+    ) -> "FusionPlan":
         """The plan of a batch.
 
         A span is a run of tokens that are fused with the same sharers. Padding continues the span before it, so the
@@ -114,6 +155,7 @@ class FusionPlan:
         Args:
             source_indices: for each sharer (batch, tokens), the sharer column of each receiver token, or -1.
             mask: (batch, tokens), the receiver's attention mask.
+            positions: position ids of all receiver tokens, and of all tokens of each sharer.
         """
         if not source_indices:
             return cls()
@@ -121,7 +163,7 @@ class FusionPlan:
         is_fused = torch.stack([index[:, :-1] >= 0 for index in source_indices], -1) & real[..., None]
         span_end = span_ends(is_fused, real)
         ends = sorted(set(span_end[is_fused.any(-1)].tolist()))
-        steps = tuple(_step(end, is_fused & (span_end == end)[..., None], source_indices) for end in ends)
+        steps = tuple(_step(end, is_fused & (span_end == end)[..., None], source_indices, positions) for end in ends)
         return cls(steps, _in_one_pass(steps, len(mask)), _num_read_tokens(steps, len(source_indices)))
 
     def to(self, device: torch.device | str) -> "FusionPlan":
@@ -130,12 +172,14 @@ class FusionPlan:
         return FusionPlan(steps, one_pass, self.num_read_tokens)
 
 
-def _step(end: int, is_fused: Tensor, source_indices: Sequence[Tensor]) -> FusionStep:
+def _step(end: int, is_fused: Tensor, source_indices: Sequence[Tensor], positions: TokenPositions | None) -> FusionStep:
     """The step of the tokens (batch, tokens, sharers) that end at one column."""
     fused = []
     for number, index in enumerate(source_indices):
         row, token = is_fused[..., number].nonzero(as_tuple=True)
-        fused.append(FusedTokens(row, token, index[row, token]))
+        source = index[row, token]
+        ids = () if positions is None else (positions.receiver[row, token], positions.sharers[number][row, source])
+        fused.append(FusedTokens(row, token, source, *ids))
     return FusionStep.of(end, fused)
 
 

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from c2c_lightning.alignment.fusion_plan import FusionPlan, FusionStep, keep_fraction
+from c2c_lightning.alignment.fusion_plan import FusionPlan, FusionStep, TokenPositions, keep_fraction
 from c2c_lightning.data.token_batch import SharerTokens, TokenBatch, positions_of
 from c2c_lightning.errors import PromptError
 
@@ -105,7 +105,7 @@ class PromptBatch:
         """The fusion steps in both orders; computed on the host at the first use, unless it was given."""
         if self._plan is not None:
             return self._plan
-        plan = FusionPlan.of([sharer.on_host.index for sharer in self.sharers], self.receiver.on_host.mask)
+        plan = plan_of(self.receiver.on_host, [sharer.on_host for sharer in self.sharers])
         return plan.to(self.receiver.input_ids.device)
 
     @property
@@ -155,6 +155,12 @@ class PromptBatch:
     def _with_sharers(self, sharers: Iterable[SharerTokens]) -> "PromptBatch":
         """The same receiver's tokens with other tokens of the sharers, which are on the CPU."""
         return PromptBatch(self.receiver.on_host, tuple(sharers)).to(self.receiver.input_ids.device)
+
+
+def plan_of(receiver: TokenBatch, sharers: Sequence[SharerTokens]) -> FusionPlan:
+    """The fusion plan of a batch of prompts."""
+    positions = TokenPositions(receiver.positions, tuple(sharer.positions for sharer in sharers))
+    return FusionPlan.of([sharer.index for sharer in sharers], receiver.mask, positions)
 
 
 class TrainingBatch:

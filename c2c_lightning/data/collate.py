@@ -5,8 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from c2c_lightning.alignment.fusion_plan import FusionPlan
-from c2c_lightning.data.batch import PromptBatch, SharerTokens, TokenBatch, TrainingBatch, positions_of
+from c2c_lightning.data.batch import PromptBatch, SharerTokens, TokenBatch, TrainingBatch, plan_of, positions_of
 from c2c_lightning.data.encode import EncodedExample, EncodedPrompt, SharerEncoding
 
 Row = tuple[list[int], list[int] | None, list[int] | None]
@@ -29,8 +28,7 @@ def collate_prompts(
         _sharer_tokens([prompt.sharers[number] for prompt in prompts], pad_id, receiver.input_ids.shape[1])
         for number, pad_id in enumerate(sharer_pad_ids)
     )
-    plan = FusionPlan.of([sharer.index for sharer in sharers], receiver.mask)
-    return PromptBatch(receiver, sharers, plan)
+    return PromptBatch(receiver, sharers, plan_of(receiver, sharers))
 
 
 def collate_examples(

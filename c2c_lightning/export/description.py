@@ -115,8 +115,9 @@ class FuserDescription:
     def to_json(self) -> dict[str, Any]:
         """The content of `fuser_config.json`."""
         pairs = zip(self.sharers, self.layer_maps, strict=True)
-        kinds = {kind_name(kind): class_path(kind) for kind, _ in self.config.kinds(len(self.sharers))}
-        foreign = {name: path for name, path in kinds.items() if not path.startswith("c2c_lightning.")}
+        kinds = {k for kind, own in self.config.kinds(len(self.sharers)) for k in kind.used_kinds(own)}
+        paths = {kind_name(kind): class_path(kind) for kind in sorted(kinds, key=kind_name)}
+        foreign = {name: path for name, path in paths.items() if not path.startswith("c2c_lightning.")}
         return {
             "format_version": FORMAT_VERSION,
             "fuser": config_to_json(self.config),

@@ -1,7 +1,7 @@
 """Configuration of a fuser; the defaults are the values of the released code."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from c2c_lightning.alignment.layer_alignment import LayerAlignment
@@ -13,9 +13,10 @@ from c2c_lightning.fuser.c2c_complex import ComplexKind as ComplexKind
 from c2c_lightning.fuser.c2c_complex_config import ComplexConfig
 from c2c_lightning.fuser.c2c_kind import C2CKind as C2CKind
 from c2c_lightning.fuser.channel_config import ChannelConfig
-from c2c_lightning.fuser.config_checks import check_fields, check_names, check_range
+from c2c_lightning.fuser.config_checks import check_fields, check_range
 from c2c_lightning.fuser.kind import FuserKind, find_kind, kind_name
 from c2c_lightning.fuser.low_rank import LowRankKind as LowRankKind
+from c2c_lightning.fuser.rotary_free import RotaryFreeKind as RotaryFreeKind
 
 _SHARED = ("hidden_dim", "intermediate_dim", "num_layers", "dropout")
 """Settings of `FuserConfig` that are settings of kinds."""
@@ -49,8 +50,9 @@ class FuserConfig:
     Attributes:
         kind: `c2c`; an ablation of paper table 8: `project` (the projected sharer replaces the receiver's entries),
             `fuse` (adds the projection, no head weighting, no gates), `no_weights`, `no_gates`; `c2c_c` (paper,
-            appendix A.1.3); `low_rank` (a few per cent of the size); or a kind of one's own by its registered name or
-            class path, see `fuser.kind`.
+            appendix A.1.3); `low_rank` (a few per cent of the size); `rotary_free` (another kind, named by
+            `options.kind`, on keys without position); or a kind of one's own by its registered name or class path, see
+            `fuser.kind`.
         hidden_dim: width of the fuser. This and the next three are settings of the kinds that have a setting of the
             same name.
         intermediate_dim: inner width of its blocks (not of `c2c_c`).
@@ -130,8 +132,5 @@ class FuserConfig:
         kind = find_kind(own.kind or self.kind)
         # `options` are those of `kind`: a sharer of another kind has its own only.
         common = self.options if find_kind(self.kind) is kind else {}
-        options = {**common, **own.options}
-        check_names(options, kind.config_class, f"{kind_name(kind)!r}")
         shared = {**{name: getattr(self, name) for name in _SHARED}, **asdict(self.complex)}
-        names = {known.name for known in fields(kind.config_class)}
-        return kind, kind.config_class(**{**{n: v for n, v in shared.items() if n in names}, **options})
+        return kind, kind.make_config({**common, **own.options}, shared)

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from c2c_lightning.alignment.fusion_plan import FusedTokens, FusionStep
+from c2c_lightning.alignment.fusion_plan import FusedTokens, FusionStep, TokenPositions
 from c2c_lightning.alignment.layer_alignment import ALIGNMENTS, LayerMap, checked_map
 from c2c_lightning.errors import FuserConfigError
 from c2c_lightning.fuser.config import FuserConfig
@@ -19,6 +19,7 @@ from c2c_lightning.fuser.kind import FuserKind, GateNoise, NewGate
 from c2c_lightning.fuser.packing import add_packed
 from c2c_lightning.kv.geometry import KVGeometry, LayerGeometry
 from c2c_lightning.kv.layer import LayerKV, LayerStack, SharerKV
+from c2c_lightning.kv.rotary import LayerRotary
 
 LayerTensors = list[list[list[dict[str, Tensor]]]]
 """By sharer, group and index in the group: the parameters and buffers of one layer."""
@@ -160,7 +161,12 @@ class Fuser(nn.Module):
         return result
 
     def fuse_new(
-        self, layer: int, new: LayerKV, sharer_kv: SharerKV, layer_tensors: LayerTensors | None = None
+        self,
+        layer: int,
+        new: LayerKV,
+        sharer_kv: SharerKV,
+        positions: TokenPositions | None = None,
+        layer_tensors: LayerTensors | None = None,
     ) -> LayerKV:
         """Fuse the entries of new tokens in one layer, each with the sharers' token of the same column.
 
@@ -170,10 +176,10 @@ class Fuser(nn.Module):
             layer: the receiver layer.
             new: its new entries.
             sharer_kv: each sharer's entries of as many tokens, all layers; None for a sharer that is left out.
+            positions: position ids of these tokens, for kinds that need them.
             layer_tensors: the weights by layer, where several layers are fused in one pass: use `split`.
         """
         batch, tokens, result = new.keys.shape[0], new.num_tokens, new
-        fused = FusedTokens.all_tokens(batch, tokens, new.keys.device)
         for number, (sharer, kv) in enumerate(zip(self.sharers, sharer_kv, strict=True)):
             source = sharer.layer_map[layer]
             if kv is None or source is None:
@@ -183,6 +189,8 @@ class Fuser(nn.Module):
             tensors = (
                 group.layer_tensors(index) if layer_tensors is None else layer_tensors[number][group_number][index]
             )
+            ids = None if positions is None else (positions.receiver, positions.sharers[number])
+            fused = FusedTokens.all_tokens(batch, tokens, new.keys.device, ids)
             noise = self.gate_noise(group, 1, batch, FusionStep(0, tokens, (fused,)), fused)
             base = new if self.config.sharer_order == "parallel" else result
             residual = group.one_layer(tensors, base, self._transmit(kv[source]), fused, noise)
@@ -192,6 +200,15 @@ class Fuser(nn.Module):
     def _transmit(self, layer: LayerKV) -> LayerKV:
         """Entries of a sharer in the precision of the configured channel."""
         return self.config.channel.channel.transmit(layer, self.training)
+
+    def needs_rotary(self, number: int) -> bool:
+        """Whether `bind_rotary` must be called for a sharer."""
+        return any(group.needs_rotary for group in self.sharers[number].groups)
+
+    def bind_rotary(self, number: int, receiver: Sequence[LayerRotary], sharer: Sequence[LayerRotary]) -> None:
+        """Give the kind of one sharer's fuser the rotary tables of both models, one for each of their layers."""
+        for group in self.sharers[number].groups:
+            group.bind_rotary(receiver, sharer)
 
     def split(self) -> "SplitFuser":
         """The fuser with its stacked weights split into layers, for one pass that calls `fuse_new` for each layer."""
@@ -267,9 +284,11 @@ class SplitFuser:
     fuser: Fuser
     layer_tensors: LayerTensors
 
-    def fuse_new(self, layer: int, new: LayerKV, sharer_kv: SharerKV) -> LayerKV:
+    def fuse_new(
+        self, layer: int, new: LayerKV, sharer_kv: SharerKV, positions: TokenPositions | None = None
+    ) -> LayerKV:
         """See `Fuser.fuse_new`."""
-        return self.fuser.fuse_new(layer, new, sharer_kv, self.layer_tensors)
+        return self.fuser.fuse_new(layer, new, sharer_kv, positions, self.layer_tensors)
 
 
 def _unsharded(tensor: Tensor) -> Tensor:

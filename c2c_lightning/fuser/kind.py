@@ -25,8 +25,8 @@ Axes: L layers of a stack, F fused tokens of a batch, H KV heads, D head width.
 import importlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, TypeVar
 
 from torch import Tensor, nn
@@ -34,11 +34,12 @@ from torch.func import functional_call
 
 from c2c_lightning.alignment.fusion_plan import FusedTokens
 from c2c_lightning.errors import FuserConfigError
-from c2c_lightning.fuser.config_checks import did_you_mean
+from c2c_lightning.fuser.config_checks import check_names, did_you_mean
 from c2c_lightning.fuser.gate import Gate
 from c2c_lightning.fuser.packing import PackedKV, pack
 from c2c_lightning.kv.geometry import LayerGeometry
 from c2c_lightning.kv.layer import LayerKV
+from c2c_lightning.kv.rotary import LayerRotary
 from c2c_lightning.ops.stacked_norm import StackedLayerNorm, StackedRMSNorm
 
 GateNoise = tuple[Tensor | None, Tensor | None]
@@ -77,11 +78,13 @@ class FuserKind(nn.Module, ABC):
 
     Attributes:
         config_class: dataclass of the kind's settings.
+        needs_rotary: whether `bind_rotary` must be called before the kind is used.
         receiver_layers: the receiver layers of the stack, ascending.
         sharer_layers: for each of them the sharer layer that it is fused with.
     """
 
     config_class: ClassVar[type[Any]] = NoOptions
+    needs_rotary: ClassVar[bool] = False
 
     def __init__(self, pairs: Sequence[tuple[int, int]]) -> None:
         """Stack `pairs` of receiver and sharer layers.
@@ -101,6 +104,38 @@ class FuserKind(nn.Module, ABC):
             sharer: the sharer's entry that each of them is fused with.
             noise: noise of the key gates and of the value gates; None for hard gates.
         """
+
+    @classmethod
+    def make_config(cls, options: Mapping[str, Any], shared: Mapping[str, Any]) -> Any:
+        """The kind's configuration: an instance of `config_class`.
+
+        Args:
+            options: settings of the kind by name.
+            shared: settings of all kinds; those that the kind does not have are ignored.
+
+        Raises:
+            FuserConfigError: an unknown option, or an impossible value.
+        """
+        check_names(options, cls.config_class, f"{kind_name(cls)!r}")
+        names = {known.name for known in fields(cls.config_class)}
+        return cls.config_class(**{**{n: v for n, v in shared.items() if n in names}, **options})
+
+    @classmethod
+    def used_kinds(cls, config: Any) -> list[type["FuserKind"]]:
+        """This class, and those of kinds within it."""
+        return [cls]
+
+    def bind_rotary(self, receiver: Sequence[LayerRotary], sharer: Sequence[LayerRotary]) -> None:
+        """Take the rotary tables of the language models; called where `needs_rotary`.
+
+        Args:
+            receiver: those of all receiver layers.
+            sharer: those of all sharer layers.
+        """
+
+    def compiled_parts(self) -> list[nn.Module]:
+        """The modules that `compile_fuser` compiles: those that `residual` calls."""
+        return list(self.children())
 
     @property
     def gates(self) -> list[Gate]:

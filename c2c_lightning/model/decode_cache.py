@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache
 
 from c2c_lightning.alignment.fingerprint import same_tokens
+from c2c_lightning.alignment.fusion_plan import TokenPositions
 from c2c_lightning.alignment.retokenization import retokenize
 from c2c_lightning.data.batch import PromptBatch, SharerTokens, TokenBatch
 from c2c_lightning.errors import GenerationError
@@ -93,10 +94,14 @@ class DecodeCache(Cache):
         mask = attention_mask if self.is_padded else None
         new = self.receiver.prefill(input_ids, mask, position_ids, self.unfused_kv)
         self.unfused_kv = append_kv(self.unfused_kv, new)
+        last = list(self.positions)
         read = [None if kv is None else self._sharer_entries(n, kv, input_ids) for n, kv in enumerate(self.sharer_kv)]
+        # The first new token is fused with the last prompt token of each sharer, later ones with its response tokens.
+        first, steps = 0 if self.is_first else 1, torch.arange(input_ids.shape[1], device=input_ids.device)
+        positions = TokenPositions(position_ids, tuple(position + first + steps for position in last))
         self.is_first = False
         # Attention reads these entries in the pass that follows, see `_take`.
-        self.pending = [self.fuser.fuse_new(layer, entries, read) for layer, entries in enumerate(new)]
+        self.pending = [self.fuser.fuse_new(layer, entries, read, positions) for layer, entries in enumerate(new)]
 
     def _sharer_entries(self, number: int, kv: LayerStack, ids: Tensor) -> LayerStack:
         """The sharer entries that the new tokens read: at first its last prompt token, then the response's."""

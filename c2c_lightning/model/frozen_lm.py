@@ -19,12 +19,14 @@ from c2c_lightning.kv.continuation import ignores_states, prefill_by_token
 from c2c_lightning.kv.geometry import KVGeometry
 from c2c_lightning.kv.layer import LayerKV, LayerStack, with_states
 from c2c_lightning.kv.layout import CacheLayout
+from c2c_lightning.kv.rotary import LayerRotary
 from c2c_lightning.kv.states import ModelStates
 from c2c_lightning.model.hidden_states import hidden_states_by_token, hidden_states_of_one
 from c2c_lightning.model.limits import ModelLimits
 from c2c_lightning.model.lm_spec import LMSpec, tokenizer_spec
 from c2c_lightning.model.output_head import OutputHead, output_head, transformer_body
 from c2c_lightning.model.response_prefix import ResponsePrefix
+from c2c_lightning.model.rotary_probe import PROBED_POSITIONS, probe_rotary
 from c2c_lightning.model.turn_lock import TurnLock
 from c2c_lightning.ops.ragged_attention import (
     RaggedBatch,
@@ -89,6 +91,22 @@ class FrozenLM:
     def head(self) -> OutputHead:
         """Computes logits and losses from its last hidden states."""
         return output_head(self.model)
+
+    @cached_property
+    def rotary(self) -> list[LayerRotary]:
+        """The rotary table of each layer; the model is limited to their range from then on.
+
+        Raises:
+            UnsupportedModelError: keys that depend on their position in another way.
+        """
+        self.limits.has_fixed_rotary = True
+        last = min(PROBED_POSITIONS[-1], (self.limits.num_positions or PROBED_POSITIONS[-1] + 1) - 1)
+
+        @torch.no_grad()
+        def one_token_kv(ids: Tensor, positions: Tensor) -> LayerStack:
+            return self.prefill(ids, torch.ones_like(ids), positions)
+
+        return probe_rotary(self.model, one_token_kv, last, self.spec.path)
 
     @property
     def blocks(self) -> list[nn.Module]:

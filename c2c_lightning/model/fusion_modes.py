@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 from torch import Tensor, nn
 from transformers.cache_utils import Cache
 
-from c2c_lightning.alignment.fusion_plan import FusionStep
+from c2c_lightning.alignment.fusion_plan import FusionStep, TokenPositions
 from c2c_lightning.data.batch import PromptBatch, TokenBatch
 from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.fuser.fuser import Fuser
@@ -36,6 +36,9 @@ class FusedModel(nn.Module, ABC):
     def __init__(self, receiver: FrozenLM, sharers: Sequence[FrozenLM], fuser: Fuser) -> None:
         super().__init__()
         self.receiver, self.sharers, self.fuser = receiver, tuple(sharers), fuser
+        for number, sharer in enumerate(self.sharers):
+            if fuser.needs_rotary(number):
+                fuser.bind_rotary(number, receiver.rotary, sharer.rotary)
 
     @abstractmethod
     def fuse_prompt(self, prompt: PromptBatch, sharer_kv: SharerKV, start: PrefillState | None = None) -> PrefillState:
@@ -130,7 +133,8 @@ class PromptFusion(PrefillFusion):
 
     def generation_cache(self, core: FusedModel, fused: FusedPrompt) -> Cache:
         """A growing cache that fuses the first token that it is given."""
-        return LastTokenCache(core.fuser.split(), fused.fused_kv, last_tokens(fused.sharer_kv), fused.states)
+        last, positions = last_tokens(fused.sharer_kv), last_positions(fused.prompt)
+        return LastTokenCache(core.fuser.split(), fused.fused_kv, last, positions, fused.states)
 
     def response_prefix(
         self,
@@ -143,12 +147,14 @@ class PromptFusion(PrefillFusion):
         state, last = core.fuse_prompt(prompt, sharer_kv), last_tokens(sharer_kv)
         # The weights are split into layers once: the backward pass of a slice per layer fills a gradient of the stack.
         column, fuser = prompt.num_receiver_tokens - 1 - state.num_tokens, core.fuser.split()
+        positions = last_positions(prompt)
 
         def edit_rows(rows: Tensor) -> NewEntries:
             of_rows = [None if kv is None else [layer.rows(rows) for layer in kv] for kv in last]
+            their_positions = positions.rows(rows)
 
             def edit(layer: int, new: LayerKV) -> LayerKV:
-                fused = fuser.fuse_new(layer, new.tokens(column, column + 1), of_rows)
+                fused = fuser.fuse_new(layer, new.tokens(column, column + 1), of_rows, their_positions)
                 return new.tokens(0, column).append(fused).append(new.tokens(column + 1))
 
             return edit
@@ -201,3 +207,8 @@ MODES: dict[str, FusionMode] = {"prefill": PrefillFusion(), "prompt": PromptFusi
 def last_tokens(sharer_kv: SharerKV) -> list[LayerStack | None]:
     """Each sharer's entries of its last prompt token."""
     return [None if kv is None else [layer.tokens(-1) for layer in kv] for kv in sharer_kv]
+
+
+def last_positions(prompt: PromptBatch) -> TokenPositions:
+    """Position ids of the last token of each model's prompt."""
+    return TokenPositions(prompt.receiver.positions[:, -1:], tuple(s.positions[:, -1:] for s in prompt.sharers))

@@ -8,11 +8,16 @@ from c2c_lightning.errors import PromptError
 
 
 class ModelLimits:
-    """The sequences and token ids that a model can process."""
+    """The sequences and token ids that a model can process.
+
+    Attributes:
+        has_fixed_rotary: whether a fuser uses the rotary table of short sequences.
+    """
 
     def __init__(self, model: Any, name: str) -> None:
         """Take a causal LM, and its name for messages."""
         self.model, self.name = model, name
+        self.has_fixed_rotary = False
 
     @property
     def max_tokens(self) -> int | None:
@@ -37,6 +42,11 @@ class ModelLimits:
         config = self.model.config
         return self.rotary_switch is None and bool(getattr(config, "original_max_position_embeddings", None))
 
+    @property
+    def num_positions(self) -> int | None:
+        """Number of positions with one rotary table, if the config names it."""
+        return self.rotary_switch or self.max_tokens
+
     def check_length(self, num_tokens: int) -> None:
         """Refuse a sequence that is longer than the model's context.
 
@@ -47,6 +57,11 @@ class ModelLimits:
             raise PromptError(
                 f"a sequence of {num_tokens} tokens is longer than the context of {self.name} "
                 f"({self.max_tokens} tokens). Shorten the prompt, or drop such rows with `data.max_length`."
+            )
+        if self.has_fixed_rotary and self.rotary_switch is not None and num_tokens > self.rotary_switch:
+            raise PromptError(
+                f"a `rotary_free` fuser knows the rotary table of {self.name} for up to {self.rotary_switch} tokens, "
+                f"but a sequence has {num_tokens}. Shorten the prompt, or use another fuser kind."
             )
 
     def check_continuation(self, num_cached: int, num_tokens: int) -> None:

@@ -28,5 +28,5 @@ def compile_fuser(fuser: Fuser, choice: bool | str) -> None:
         raise ConfigurationError(f"compile_fuser: {backend!r} is not a backend; choose from {', '.join(known)}.")
     for sharer in fuser.sharers:
         for group in sharer.groups:
-            for part in group.children():
+            for part in group.compiled_parts():
                 part.compile(backend=backend, dynamic=True)

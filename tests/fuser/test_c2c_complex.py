@@ -159,7 +159,8 @@ def test_only_the_spans_change() -> None:
     fused, twins = fuser(mine, [theirs], FusionStep(1, 4, (read,))), twins_of(fuser, SHARER_HEADS)
     for n, (new, old) in enumerate(zip(fused, mine, strict=True)):
         assert (new.keys != old.keys).any(-1).any(1).nonzero().tolist() == [[0, 1], [0, 3], [1, 2]]
-        for row, token, source in zip(*(x.tolist() for x in vars(read).values()), strict=True):
+        columns = (read.row.tolist(), read.token.tolist(), read.source.tolist())
+        for row, token, source in zip(*columns, strict=True):
             sharer = theirs[fuser.sharers[0].layer_map[n]]
             one = [x[row : row + 1, :, source : source + 1] for x in (sharer.keys, sharer.values)]
             own = [x[row : row + 1, :, token : token + 1] for x in (old.keys, old.values)]

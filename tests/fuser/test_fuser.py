@@ -81,7 +81,8 @@ def test_stacked_fuser_is_the_slow_twin(kind: str, receiver_geometry: KVGeometry
     for n, m in enumerate(fuser.sharers[0].layer_map):
         number, place = fuser.sharers[0].place_of(n)
         group = fuser.sharers[0].groups[number]
-        for row, token, source in zip(*(x.tolist() for x in vars(ROUND.fused_tokens[0]).values()), strict=True):
+        tokens = ROUND.fused_tokens[0]
+        for row, token, source in zip(tokens.row.tolist(), tokens.token.tolist(), tokens.source.tolist(), strict=True):
             for name, part in (("keys", group.keys), ("values", group.values)):
                 r, s = getattr(mine[n], name)[row, :, token], getattr(theirs[m], name)[row, :, source]
                 getattr(expected[n], name)[row, :, token] += slow_residual(part, place, r, s, kind)

@@ -116,7 +116,7 @@ def test_the_authors_layout_cannot_express_it(run: Path, tmp_path: Path) -> None
         to_released(run / "fuser", tmp_path / "theirs")
 
 
-@pytest.mark.parametrize("kind", [NAME, "c2c", "project", "c2c_c", "low_rank"])
+@pytest.mark.parametrize("kind", [NAME, "c2c", "project", "c2c_c", "low_rank", "rotary_free"])
 @pytest.mark.parametrize("granularity", ["head_merged", "value"])
 def test_operations_are_counted_as_pytorch_counts_them(kind: str, granularity: str) -> None:
     parts = {"c2c_c": {"weight_granularity": granularity, "weight_hidden_dim": 7}, "low_rank": {"rank": 8}}
