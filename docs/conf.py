@@ -17,6 +17,7 @@ html_theme = "furo"
 html_title = f"c2c_lightning {version}"
 html_show_sourcelink = False
 html_copy_source = False
+html_show_copyright = False
 
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 4
