@@ -1,14 +1,13 @@
 """The command line: `lightning COMMAND …`. Nothing heavy is imported before the command is known."""
 
 import importlib
-import logging
 import sys
-import warnings
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
 from rich.console import Console
-from rich.logging import RichHandler
+
+from c2c_lightning.commands.terminal_log import VERBOSE, adopt_libraries, configure_logging
 
 Command = Callable[[Sequence[str]], None]
 
@@ -43,7 +42,8 @@ def main(args: Sequence[str] | None = None) -> None:
     Args:
         args: the command and its arguments, default those of the process.
     """
-    given = list(sys.argv[1:] if args is None else args)
+    words = list(sys.argv[1:] if args is None else args)
+    given = [word for word in words if word != VERBOSE]
     errors = Console(stderr=True)
     if not given or given[0] in ("-h", "--help"):
         return _help(Console())
@@ -51,9 +51,9 @@ def main(args: Sequence[str] | None = None) -> None:
         return Console().print(f"c2c_lightning {version('c2c-lightning')}", highlight=False)
     if given[0] not in COMMANDS:
         _fail(errors, _unknown(given[0]), 2)
-    _configure_logging(errors)
+    configure_logging(is_verbose=VERBOSE in words)
     try:
-        _run(given)
+        _run(given, is_verbose=VERBOSE in words)
     except Exception as error:
         _end(errors, error, given)
 
@@ -64,7 +64,7 @@ def _unknown(name: str) -> str:
     return f"there is no command {name!r}; commands are {', '.join(COMMANDS)}.{did_you_mean(name, COMMANDS)}"
 
 
-def _run(given: Sequence[str]) -> None:
+def _run(given: Sequence[str], is_verbose: bool) -> None:
     """Import a command and all that it needs, and run it."""
     from c2c_lightning.commands.parsing import bound_yaml
     from c2c_lightning.commands.run_help import is_help, show_help
@@ -77,6 +77,7 @@ def _run(given: Sequence[str]) -> None:
     module, _, function = COMMANDS[given[0]][0].rpartition(".")
     args = with_config_paths(given, given[0])
     command: Command = getattr(importlib.import_module(f"c2c_lightning.commands.{module}"), function)
+    adopt_libraries(given, is_verbose)
     command(args)
 
 
@@ -98,24 +99,7 @@ def _help(console: Console) -> None:
     console.print("usage: lightning COMMAND [--help] [options]\n", markup=False)
     for name, (_, text) in COMMANDS.items():
         console.print(f"  {name:<10}{text}")
-
-
-def _configure_logging(errors: Console) -> None:
-    """Log to the terminal, without messages of libraries that say nothing about this run."""
-    handler = RichHandler(console=errors, show_path=False)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
-    for noisy in ("httpx", "datasets", "fsspec", "matplotlib"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
-    # Lightning recommends other products at every start.
-    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
-        logging.getLogger(name).addFilter(_is_about_this_run)
-    # It also warns of arguments from Python where the command line has some: here they are the same.
-    warnings.filterwarnings("ignore", "LightningCLI's args parameter is intended")
-    warnings.filterwarnings("ignore", ".*treespec, LeafSpec.*is deprecated")
-
-
-def _is_about_this_run(record: logging.LogRecord) -> bool:
-    return "Tip: For seamless" not in record.getMessage()
+    console.print(f"\n  {VERBOSE} with any command: progress bars and notes of libraries too", markup=False)
 
 
 def _hint(given: Sequence[str]) -> str:

@@ -87,6 +87,7 @@ class InstructionDataModule(L.LightningDataModule):
         self.stream_rows = stream_rows
         self.cache_dir = cache_dir
         self.report = DataReport()
+        self._logged = ""
         self._encoder = encoder
         self._loaders: Loaders | None = None
         self._loader: ResumableLoader | None = None
@@ -131,7 +132,7 @@ class InstructionDataModule(L.LightningDataModule):
         else:
             self._loaders = TableLoaders(self.train, self.validation, self._settings())
         self.report = self._loaders.report()
-        rank_zero_info(f"Data:\n{self.report.to_text()}")
+        self._log_report()
 
     def train_dataloader(self) -> Any:
         """Training batches; after a restart those after the checkpoint."""
@@ -155,10 +156,16 @@ class InstructionDataModule(L.LightningDataModule):
         return [] if loader is None else loader
 
     def teardown(self, stage: str) -> None:
-        """Log the counts of dropped rows at the end of training."""
+        """Log the counts of rows again where training has changed them: those of a stream."""
         if stage == "fit" and self._loaders is not None:
             self._update_report()
-            rank_zero_info(f"Data:\n{self.report.to_text()}")
+            self._log_report()
+
+    def _log_report(self) -> None:
+        """Log the counts of rows, unless they were logged already."""
+        if (text := self.report.to_text()) != self._logged:
+            self._logged = text
+            rank_zero_info(f"Data: {text}")
 
     def state_dict(self) -> dict[str, Any]:
         """The position in the data, and the counts of rows."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning import LightningModule
-from lightning.pytorch.callbacks import RichProgressBar, TQDMProgressBar
+from lightning.pytorch.callbacks import TQDMProgressBar
 
 from c2c_lightning.errors import BenchmarkError
 from c2c_lightning.evaluation.benchmark_datamodule import BenchmarkDataModule
@@ -26,6 +26,7 @@ from c2c_lightning.export.fuser_tensors import precision_free_checksum
 from c2c_lightning.model.c2c import C2CModel
 from c2c_lightning.model.lm_spec import LMSpec
 from c2c_lightning.responders.registry import ModelBundle, ResponderFactory
+from c2c_lightning.training.callbacks.progress_bar import FitProgressBar
 
 logger = logging.getLogger(__name__)
 
@@ -179,8 +180,10 @@ class EvaluationModule(LightningModule):
         bar = self.trainer.progress_bar_callback
         if isinstance(bar, TQDMProgressBar):
             bar.test_progress_bar.set_postfix_str(text, refresh=False)
-        if isinstance(bar, RichProgressBar) and bar.progress is not None and bar.test_progress_bar_id is not None:
-            bar.progress.update(bar.test_progress_bar_id, description=text)
+        if isinstance(bar, FitProgressBar):
+            # One line has room for two.
+            main = [mean for mean in means if mean[0] in ("receiver", "c2c")] or means[:2]
+            bar.show(" ".join(f"{who} {mean:.1%}" for who, mean in main))
 
     def on_test_epoch_end(self) -> None:
         """Join the answers of all processes and write the report."""

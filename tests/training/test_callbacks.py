@@ -13,7 +13,6 @@ from lightning.pytorch.loggers import CSVLogger, Logger
 from c2c_lightning.model.c2c import C2CModel
 from c2c_lightning.training.callbacks.export_fuser import ExportFuser
 from c2c_lightning.training.callbacks.gate_monitor import gate_rows
-from c2c_lightning.training.callbacks.progress_bar import FitProgressBar
 from c2c_lightning.training.callbacks.run_picture import RunPicture
 from tests.training.runs import loader, module, trainer
 
@@ -119,13 +118,3 @@ def test_a_trial_writes_nothing(models: Path, tmp_path: Path) -> None:
     callbacks = [ExportFuser(str(tmp_path / "fuser")), RunPicture(str(tmp_path / "x.png"))]
     trainer(tmp_path, 1, callbacks, fast_dev_run=True).fit(made, loader(made, [[1]]))
     assert list(tmp_path.iterdir()) == []
-
-
-def test_the_bar_has_short_names(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    made = module(models)
-    bar = FitProgressBar()
-    run = trainer(tmp_path, 2)
-    run.callbacks.append(bar)
-    run.fit(made, loader(made, [[1], [2]]), loader(made, [[3, 4]]))
-    assert set(bar.get_metrics(run, made)) == {"loss", "val", "other", "alone", "open"}
-    assert "loss:" in capsys.readouterr().out

@@ -97,21 +97,22 @@ class DataReport:
         return {**asdict(self), "sources": [source.to_dict() for source in self.sources]}
 
     def to_text(self) -> str:
-        """The report in lines of text."""
-        lines = [line for source in self.sources for line in _source_lines(source)]
-        if self.train_rows is not None:
-            lines.append(f"epoch: {self.train_rows:,} rows in {self.batches:,} batches, {self.tokens:,} tokens")
-        if self.padding is not None:
-            lines.append(f"padding: {self.padding:.1%} of the tokens in batches")
-        lines.append(f"validation: {self.validation_rows:,} rows")
-        return "\n".join(lines)
+        """One line; after it a few for each source of which rows were left out."""
+        if self.train_rows is None:
+            train = "a stream"
+        else:
+            padding = "" if self.padding is None else f", {self.padding:.1%} padding"
+            train = f"{self.train_rows:,} rows in {self.batches:,} batches ({self.tokens:,} tokens{padding})"
+        reduced = [source for source in self.sources if source.kept < source.rows]
+        lines = [line for source in reduced for line in _source_lines(source)]
+        return "\n".join([f"{train}, validation {self.validation_rows:,} rows", *lines])
 
 
 def _source_lines(source: SourceReport) -> Iterable[str]:
-    yield f"{source.use} {source.name}: {source.rows:,} rows read, {source.kept:,} kept"
+    yield f"  {source.use} {source.name}: {source.rows:,} rows read, {source.kept:,} kept"
     if source.held_out:
-        yield f"  held out for validation: {source.held_out:,}"
+        yield f"    held out for validation: {source.held_out:,}"
     for reason, count in source.dropped.most_common():
-        yield f"  dropped, {reason}: {count:,}"
+        yield f"    dropped, {reason}: {count:,}"
     for example in source.examples:
-        yield f"    {example}"
+        yield f"      {example}"

@@ -5,7 +5,8 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ logger = logging.getLogger(__name__)
 _VERSION = 1
 _ROWS_AT_ONCE = 256
 _ROWS_WORTH_A_PROCESS = 2000
+_ROWS_WORTH_A_BAR = 10_000
 
 _IDS = datasets.List(datasets.Value("int32"))
 _MASK = datasets.List(datasets.Value("int8"))
@@ -85,24 +87,38 @@ def _encode_into(folder: Path, rows: RowEncoder, max_rows: int | None, key: str)
     partial = folder.with_suffix(f".partial-{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
-    table.map(
-        _encode_columns,
-        fn_kwargs={"encoder": rows},
-        with_indices=True,
-        batched=True,
-        batch_size=_ROWS_AT_ONCE,
-        remove_columns=table.column_names,
-        features=FEATURES,
-        num_proc=num_proc if num_proc > 1 else None,  # 1 would start one other process
-        cache_file_name=str(partial / "tokens.arrow"),
-        # Else `datasets` would pickle the encoder to hash it.
-        new_fingerprint=key,
-        desc=f"Encoding {rows.source.name}",
-    )
+    with _bar_shown(len(table) >= _ROWS_WORTH_A_BAR):
+        table.map(
+            _encode_columns,
+            fn_kwargs={"encoder": rows},
+            with_indices=True,
+            batched=True,
+            batch_size=_ROWS_AT_ONCE,
+            remove_columns=table.column_names,
+            features=FEATURES,
+            num_proc=num_proc if num_proc > 1 else None,  # 1 would start one other process
+            cache_file_name=str(partial / "tokens.arrow"),
+            # Else `datasets` would pickle the encoder to hash it.
+            new_fingerprint=key,
+            desc=f"Encoding {rows.source.name}",
+        )
     files = sorted(file.name for file in partial.glob("*.arrow"))
     (partial / "files.json").write_text(json.dumps(files))
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
+
+
+@contextmanager
+def _bar_shown(is_long: bool) -> Iterator[None]:
+    """Show the bar of `datasets` where it is worth it, even if the command line has turned such bars off."""
+    is_off = datasets.are_progress_bars_disabled()
+    if is_off and is_long:
+        datasets.enable_progress_bars()
+    try:
+        yield
+    finally:
+        if is_off:
+            datasets.disable_progress_bars()
 
 
 def _encode_columns(columns: Mapping[str, list[Any]], numbers: list[int], encoder: RowEncoder) -> dict[str, list[Any]]:

@@ -5,9 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from c2c_lightning.errors import MissingExtraError
+from c2c_lightning.evaluation.report.communication import is_control
 
 # Controls in grey, C2C in the strongest colour.
 _CONTROL, _C2C, _OTHER = "#b0b0b0", "#c44e52", "#4c72b0"
+
+# Ten colours of matplotlib with seven markers: seventy combinations.
+_CYCLE, _MARKERS = tuple(f"C{n}" for n in range(10)), ("o", "s", "^", "v", "D", "P", "X")
 
 
 def draw(report: Mapping[str, Any], directory: Path) -> list[Path]:
@@ -46,7 +50,7 @@ def require_pyplot() -> Any:
 
 
 def _colour(name: str) -> str:
-    return _CONTROL if ":" in name and name.startswith("c2c") else _C2C if "c2c" in name else _OTHER
+    return _CONTROL if is_control(name) else _C2C if "c2c" in name else _OTHER
 
 
 def draw_accuracy(plt: Any, section: Mapping[str, Any]) -> Any:
@@ -61,10 +65,15 @@ def draw_accuracy(plt: Any, section: Mapping[str, Any]) -> Any:
     axes.bar(names, values, yerr=[low, high], capsize=3, color=[_colour(name) for name in names])
     if section.get("chance"):
         axes.axhline(100 * section["chance"], linestyle=":", color="black", linewidth=1, label="chance")
-        axes.legend(frameon=False)
-    axes.set_ylabel("accuracy, %")
-    axes.tick_params(axis="x", rotation=40)
+        _legend_outside(axes)
+    axes.set(ylabel="accuracy, %", ylim=(0, 105))
+    axes.set_xticks(range(len(names)), names, rotation=40, ha="right", rotation_mode="anchor")
     return figure
+
+
+def _legend_outside(axes: Any) -> None:
+    """A legend right of the axes, where it hides no point."""
+    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
 
 
 def draw_against_time(plt: Any, section: Mapping[str, Any]) -> Any:
@@ -72,15 +81,19 @@ def draw_against_time(plt: Any, section: Mapping[str, Any]) -> Any:
     lines = {name: line for name, line in section["responders"].items() if _colour(name) != _CONTROL}
     if len(lines) < 2 or any(line["seconds_per_answer"] <= 0 for line in lines.values()):
         return None
-    figure, axes = plt.subplots(figsize=(4.5, 3.5))
-    for name, line in lines.items():
-        point = (line["seconds_per_answer"], 100 * line["accuracy"])
-        axes.scatter(*point, color=_colour(name))
-        axes.annotate(name, point, textcoords="offset points", xytext=(5, 4))
+    figure, axes = plt.subplots(figsize=(5, 3.5))
+    for number, (name, line) in enumerate(lines.items()):
+        # A legend, since names beside the points run into each other; markers tell points apart that coincide.
+        marker = _MARKERS[number % len(_MARKERS)]
+        point = (1000 * line["seconds_per_answer"], 100 * line["accuracy"])
+        axes.plot(*point, marker, label=name, markersize=8, alpha=0.8, color=_CYCLE[number % len(_CYCLE)])
+    _legend_outside(axes)
     # Text-to-text is often an order of magnitude slower.
     axes.set_xscale("log")
-    axes.set_xlabel("seconds an answer")
-    axes.set_ylabel("accuracy, %")
+    axes.xaxis.set_major_locator(plt.matplotlib.ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(plt.matplotlib.ticker.NullFormatter())
+    axes.set(xlabel="milliseconds an answer", ylabel="accuracy, %", ylim=(-5, 105))
     return figure
 
 
@@ -94,13 +107,21 @@ def draw_by_subject(plt: Any, section: Mapping[str, Any]) -> Any:
     if not lines:
         return None
     subjects = list(dict.fromkeys(subject for line in lines.values() for subject in line))
-    figure, axes = plt.subplots(figsize=(5, 1 + 0.3 * len(subjects)))
-    for name, line in lines.items():
-        present = [subject for subject in subjects if subject in line]
-        axes.plot([100 * line[subject]["accuracy"] for subject in present], present, "o", label=name, alpha=0.7)
-    axes.set_xlabel("accuracy, %")
+    # Each responder has a line of its own within a subject, so that equal accuracies do not cover each other.
+    step = 0.8 / len(lines)
+    figure, axes = plt.subplots(figsize=(5, 1 + (0.12 * len(lines) + 0.1) * len(subjects)), layout="constrained")
+    for number, (name, line) in enumerate(lines.items()):
+        present = [n for n, subject in enumerate(subjects) if subject in line]
+        places = [n + step * (number - (len(lines) - 1) / 2) for n in present]
+        values = [100 * line[subjects[n]]["accuracy"] for n in present]
+        axes.plot(values, places, _MARKERS[number % len(_MARKERS)], label=name, color=_CYCLE[number % len(_CYCLE)])
+    axes.set(xlabel="accuracy, %", xlim=(-5, 105))
+    axes.set_yticks(range(len(subjects)), subjects)
+    axes.set_yticks([n + 0.5 for n in range(len(subjects) - 1)], minor=True)
+    axes.grid(axis="y", which="minor", linewidth=0.5)
+    axes.tick_params(axis="y", which="minor", length=0)
     axes.invert_yaxis()
-    axes.legend(frameon=False, bbox_to_anchor=(1, 1))
+    _legend_outside(axes)
     return figure
 
 

@@ -6,12 +6,14 @@ from typing import Literal
 from lightning.pytorch.callbacks import Callback
 
 from c2c_lightning.training.callbacks.gate_monitor import GateMonitor
+from c2c_lightning.training.callbacks.log_interval import LogInterval
 from c2c_lightning.training.callbacks.non_finite_guard import NonFiniteGuard
 from c2c_lightning.training.callbacks.random_state import RandomState
 from c2c_lightning.training.callbacks.stop_on_signal import StopOnSignal
 from c2c_lightning.training.callbacks.temperature import AnnealTemperature
 from c2c_lightning.training.callbacks.throughput import Throughput
 from c2c_lightning.training.callbacks.token_average import TokenAverage
+from c2c_lightning.training.callbacks.validation_line import ValidationLine
 from c2c_lightning.training.resume import ResumeCheck
 from c2c_lightning.training.run_folder import RunFolder
 
@@ -22,7 +24,15 @@ def training_callbacks(
     """The default callbacks, without those that the Trainer has already."""
     # The guard checks the gradients that clipping and the optimizer use: after the average.
     average = [TokenAverage()] if loss_average == "tokens" else []
-    checks = [RunFolder(), ResumeCheck(), *average, NonFiniteGuard(non_finite)]
-    defaults = [*checks, AnnealTemperature(), RandomState(), GateMonitor(), Throughput(), StopOnSignal()]
+    checks = [RunFolder(), ResumeCheck(), LogInterval(), *average, NonFiniteGuard(non_finite)]
+    defaults = [
+        *checks,
+        AnnealTemperature(),
+        RandomState(),
+        GateMonitor(),
+        Throughput(),
+        ValidationLine(),
+        StopOnSignal(),
+    ]
     present = {type(callback) for callback in configured}
     return [callback for callback in defaults if type(callback) not in present]

@@ -12,7 +12,11 @@ from c2c_lightning.training.run_folder import FinalOutput, run_path
 
 logger = logging.getLogger(__name__)
 
-_LOSSES = {"val/loss": "o-", "val/loss_mismatched": "x:", "val/loss_receiver": "--"}
+_LOSSES = {
+    "val/loss": ("validation", "o-"),
+    "val/loss_mismatched": ("validation, mismatched cache", "x:"),
+    "val/loss_receiver": ("validation, receiver alone", "--"),
+}
 
 
 class RunPicture(FinalOutput):
@@ -52,26 +56,35 @@ class RunPicture(FinalOutput):
         if not trainer.is_global_zero:
             return
         try:
-            from matplotlib.figure import Figure
+            figure = self._figure(logits)
         except ImportError:
             logger.warning("no picture of the run: matplotlib is not installed (pip install 'c2c-lightning[plots]')")
             return
-        figure = Figure(figsize=(10, 4), layout="constrained")
-        curve, gates = figure.subplots(1, 2)
-        curve.plot([s for s, _ in self._train], [float(v) for _, v in self._train], lw=0.8, label="train/loss")
-        for name, style in _LOSSES.items():
-            points = [(step, losses[name]) for step, losses in self._validation if name in losses]
-            if points:
-                curve.plot(*zip(*points, strict=True), style, label=name)
-        curve.set(xlabel="optimizer step", ylabel="loss (nats per token)", yscale="log")
-        curve.legend()
-        for number, sharer in enumerate(logits):
-            for part, values in zip(("keys", "values"), sharer, strict=True):
-                gates.plot(values.numpy(), "o-", label=f"sharer {number}, {part}")
-        gates.axhline(0, color="grey", lw=0.8)
-        gates.set(xlabel="receiver layer", ylabel="gate logit (open above 0)")
-        gates.legend()
         (path,) = self.outputs(trainer)
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=120)
         logger.info("picture of the run in %s", path)
+
+    def _figure(self, logits: Tensor) -> Any:
+        """Losses on the left; on the right the gate logits (sharers, 2, receiver layers)."""
+        from matplotlib.figure import Figure
+        from matplotlib.ticker import MaxNLocator
+
+        figure = Figure(figsize=(10, 4.5), layout="constrained")
+        curve, gates = figure.subplots(1, 2)
+        curve.plot([s for s, _ in self._train], [float(v) for _, v in self._train], lw=0.8, label="training")
+        for name, (words, style) in _LOSSES.items():
+            points = [(step, losses[name]) for step, losses in self._validation if name in losses]
+            if points:
+                curve.plot(*zip(*points, strict=True), style, label=words)
+        curve.set(xlabel="optimizer step", ylabel="loss (nats per token)", yscale="log")
+        for number, sharer in enumerate(logits):
+            for part, values in zip(("keys", "values"), sharer, strict=True):
+                gates.plot(values.numpy(), "o-", markersize=4, label=f"sharer {number}, {part}")
+        gates.axhline(0, color="grey", lw=0.8)
+        gates.set(xlabel="receiver layer", ylabel="gate logit (open above 0)")
+        for axes in (curve, gates):
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
+            # Below the axes, where it hides no curve.
+            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, frameon=False)
+        return figure
