@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
 from rich.console import Console
+from rich.table import Column, Table
 
 from c2c_lightning.commands.terminal_log import VERBOSE, adopt_libraries, configure_logging
 
@@ -32,6 +33,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 """Function of each command, below `c2c_lightning.commands`, and its purpose."""
 
+SHELL_COMPLETION = "--print_shtab"
+"""Option that prints a completion script."""
+
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run a command.
@@ -49,7 +53,7 @@ def main(args: Sequence[str] | None = None) -> None:
         return _help(Console())
     if given[0] == "--version":
         return Console().print(f"c2c_lightning {version('c2c-lightning')}", highlight=False)
-    if given[0] not in COMMANDS:
+    if given[0] not in (*COMMANDS, SHELL_COMPLETION):
         _fail(errors, _unknown(given[0]), 2)
     configure_logging(is_verbose=VERBOSE in words)
     try:
@@ -70,6 +74,10 @@ def _run(given: Sequence[str], is_verbose: bool) -> None:
     from c2c_lightning.commands.run_help import is_help, show_help
     from c2c_lightning.commands.shipped_configs import with_config_paths
 
+    if given[0] == SHELL_COMPLETION:
+        from c2c_lightning.commands.completion import print_completion
+
+        return print_completion(given[1:], COMMANDS)
     if is_help(given):
         show_help(given)
         raise SystemExit(0)
@@ -96,10 +104,18 @@ def _end(errors: Console, error: Exception, given: Sequence[str]) -> None:
 
 
 def _help(console: Console) -> None:
-    console.print("usage: lightning COMMAND [--help] [options]\n", markup=False)
-    for name, (_, text) in COMMANDS.items():
-        console.print(f"  {name:<10}{text}")
-    console.print(f"\n  {VERBOSE} with any command: progress bars and notes of libraries too", markup=False)
+    more = {
+        VERBOSE: "with any command: progress bars and notes of libraries too",
+        "--version": "version of this package",
+        f"{SHELL_COMPLETION} SHELL": "completion script for bash, zsh or tcsh",
+    }
+    console.print("usage: lightning COMMAND [--help] [options]", markup=False)
+    for rows in ({name: purpose for name, (_, purpose) in COMMANDS.items()}, more):
+        table = Table.grid(Column(no_wrap=True), Column(), padding=(0, 2))
+        for name, purpose in rows.items():
+            table.add_row(f"  {name}", purpose)
+        console.print("", table)
+    console.print("\n`c2c-lightning` and `python -m c2c_lightning` are the same program.", markup=False)
 
 
 def _hint(given: Sequence[str]) -> str:
@@ -109,7 +125,7 @@ def _hint(given: Sequence[str]) -> str:
     if given[0] in RUN_COMMANDS and not any(part.startswith(("--config", "-c")) for part in given[1:]):
         example = RUN_COMMANDS[given[0]].example
         return f"No configuration is given. Say for example `lightning {given[0]} --config {example}`."
-    return f"See `lightning {given[0]} --help`."
+    return "See `lightning --help`." if given[0] == SHELL_COMPLETION else f"See `lightning {given[0]} --help`."
 
 
 def _fail(console: Console, message: str, code: int) -> None:

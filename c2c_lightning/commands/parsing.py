@@ -3,7 +3,8 @@
 import inspect
 import re
 from argparse import RawDescriptionHelpFormatter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextvars import ContextVar
 from difflib import get_close_matches
 from pydoc import locate
 from typing import Any
@@ -25,6 +26,17 @@ class HelpFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
     """Keeps the lines of the examples."""
 
 
+class ParserReady(Exception):
+    """Carries a parser out of the function that makes it."""
+
+    def __init__(self, parser: ArgumentParser) -> None:
+        super().__init__()
+        self.parser = parser
+
+
+_is_parser_wanted = ContextVar("_is_parser_wanted", default=False)
+
+
 class CommandParser(ArgumentParser):
     """A parser that raises its errors, for `main` to print, instead of printing its usage and exiting."""
 
@@ -37,13 +49,33 @@ class CommandParser(ArgumentParser):
 
         Raises:
             ArgumentError: a mistake of the user, with a suggestion where a key is misspelt.
+            ParserReady: within `parser_of`.
         """
+        if _is_parser_wanted.get():
+            raise ParserReady(self)
         try:
             return self.instantiate(self.parse_args(list(args)))
         except ArgumentError as error:
             raise with_suggestion(error, self) from error
         except UnicodeDecodeError as error:
             raise ArgumentError(None, NOT_TEXT) from error
+
+
+def parser_of(run: Callable[[Sequence[str]], None], words: Sequence[str]) -> ArgumentParser:
+    """The parser of a command, which is not run.
+
+    Args:
+        run: the command's function.
+        words: the words that name the command.
+    """
+    token = _is_parser_wanted.set(True)
+    try:
+        run(words)
+    except ParserReady as ready:
+        return ready.parser
+    finally:
+        _is_parser_wanted.reset(token)
+    raise AssertionError(f"`{' '.join(words)}` has not parsed its options by `CommandParser.options`")
 
 
 def with_suggestion(error: ArgumentError, *parsers: ArgumentParser) -> ArgumentError:

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from jsonargparse import ArgumentError
+from jsonargparse import ArgumentError, ArgumentParser
 from lightning import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins import CheckpointIO
 from rich.console import Console
 
-from c2c_lightning.commands.parsing import NOT_TEXT, HelpFormatter, with_suggestion
+from c2c_lightning.commands.parsing import NOT_TEXT, HelpFormatter, ParserReady, with_suggestion
 from c2c_lightning.commands.run_classes import RUN_COMMANDS, load_class
 from c2c_lightning.commands.run_config import (
     SaveRunConfig,
@@ -218,14 +218,6 @@ def run_trainer(args: Sequence[str]) -> None:
     C2CLightningCLI(args[0], args)
 
 
-class ParserReady(Exception):
-    """Ends the construction of a `ParserOnly`, with the parser."""
-
-    def __init__(self, parser: LightningArgumentParser) -> None:
-        super().__init__()
-        self.parser = parser
-
-
 class ParserOnly(C2CLightningCLI):
     """Makes the parser of a command, and neither parses nor runs."""
 
@@ -238,7 +230,7 @@ class ParserOnly(C2CLightningCLI):
         raise ParserReady(self._subcommand_parsers[self.command])
 
 
-def run_parser(command: str) -> LightningArgumentParser:
+def run_parser(command: str) -> ArgumentParser:
     """The parser of a command's options: `seed_everything`, `model`, `data`, `trainer`."""
     try:
         ParserOnly(command, [command])
@@ -247,7 +239,7 @@ def run_parser(command: str) -> LightningArgumentParser:
     raise AssertionError("the parser was not made")
 
 
-def show_trainer_options(parser: LightningArgumentParser) -> None:
+def show_trainer_options(parser: ArgumentParser) -> None:
     """Print the options of Lightning's Trainer alone."""
     parser._action_groups = [
         group
