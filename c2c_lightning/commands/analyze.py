@@ -10,6 +10,7 @@ from rich.console import Console
 from c2c_lightning.alignment.strategy import TokenAlignment
 from c2c_lightning.analysis.alignment_report import alignment_report
 from c2c_lightning.analysis.padding_report import padding_report
+from c2c_lightning.commands.analyze_overlap import analyze_overlap
 from c2c_lightning.commands.parsing import CommandParser
 from c2c_lightning.data.encode import Encoder
 from c2c_lightning.data.messages import Conversation
@@ -73,7 +74,7 @@ def analyze_padding(args: Sequence[str]) -> None:
     Console().print(report.to_text(), markup=False, highlight=False)
 
 
-ANALYSES = {"alignment": analyze_alignment, "padding": analyze_padding}
+ANALYSES = {"alignment": analyze_alignment, "padding": analyze_padding, "overlap": analyze_overlap}
 
 
 def _parser(name: str, about: str | None) -> CommandParser:

@@ -12,7 +12,16 @@ VERBOSE = "--verbose"
 """Word of the command line that lets libraries speak."""
 
 #: Beginnings of messages of Lightning that say nothing about this run.
-_NOISE = ("GPU available", "TPU available", "HPU available", "\U0001f4a1 Tip", "Tip: ", "Restored all states")
+_NOISE = (
+    "GPU available",
+    "TPU available",
+    "HPU available",
+    "\U0001f4a1 Tip",
+    "Tip: ",
+    "Restored all states",
+    "----------",
+    "Initializing distributed",
+)
 
 _QUIET_WARNINGS = (
     # It warns of arguments from Python where the command line has some: here they are the same.
@@ -20,6 +29,9 @@ _QUIET_WARNINGS = (
     r".*treespec, LeafSpec.*is deprecated",
     # Workers are chosen by `data.num_workers`; small data needs none.
     r".*does not have many workers which may be a bottleneck",
+    # Validation losses are metrics that are reduced over all processes already.
+    r"It is recommended to use `self\.log\(.*sync_dist=True",
+    "Grad strides do not match bucket view strides",
     # A resumed run writes into its own folder; a new run moves earlier output aside, with a message.
     r"Checkpoint directory .* exists and is not empty",
     # `LogInterval` logs short runs often enough.

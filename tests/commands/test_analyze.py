@@ -7,6 +7,8 @@ import datasets
 import pytest
 
 from c2c_lightning.cli import main
+from c2c_lightning.evaluation.prediction_log import PredictionLog
+from tests.evaluation.report.test_report import answers
 
 CONFIG = str(Path(__file__).parents[2] / "configs" / "analyze" / "quickstart_alignment.yaml")
 
@@ -37,3 +39,24 @@ def test_what_to_analyze_must_be_said(words: list[str], capsys: pytest.CaptureFi
     with pytest.raises(SystemExit):
         main(["analyze", *words])
     assert "alignment|padding" in capsys.readouterr().err
+
+
+def test_overlap(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = PredictionLog(tmp_path / "test")
+    log.start("x", {})
+    log.append([*answers("receiver", "1100"), *answers("sharer", "1010"), *answers("c2c", "0110")])
+    log.join([p.key for p in log.read()])
+    main(["analyze", "overlap", "--predictions", str(tmp_path / "test"), "--output_dir", str(tmp_path / "run")])
+    found = json.loads((tmp_path / "run" / "overlap.json").read_text())["benchmarks"]["bench"]
+    assert (found["regions"]["receiver+fused"], found["regions"]["sharer+fused"]) == (1, 1)
+    assert (found["rates"]["kept"]["value"], found["rates"]["gained"]["value"]) == (0.5, 1.0)
+    words = capsys.readouterr().out.split()
+    assert {"kept", "gained", "bound", "50.0", "100.0", "1/2"} <= set(words)
+    assert (tmp_path / "run" / "bench_overlap.png").exists()
+
+
+def test_overlap_needs_predictions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["analyze", "overlap", "--predictions", str(tmp_path), "--output_dir", str(tmp_path / "run")])
+    assert "no predictions.jsonl" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
