@@ -124,7 +124,8 @@ class SharerCache:
             )
         row, token = (tensors[name].long() for name in ("row", "token"))
         _check_indices(row, token, batch, columns)
-        layers = {int(n): LayerGeometry(*map(int, shape)) for n, shape in header["layers"].items()}
+        sizes = {int(n): (int(heads), int(key), int(value)) for n, (heads, key, value) in header["layers"].items()}
+        layers = {n: LayerGeometry(*shape) for n, shape in sizes.items()}
         shapes = [(len(row), *side) for layer in layers.values() for side in _sides(layer)]
         sides = iter(decode_entries(tensors, shapes, channel, dtype))
         entries = {n: (next(sides), next(sides)) for n in layers}

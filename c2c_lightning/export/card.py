@@ -1,7 +1,7 @@
 """The model card of a fuser directory: models, settings, training and results."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -9,6 +9,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from c2c_lightning.export.description import FuserDescription, ModelReference, TrainingRecord
 from c2c_lightning.fuser.kind import kind_name
+from c2c_lightning.kv.geometry import LayerGeometry
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -110,11 +111,18 @@ def _model_table(models: list[ModelReference]) -> str:
     roles = ["receiver", *("sharer" for _ in models[1:])]
     rows: list[tuple[object, ...]] = []
     for role, model in zip(roles, models, strict=True):
-        first = model.geometry.layers[0]
-        rows.append(
-            (role, _short(model), model.revision or "", model.geometry.num_layers, first.kv_heads, first.key_dim)
-        )
+        layers = model.geometry.layers
+        heads, widths = _all_of(layer.kv_heads for layer in layers), _all_of(_width(layer) for layer in layers)
+        rows.append((role, _short(model), model.revision or "", len(layers), heads, widths))
     return card_table(("role", "model", "revision", "layers", "KV heads", "head width"), rows)
+
+
+def _all_of(values: Iterable[object]) -> str:
+    return " or ".join(dict.fromkeys(map(str, values)))
+
+
+def _width(layer: LayerGeometry) -> str:
+    return str(layer.key_dim) if layer.key_dim == layer.value_dim else f"{layer.key_dim} and {layer.value_dim}"
 
 
 def _fuser_table(description: FuserDescription, num_parameters: int) -> str:

@@ -12,7 +12,7 @@ from c2c_lightning.fuser.config import FuserConfig, SharerKind
 from c2c_lightning.fuser.config_checks import check_fields, check_names
 from c2c_lightning.fuser.fuser import layer_maps
 from c2c_lightning.fuser.kind import KINDS_VARIABLE, class_path, find_kind, kind_name
-from c2c_lightning.kv.geometry import KVGeometry
+from c2c_lightning.kv.geometry import LATENT, KVGeometry
 
 FORMAT_VERSION = 1
 """Raised whenever an older version of this package could not read what is written."""
@@ -70,12 +70,17 @@ class ModelReference:
 def _geometry(raw: Any) -> KVGeometry:
     """The shapes of a model's cache from JSON, where every number is possible."""
     is_list = isinstance(raw, list) and 0 < len(raw) <= MAX_LAYERS
-    if not is_list or not all(isinstance(layer, list) and len(layer) == 3 for layer in raw):
-        raise FuserConfigError(f"kv_geometry must be 1 to {MAX_LAYERS} lists [KV heads, key width, value width]")
-    for size in (size for layer in raw for size in layer):
+    if not is_list or not all(_has_sizes(layer) for layer in raw):
+        lists = f'[KV heads, key width, value width], each with "{LATENT}" added where it is latent'
+        raise FuserConfigError(f"kv_geometry must be 1 to {MAX_LAYERS} lists {lists}")
+    for size in (size for layer in raw for size in layer[:3]):
         if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size <= MAX_WIDTH:
             raise FuserConfigError(f"kv_geometry has the size {size!r}, but sizes are integers from 1 to {MAX_WIDTH}")
     return KVGeometry.from_json(raw)
+
+
+def _has_sizes(layer: Any) -> bool:
+    return isinstance(layer, list) and len(layer) >= 3 and layer[3:] in ([], [LATENT])
 
 
 @dataclass(frozen=True)

@@ -47,5 +47,5 @@ def check_models(description: FuserDescription, receiver: ModelReference, sharer
 
 
 def _shape(geometry: KVGeometry) -> str:
-    kinds = sorted({(layer.kv_heads, layer.key_dim) for layer in geometry.layers})
-    return f"{geometry.num_layers} layers, " + " or ".join(f"{heads} KV heads of width {dim}" for heads, dim in kinds)
+    kinds = dict.fromkeys(layer.describe() for layer in geometry.layers)
+    return f"{geometry.num_layers} layers, {' or '.join(kinds)}"

@@ -18,6 +18,7 @@ from c2c_lightning.fuser.gate import NOISES, Gate
 from c2c_lightning.fuser.kind import FuserKind, GateNoise, NewGate
 from c2c_lightning.fuser.packing import add_packed
 from c2c_lightning.kv.geometry import KVGeometry, LayerGeometry
+from c2c_lightning.kv.latent import SharerView
 from c2c_lightning.kv.layer import LayerKV, LayerStack, SharerKV
 from c2c_lightning.kv.rotary import LayerRotary
 
@@ -32,6 +33,7 @@ class SharerFuser(nn.Module):
         layer_map: for each receiver layer the sharer layer that it is fused with, or None.
         kind_config: settings of its fuser kind.
         groups: one stack per combination of layer shapes (one, unless the layers of a model differ).
+        views: for each of them the keys and values that it reads of a sharer layer.
     """
 
     def __init__(
@@ -57,7 +59,11 @@ class SharerFuser(nn.Module):
         for n, m in enumerate(layer_map):
             if m is not None:
                 by_shape.setdefault((receiver.layers[n], sharer.layers[m]), []).append((n, m))
-        groups = [kind_class(pairs, *shapes, self.kind_config, new_gate) for shapes, pairs in by_shape.items()]  # type: ignore[call-arg]
+        self.views = [SharerView(*shapes) for shapes in by_shape]
+        groups = [
+            kind_class(pairs, view.receiver, view.geometry, self.kind_config, new_gate)  # type: ignore[call-arg]
+            for view, pairs in zip(self.views, by_shape.values(), strict=True)
+        ]
         self.groups: Sequence[FuserKind] = nn.ModuleList(groups)  # type: ignore[assignment]
 
     def place_of(self, layer: int) -> tuple[int, int]:
@@ -151,9 +157,9 @@ class Fuser(nn.Module):
                 continue
             # As released: in parallel order every sharer reads the clean entries, and residuals are summed.
             base = receiver_kv if self.config.sharer_order == "parallel" else result
-            for group in sharer.groups:
+            for group, view in zip(sharer.groups, sharer.views, strict=True):
                 noise = self.gate_noise(group, len(group.receiver_layers), len(receiver_kv[0].keys), step, fused)
-                sent = [self._transmit(kv[m]) for m in group.sharer_layers]
+                sent = [view(self._transmit(kv[m])) for m in group.sharer_layers]
                 residual = group([base[n] for n in group.receiver_layers], sent, fused, noise)
                 layers = add_packed([result[n] for n in group.receiver_layers], fused.row, fused.token, residual)
                 for n, layer in zip(group.receiver_layers, layers, strict=True):
@@ -193,7 +199,8 @@ class Fuser(nn.Module):
             fused = FusedTokens.all_tokens(batch, tokens, new.keys.device, ids)
             noise = self.gate_noise(group, 1, batch, FusionStep(0, tokens, (fused,)), fused)
             base = new if self.config.sharer_order == "parallel" else result
-            residual = group.one_layer(tensors, base, self._transmit(kv[source]), fused, noise)
+            sent = sharer.views[group_number](self._transmit(kv[source]))
+            residual = group.one_layer(tensors, base, sent, fused, noise)
             result = add_packed([result], fused.row, fused.token, residual)[0]
         return result
 

@@ -10,6 +10,9 @@ from c2c_lightning.kv.cache import Prefill
 from c2c_lightning.kv.layout import CacheLayout
 from c2c_lightning.kv.refusals import refuse_unfusable
 
+LATENT = "latent"
+"""Mark of a latent layer in JSON."""
+
 
 @dataclass(frozen=True)
 class LayerGeometry:
@@ -19,11 +22,21 @@ class LayerGeometry:
         kv_heads: number of KV heads.
         key_dim: width of one head's key.
         value_dim: width of one head's value.
+        is_latent: whether the place of the keys holds a latent of keys and values, and that of the values the rotated
+            part of the keys, see `kv.latent`.
     """
 
     kv_heads: int
     key_dim: int
     value_dim: int
+    is_latent: bool = False
+
+    def describe(self) -> str:
+        """The shapes in words."""
+        if self.is_latent:
+            return f"a latent of width {self.key_dim} and a rotated key of width {self.value_dim}"
+        width = str(self.key_dim) if self.key_dim == self.value_dim else f"{self.key_dim} (keys) and {self.value_dim}"
+        return f"{self.kv_heads} KV heads of width {width}"
 
 
 @dataclass(frozen=True)
@@ -41,14 +54,17 @@ class KVGeometry:
         """How many layers there are."""
         return len(self.layers)
 
-    def to_json(self) -> list[list[int]]:
-        """`[kv_heads, key_dim, value_dim]` for each layer."""
-        return [[layer.kv_heads, layer.key_dim, layer.value_dim] for layer in self.layers]
+    def to_json(self) -> list[list[Any]]:
+        """`[kv_heads, key_dim, value_dim]` for each layer, followed by "latent" where it is latent."""
+        return [
+            [layer.kv_heads, layer.key_dim, layer.value_dim, *([LATENT] if layer.is_latent else [])]
+            for layer in self.layers
+        ]
 
     @classmethod
-    def from_json(cls, layers: list[list[int]]) -> "KVGeometry":
+    def from_json(cls, layers: list[list[Any]]) -> "KVGeometry":
         """The inverse of `to_json`."""
-        return cls(tuple(LayerGeometry(*layer) for layer in layers))
+        return cls(tuple(LayerGeometry(layer[0], layer[1], layer[2], layer[3:] == [LATENT]) for layer in layers))
 
 
 def probe_geometry(model: nn.Module, name: str) -> KVGeometry:
@@ -78,4 +94,6 @@ def probe_geometry(model: nn.Module, name: str) -> KVGeometry:
     with torch.no_grad():
         layers = prefill.run(token, torch.ones_like(token), token)
     shapes = [(kv.keys.shape[1], kv.keys.shape[3], kv.values.shape[3]) for kv in layers]
-    return KVGeometry(tuple(LayerGeometry(*shape) for shape in shapes))
+    # Some versions of transformers cache the expanded keys and values of MLA: these are ordinary.
+    latent = 1, getattr(text, "kv_lora_rank", None), getattr(text, "qk_rope_head_dim", None)
+    return KVGeometry(tuple(LayerGeometry(*shape, shape == latent) for shape in shapes))

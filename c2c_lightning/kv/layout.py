@@ -47,6 +47,11 @@ class CacheLayout:
         return sum(kind.has_entries for kind in self.layers)
 
     @property
+    def has_states(self) -> bool:
+        """Whether any layer keeps a state; others without entries have no attention, or read another layer's."""
+        return any(kind.num_states for kind in self.layers)
+
+    @property
     def ends_in_states(self) -> bool:
         """Whether a state is updated in or after the last layer with entries, so that a prefill must run to its end."""
         return any(kind.num_states for kind in self.layers[len(self.until(self.num_attention_layers).layers) - 1 :])

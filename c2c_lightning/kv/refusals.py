@@ -38,8 +38,6 @@ def refuse_unfusable(config: Any, name: str) -> None:
     for number, kind in enumerate(kinds):
         if kind not in ORDINARY + STATES_ONLY:
             raise refusal(name, config, f"layer {number} is of type `{kind}`: {_reason(kind)}")
-    if getattr(text, "kv_lora_rank", None) is not None:
-        raise refusal(name, config, "it compresses keys and values into a latent (MLA)")
 
 
 def refusal(name: str, config: Any, reason: str) -> UnsupportedModelError:

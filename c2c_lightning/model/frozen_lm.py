@@ -55,6 +55,7 @@ class FrozenLM:
         continues_by_token: whether a cache is continued token by token, see `continuation`.
         geometry: shapes of its KV-cache.
         limits: the sequences and token ids that it can process.
+        runs_ragged: whether ragged batching gives its own entries; found when it is loaded on a CPU.
         is_sharded: whether each process holds a part of every decoder layer. Every prefill is then a complete forward
             pass, however little is needed: processes gather layers together.
         lock: held during every forward pass. Ragged batches change the attention function of the whole model, so that
@@ -69,6 +70,11 @@ class FrozenLM:
         self.continues_by_token = ignores_states(self.model, self.layout)
         check_vocabulary(tokenizer, model, spec.path)
         self.limits = ModelLimits(self.model, spec.path)
+        self.runs_ragged = (
+            self.device.type == "cpu"
+            and supports_ragged_attention(model)
+            and runs_ragged(self.model, self.geometry.num_layers, self.layout)
+        )
         self.is_sharded = False
         self.lock = TurnLock()
 
@@ -246,13 +252,8 @@ class FrozenLM:
 
         On a CPU reading the mask is free and padding costs its tokens; on a GPU it is the other way round.
         """
-        # In one row the states of a sequence would pass over to the next.
-        can_run = self.device.type == "cpu" and not self.is_sharded and self.layout is None
-        return can_run and supports_ragged_attention(self.model) and self._runs_ragged
-
-    @cached_property
-    def _runs_ragged(self) -> bool:
-        return runs_ragged(self.model, self.geometry.num_layers)
+        is_possible = self.runs_ragged and supports_ragged_attention(self.model)
+        return is_possible and self.device.type == "cpu" and not self.is_sharded
 
     @cached_property
     def layer_flop(self) -> int:

@@ -7,13 +7,14 @@ import torch
 
 from c2c_lightning.kv.cache import Prefill
 from c2c_lightning.kv.cache_probe import HALF_TOLERANCE, TOLERANCE, entry_difference
+from c2c_lightning.kv.layout import CacheLayout
 from c2c_lightning.ops.ragged_attention import RaggedBatch, SequenceLengths, ragged_attention
 
 logger = logging.getLogger(__name__)
 
 
 @torch.no_grad()
-def runs_ragged(model: Any, num_layers: int) -> bool:
+def runs_ragged(model: Any, num_layers: int, layout: CacheLayout | None = None) -> bool:
     """Whether ragged batching gives a model's own entries, found by comparing them on two short sequences.
 
     Some models look up their attention by name, but change its mask first, so that `supports_ragged_attention` alone
@@ -22,11 +23,14 @@ def runs_ragged(model: Any, num_layers: int) -> bool:
     Args:
         model: a causal language model on a CPU that looks up its attention; no other thread may run it.
         num_layers: number of its layers with keys and values.
+        layout: the layers of its cache, where not all keep keys and values.
     """
+    if layout is not None and layout.has_states:  # in one row the states of a sequence would pass over to the next
+        return False
     mask = torch.tensor([[0, 1, 1, 1], [1, 1, 1, 1]])
     ids, positions = torch.tensor([[0, 5, 6, 7], [5, 6, 7, 8]]), (mask.cumsum(1) - 1).clamp(min=0)
     ids = ids % model.get_input_embeddings().weight.shape[0]
-    prefill, ragged = Prefill(model, num_layers), RaggedBatch.of(mask.bool())
+    prefill, ragged = Prefill(model, num_layers, layout=layout), RaggedBatch.of(mask.bool())
     padded = prefill.run(ids, mask, positions)
     try:
         with ragged_attention(model, SequenceLengths(ragged.lengths, (0,) * len(ragged.lengths))):

@@ -8,6 +8,7 @@ from c2c_lightning.errors import UnsupportedModelError
 from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.fuser.fuser import layer_maps
 from c2c_lightning.kv.geometry import KVGeometry
+from c2c_lightning.kv.latent import SharerView
 from c2c_lightning.model.c2c import C2CModel
 
 
@@ -40,14 +41,21 @@ class LMShape:
         """The sizes in a transformers configuration.
 
         Raises:
-            UnsupportedModelError: a mixture of experts, whose work depends on the tokens.
+            UnsupportedModelError: a mixture of experts, whose work depends on the tokens, or another attention.
         """
         text = config.get_text_config()
-        if getattr(text, "num_local_experts", None) or getattr(text, "num_experts", None):
-            raise UnsupportedModelError(
-                f"the work of {config.model_type}, a mixture of experts, cannot be counted from its configuration. "
-                "Use models whose every layer has one MLP."
-            )
+        fields = {
+            "a mixture of experts": ("num_local_experts", "num_experts"),
+            "with latent attention": ("kv_lora_rank",),
+            "with values of another width than its keys": ("v_head_dim",),
+            "with caches that layers share": ("num_kv_shared_layers",),
+        }
+        for kind, names in fields.items():
+            if any(getattr(text, name, None) for name in names):
+                raise UnsupportedModelError(
+                    f"the work of {config.model_type}, a model {kind}, cannot be counted from its configuration. "
+                    "Use models whose every layer has grouped-query attention and one MLP."
+                )
         heads = text.num_attention_heads
         return cls(
             num_layers=text.num_hidden_layers,
@@ -116,7 +124,8 @@ class FuserShape:
         parts = zip(sharers, layer_maps(receiver, sharers, config), config.kinds(len(sharers)), strict=True)
         for sharer, layer_map, (kind, settings) in parts:
             pairs = [(n, m) for n, m in enumerate(layer_map) if m is not None]
-            layers = [kind.linear_maps(receiver.layers[n], sharer.layers[m], settings) for n, m in pairs]
+            views = [SharerView(receiver.layers[n], sharer.layers[m]) for n, m in pairs]
+            layers = [kind.linear_maps(view.receiver, view.geometry, settings) for view in views]
             first = [maps for layer in layers for maps in layer.first]
             other = [maps for layer in layers for maps in layer.other]
             shapes.append(

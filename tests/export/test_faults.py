@@ -45,6 +45,7 @@ def saved(tmp_path: Path) -> Path:
         (lambda c: c["receiver"].update(kv_geometry="wide"), "kv_geometry must be"),
         (lambda c: c["receiver"].update(kv_geometry=[]), "kv_geometry must be"),
         (lambda c: c["receiver"].update(kv_geometry=[[2, 8]]), "kv_geometry must be"),
+        (lambda c: c["receiver"].update(kv_geometry=[[2, 8, 8, "wide"]]), "kv_geometry must be"),
         (lambda c: c["receiver"].update(name=""), "name of a model is empty"),
         (lambda c: c["fuser"].update(initial_temperature=float("nan")), "must be a finite number"),
         (lambda c: c["fuser"].update(num_layers=10**7), "at most 1000"),

@@ -14,7 +14,6 @@ from tests.tiny import tiny_model
         ("layer_types", ["full_attention", "retention"], "layer 1 is of type `retention`: layers of this kind"),
         ("layer_types", ["indexed_attention"], "sparse attention that selects tokens by an indexer"),
         ("layer_types", ["heavily_compressed_attention"], "compressed entries of several tokens"),
-        ("kv_lora_rank", 8, "latent"),
         ("is_encoder_decoder", True, "encoder-decoder"),
     ],
 )
