@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 from c2c_lightning.errors import PairMismatchError
 from c2c_lightning.export.description import FuserDescription, ModelReference
-from c2c_lightning.kv.geometry import KVGeometry
 
 logger = logging.getLogger(__name__)
 
@@ -32,8 +31,8 @@ def check_models(description: FuserDescription, receiver: ModelReference, sharer
         if want.geometry != have.geometry:
             advice = f"Pass {want.name!r} as {role}, or train a fuser for this pair."
             raise PairMismatchError(
-                f"the fuser was trained for the {role} {want.name} ({_shape(want.geometry)}), but {have.name} has "
-                f"{_shape(have.geometry)}. {'Receiver and sharer seem to be swapped.' if are_swapped else advice}"
+                f"the fuser was trained for the {role} {want.name} ({want.geometry.describe()}), but {have.name} has "
+                f"{have.geometry.describe()}. {'Receiver and sharer seem to be swapped.' if are_swapped else advice}"
             )
         fingerprints = want.tokenizer_fingerprint, have.tokenizer_fingerprint
         if None not in fingerprints and len(set(fingerprints)) > 1:
@@ -44,8 +43,3 @@ def check_models(description: FuserDescription, receiver: ModelReference, sharer
                 have.name,
                 want.name,
             )
-
-
-def _shape(geometry: KVGeometry) -> str:
-    kinds = dict.fromkeys(layer.describe() for layer in geometry.layers)
-    return f"{geometry.num_layers} layers, {' or '.join(kinds)}"

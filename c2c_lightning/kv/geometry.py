@@ -54,6 +54,11 @@ class KVGeometry:
         """How many layers there are."""
         return len(self.layers)
 
+    def describe(self) -> str:
+        """The shapes in words."""
+        kinds = dict.fromkeys(layer.describe() for layer in self.layers)
+        return f"{self.num_layers} layers, {' or '.join(kinds)}"
+
     def to_json(self) -> list[list[Any]]:
         """`[kv_heads, key_dim, value_dim]` for each layer, followed by "latent" where it is latent."""
         return [

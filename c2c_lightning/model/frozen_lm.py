@@ -65,8 +65,8 @@ class FrozenLM:
     def __init__(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, spec: LMSpec) -> None:
         self.model: Any = model.eval().requires_grad_(False)
         self.tokenizer, self.spec = tokenizer, spec
-        self.layout = CacheLayout.of(model.config)
         self.geometry: KVGeometry = probe_cache(model, spec.path)
+        self.layout = CacheLayout.of(model.config)
         self.continues_by_token = ignores_states(self.model, self.layout)
         check_vocabulary(tokenizer, model, spec.path)
         self.limits = ModelLimits(self.model, spec.path)

@@ -71,7 +71,6 @@ def load_frozen(
         ) from error
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, AssertionError) as error:
         raise ModelLoadError(_load_message("model", spec, error)) from error
-    refuse_unfusable(model.config, spec.path)
     if tokenizer is None or not _lacks_tokenizer(spec):
         return FrozenLM(model, load_tokenizer(spec), spec)
     logger.warning("%s comes without a tokenizer; it reads the receiver's tokens", spec.path)
@@ -87,6 +86,7 @@ def _load_model(spec: LMSpec, device: torch.device) -> PreTrainedModel:
     path = embedded.resolve(spec.path)
     config = AutoConfig.from_pretrained(path, revision=spec.revision, trust_remote_code=False)
     refuse_hub_kernels(config, spec.path)
+    refuse_unfusable(config, spec.path)
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(path, config=config, **settings)
     return model if spec.quantization is not None else model.to(device)  # type: ignore[arg-type]
 
