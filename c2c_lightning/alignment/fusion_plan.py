@@ -31,7 +31,7 @@ class TokenPositions:
 
 @dataclass(frozen=True)
 class FusedTokens:
-    """The receiver tokens that are fused with one sharer, packed over the batch.
+    """The receiver tokens that are fused with one sharer, packed over the batch in the order of rows and columns.
 
     Attributes:
         row: (F,), row in the batch.
@@ -72,9 +72,13 @@ class FusedTokens:
 
     @classmethod
     def join(cls, parts: Sequence["FusedTokens"]) -> "FusedTokens":
-        """Concatenation along the packed axis."""
+        """The tokens of all parts, in the order of rows and columns."""
         columns = {field.name: [getattr(part, field.name) for part in parts] for field in fields(cls)}
-        return cls(**{name: torch.cat(column) for name, column in columns.items() if column[0] is not None})
+        joined = cls(**{name: torch.cat(column) for name, column in columns.items() if column[0] is not None})
+        if not len(joined):
+            return joined
+        order = torch.argsort(joined.row * (int(joined.token.max()) + 1) + joined.token)
+        return joined._map(lambda tensor: tensor[order])
 
     def where(self, keep: Bool[Tensor, " fused"]) -> Self:
         """The fused tokens for which `keep` holds."""

@@ -69,10 +69,9 @@ class FeatureFusion(nn.Module):
         self.input = StackedLinear(num_layers, in_dim, config.hidden_dim)
         self.block = ResidualMLP(num_layers, config.hidden_dim, config.intermediate_dim, config.dropout)
 
-    def forward(self, entries: Float[Tensor, "layers tokens in_dim"]) -> Hidden:
-        """Shared features."""
-        hidden: Tensor = self.block(self.input(entries))
-        return hidden
+    def forward(self, *entries: Float[Tensor, "layers tokens _"]) -> Hidden:
+        """Shared features of the concatenated entries."""
+        return self.block.overwrite(self.input.of_parts(*entries))
 
 
 class Projector(nn.Module):
@@ -87,8 +86,10 @@ class Projector(nn.Module):
         self.heads = heads
 
     def forward(self, hidden: Hidden) -> Entries:
-        """Projected entries."""
-        projected: Tensor = self.output(self.blocks(hidden)).unflatten(-1, self.heads)
+        """Projected entries; in inference the features are overwritten."""
+        for block in self.blocks:
+            hidden = block.overwrite(hidden)  # type: ignore[operator]
+        projected: Tensor = self.output(hidden).unflatten(-1, self.heads)
         return projected
 
 
@@ -141,8 +142,9 @@ class LayerFuser(nn.Module):
             sharer: the sharer's entry that each of them is fused with.
             noise: (L, F, H, 1), gate noise in training; None for hard gates.
         """
-        hidden = self.features(torch.cat([sharer.flatten(2), receiver.flatten(2)], -1))
-        residual: Tensor = self.gate(noise) * self.weighting(hidden) * self.projector(hidden)
+        hidden = self.features(sharer.flatten(2), receiver.flatten(2))
+        weights = self.gate(noise) * self.weighting(hidden)  # first: the projector may overwrite the features
+        residual: Tensor = weights * self.projector(hidden)
         return residual
 
 

@@ -36,7 +36,7 @@ from c2c_lightning.alignment.fusion_plan import FusedTokens
 from c2c_lightning.errors import FuserConfigError
 from c2c_lightning.fuser.config_checks import check_names, did_you_mean
 from c2c_lightning.fuser.gate import Gate
-from c2c_lightning.fuser.packing import PackedKV, pack
+from c2c_lightning.fuser.packing import PackedKV, pack, pack_receiver
 from c2c_lightning.kv.geometry import LayerGeometry
 from c2c_lightning.kv.layer import LayerKV
 from c2c_lightning.kv.rotary import LayerRotary
@@ -182,7 +182,7 @@ class FuserKind(nn.Module, ABC):
             noise: noise of the key gates and of the value gates; None for hard gates.
         """
         like = next(self.parameters())
-        receiver_kv = pack(receiver, fused.row, fused.token, like)
+        receiver_kv = pack_receiver(receiver, fused.row, fused.token, like)
         return self.residual(receiver_kv, pack(sharer, fused.row, fused.source, like), noise)
 
     def split(self) -> list[dict[str, Tensor]]:

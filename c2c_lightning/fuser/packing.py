@@ -6,6 +6,7 @@ Axes: L layers of a stack, B batch, T tokens, F fused tokens of a batch, H KV he
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -31,10 +32,27 @@ def pack(
     return PackedKV(keys.to(like.device, like.dtype), values.to(like.device, like.dtype))
 
 
+def pack_receiver(
+    layers: Sequence[LayerKV], row: Int[Tensor, " tokens"], token: Int[Tensor, " tokens"], like: Tensor
+) -> PackedKV:
+    """As `pack`, for the tokens that are fused: none occurs twice, and they are in the order of rows and columns."""
+    if not _are_all_tokens(layers, row):
+        return pack(layers, row, token, like)
+    # One copy kernel that also converts, instead of a choice by index and a conversion.
+    form: dict[str, Any] = {"dtype": like.dtype, "device": like.device, "memory_format": torch.contiguous_format}
+    keys, values = (_stack(part).to(**form).flatten(1, 2) for part in _sides(layers))
+    return PackedKV(keys, values)
+
+
+def _are_all_tokens(layers: Sequence[LayerKV], row: Tensor) -> bool:
+    """Whether fused tokens are all tokens of a cache, known from their number."""
+    return len(row) == layers[0].keys.shape[0] * layers[0].num_tokens
+
+
 def add_packed(
     layers: Sequence[LayerKV], row: Int[Tensor, " tokens"], token: Int[Tensor, " tokens"], residual: PackedKV
 ) -> LayerStack:
-    """New layers: `layers` with the residual added to some of their tokens."""
+    """New layers: `layers` with the residual added to some of their tokens, see `pack_receiver` for their order."""
     sides = zip(_sides(layers), (residual.keys, residual.values), strict=True)
     keys, values = (_add(part, row, token, added) for part, added in sides)
     return [LayerKV(*pair) for pair in zip(keys, values, strict=True)]
@@ -57,6 +75,9 @@ def _add(parts: Sequence[Tensor], row: Tensor, token: Tensor, residual: Tensor) 
     residual = residual.to(stacked.device)
     # Added in the wider of the two types, so that a float32 fuser keeps its precision up to the cache. The stack is
     # new, so writing into it changes no input.
-    stacked[:, row, token] = (stacked[:, row, token] + residual).to(stacked.dtype)
+    if residual.shape[1] == stacked.shape[1] * stacked.shape[2]:
+        stacked.add_(residual.unflatten(1, stacked.shape[1:3]))
+    else:
+        stacked[:, row, token] = (stacked[:, row, token] + residual).to(stacked.dtype)
     # unbind, not indexing: its backward stacks the layers' gradients once.
     return stacked.transpose(2, 3).unbind(0)

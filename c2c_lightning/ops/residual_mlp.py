@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from c2c_lightning.ops.stacked_linear import StackedLinear
-from c2c_lightning.ops.stacked_norm import StackedRMSNorm, rms_factor
+from c2c_lightning.ops.stacked_linear import StackedLinear, has_autocast, is_plain_inference
+from c2c_lightning.ops.stacked_norm import EPS, StackedRMSNorm, rms_factor
 
 
 class ResidualMLP(nn.Module):
@@ -25,10 +25,23 @@ class ResidualMLP(nn.Module):
     def forward(self, x: Float[Tensor, "layers tokens dim"]) -> Float[Tensor, "layers tokens dim"]:
         """The block's output."""
         # A hand-written backward pass has types and kernels of its own: it is for neither autocast nor a compiler.
-        is_plain = _has_autocast(x) or torch.compiler.is_compiling() or not torch.is_grad_enabled()
+        is_plain = has_autocast(x) or torch.compiler.is_compiling() or not torch.is_grad_enabled()
         update: Tensor = self.dropout(self.plain_update(x) if is_plain else self._low_memory_update(x))
         # In place: nothing needs the update itself in the backward pass.
         return x + update if is_plain else update.add_(x)
+
+    def overwrite(self, x: Float[Tensor, "layers tokens dim"]) -> Float[Tensor, "layers tokens dim"]:
+        """As `forward`; in inference the output takes the place of `x`: less memory traffic, fewer launches."""
+        if not is_plain_inference(x) or (self.training and self.dropout.p > 0):
+            return self(x)  # type: ignore[no-any-return]
+        normed, w1 = F.rms_norm(x, x.shape[-1:], eps=EPS), self.w1.weight
+        # The norm's scale multiplies the smaller of the two: the tokens, or the weights that read them.
+        inner = (
+            torch.bmm(normed.mul_(self.norm.weight), w1)
+            if x.shape[1] < w1.shape[2]
+            else torch.bmm(normed, w1 * self.norm.weight.mT)
+        )
+        return x.baddbmm_(torch.ops.aten.gelu_(inner), self.w2.weight)
 
     def plain_update(self, x: Float[Tensor, "layers tokens dim"]) -> Float[Tensor, "layers tokens dim"]:
         """`w2(gelu(w1(rmsnorm(x))))` by autograd: the reference."""
@@ -38,11 +51,6 @@ class ResidualMLP(nn.Module):
     def _low_memory_update(self, x: Tensor) -> Tensor:
         update: Tensor = _LowMemoryUpdate.apply(x, self.norm.weight, self.w1.weight, self.w2.weight)  # type: ignore[no-untyped-call]
         return update
-
-
-def _has_autocast(x: Tensor) -> bool:
-    kind = x.device.type
-    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
 
 
 #: Numbers per temporary tensor on a CPU, which computes few layers at a time. A GPU computes all layers at once.

@@ -12,6 +12,17 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 
+def has_autocast(x: Tensor) -> bool:
+    """Whether autocast chooses the types of products on the device of `x`."""
+    kind = x.device.type
+    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+
+
+def is_plain_inference(x: Tensor) -> bool:
+    """Whether results may be written in place: no gradients, no autocast, and no compiler, which fuses by itself."""
+    return not (torch.is_grad_enabled() or torch.compiler.is_compiling() or has_autocast(x))
+
+
 class StackedLinear(nn.Module):
     """One linear map per layer, initialised like `nn.Linear`."""
 
@@ -25,6 +36,17 @@ class StackedLinear(nn.Module):
     def forward(self, x: Float[Tensor, "layers tokens in_dim"]) -> Float[Tensor, "layers tokens out_dim"]:
         """The mapped tokens."""
         return torch.bmm(x, self.weight) if self.bias is None else torch.baddbmm(self.bias, x, self.weight)
+
+    def of_parts(self, *parts: Float[Tensor, "layers tokens _"]) -> Float[Tensor, "layers tokens out_dim"]:
+        """The mapped concatenation of some parts; in inference they are not concatenated, but their products added."""
+        if not is_plain_inference(parts[0]):
+            return self.forward(torch.cat(parts, -1))
+        weights = self.weight.split([part.shape[-1] for part in parts], 1)
+        mapped = torch.bmm(parts[0], weights[0])
+        mapped = mapped if self.bias is None else mapped.add_(self.bias)
+        for part, weight in zip(parts[1:], weights[1:], strict=True):
+            mapped.baddbmm_(part, weight)
+        return mapped
 
 
 class NarrowLinear(StackedLinear):

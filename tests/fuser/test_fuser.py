@@ -201,6 +201,32 @@ def test_half_precision_caches_keep_their_type() -> None:
     assert torch.equal(fused[0].keys, exact[0].keys.bfloat16()), "added in float32, rounded once"
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("has_gradients", [False, True])
+def test_all_tokens_at_once_are_fused_as_some_of_them(dtype: torch.dtype, has_gradients: bool) -> None:
+    """All tokens of a cache take another path, without a choice by index."""
+    fuser, source = make(), torch.randint(0, 6, (10,), generator=torch.Generator().manual_seed(3))
+    everything = replace(FusedTokens.all_tokens(2, 5, torch.device("cpu")), source=source)
+    mine = [LayerKV(layer.keys.to(dtype), layer.values.to(dtype)) for layer in cache(RECEIVER, 5, 1)]
+    theirs, end = cache(SHARER, 6, 2), 5
+    with torch.set_grad_enabled(has_gradients):
+        at_once = fuser(mine, [theirs], FusionStep(0, end, (everything,)))
+        in_turn = mine
+        for keep in (everything.token < 2, everything.token >= 2):
+            in_turn = fuser(in_turn, [theirs], FusionStep(0, end, (everything.where(keep),)))
+    for ours, expected in zip(at_once, in_turn, strict=True):
+        torch.testing.assert_close(ours.keys, expected.keys)
+        torch.testing.assert_close(ours.values, expected.values)
+        assert ours.keys.dtype == dtype
+    if has_gradients:
+        gradients, keys = [], fuser.sharers[0].groups[0].keys
+        weights = [p for name, p in keys.named_parameters() if not name.startswith("gate")]  # hard gates have none
+        for fused in (at_once, in_turn):
+            loss = torch.stack([layer.keys.float().square().sum() for layer in fused]).sum()
+            gradients.append(torch.autograd.grad(loss, weights))
+        torch.testing.assert_close(*gradients)
+
+
 class _Counted(TorchDispatchMode):
     """Counts the operations that a device would run."""
 

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from c2c_lightning.ops.residual_mlp import ResidualMLP
+from c2c_lightning.ops.stacked_linear import StackedLinear
 from c2c_lightning.ops.stacked_norm import rms_factor
 
 
@@ -88,3 +89,34 @@ def test_dropout_is_not_forgotten() -> None:
     block, x = _block(dropout=0.5), torch.randn(3, 4, 8, dtype=torch.float64)
     assert not torch.equal(block(x), block(x))
     torch.testing.assert_close(block.eval()(x), _plain(block, x))
+
+
+@pytest.mark.parametrize("tokens", [0, 1, 5, 9])  # fewer and more than the inner width
+def test_in_inference_the_input_may_be_overwritten(tokens: int) -> None:
+    block, x = _block(), torch.randn(3, tokens, 8, dtype=torch.float64)
+    expected, given = _plain(block, x), x.clone()
+    with torch.no_grad():
+        result = block.overwrite(given)
+    torch.testing.assert_close(result, expected)
+    assert result.data_ptr() == given.data_ptr()
+
+
+def test_nothing_is_overwritten_where_gradients_or_dropout_need_it() -> None:
+    block, x = _block(dropout=0.5), torch.randn(3, 4, 8, dtype=torch.float64)
+    before = x.clone()
+    block.eval().overwrite(x).sum().backward()
+    assert block.w1.weight.grad is not None
+    with torch.no_grad():
+        block.train().overwrite(x)
+    assert torch.equal(x, before)
+
+
+def test_a_map_of_parts_is_that_of_their_concatenation() -> None:
+    linear, parts = StackedLinear(3, 7, 5).double(), [torch.randn(3, 4, n, dtype=torch.float64) for n in (2, 5)]
+    expected = linear(torch.cat(parts, -1))
+    assert torch.equal(linear.of_parts(*parts), expected)
+    with torch.no_grad():
+        torch.testing.assert_close(linear.of_parts(*parts), expected)
+        for bias in (True, False):
+            plain = StackedLinear(3, 7, 5, bias).double()
+            torch.testing.assert_close(plain.of_parts(*parts), plain(torch.cat(parts, -1)))
