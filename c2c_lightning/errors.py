@@ -65,6 +65,10 @@ class ConfigurationError(C2CError):
     """A run's configuration with values that one of its parts refuses."""
 
 
+class RemoteServerError(C2CError):
+    """A server elsewhere that cannot be reached, or refuses a request."""
+
+
 class NonFiniteError(C2CError):
     """A NaN or an infinity in a loss, a gradient or a weight."""
 
