@@ -1,6 +1,7 @@
 # Every target sets up what it needs, can be called alone, and does nothing twice.
 #   make install      own .venv with the pinned versions, editable, dev extra
 #   make quickstart   trains a fuser on the embedded pair and evaluates it (runs/quickstart)
+#   make demo         serves the embedded pair over HTTP (DEMO= adds options, such as --port 8080)
 #   make test         fast tests        make lint   ruff, mypy, import contracts
 #   make docs         documentation as plain files in docs/_build/html
 #   make gpu          checks and measures everything on a GPU (runs/gpu_day)
@@ -20,7 +21,7 @@ PYTHON ?= $(shell $(FIND_PYTHON))
 # Tiny models: more threads than this only spin. Nothing is looked up on the hub.
 TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 
-.PHONY: install quickstart docs gpu test test-newest test-slow lint format types contracts notebooks clean
+.PHONY: install quickstart demo docs gpu test test-newest test-slow lint format types contracts notebooks clean
 .DELETE_ON_ERROR:
 
 install: $(STAMP)
@@ -44,6 +45,14 @@ quickstart: install
 docs: install
 	$(TEST_ENV) $(BIN)/python -m sphinx -q -E -W --keep-going -n -d docs/_build/doctrees docs docs/_build/html
 	$(BIN)/python -m tools.site_check docs/_build/html
+
+# The fuser of the quickstart, trained if it is not there; its evaluation is not needed.
+$(RUN)/fuser/fuser_config.json: | install
+	$(TEST_ENV) $(BIN)/lightning fit --config configs/fit/quickstart.yaml
+
+demo: install $(RUN)/fuser/fuser_config.json
+	$(TEST_ENV) $(BIN)/lightning serve --fuser $(RUN)/fuser \
+		--message_prompt 'In one sentence: {question}' --message_max_new_tokens 32 $(DEMO)
 
 # ARGS= adds options, such as `--parts correctness` or `--models DIR`; GPU_DAY= replaces device and folder.
 gpu: install

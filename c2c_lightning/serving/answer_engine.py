@@ -36,7 +36,7 @@ class AnswerEngine:
             on_batch: is given the size of each batch.
         """
         self.waiting, self.on_batch = WaitingRows(limits), on_batch
-        self._running: list[WaitingRow] = []
+        self._running, self._lock = list[WaitingRow](), threading.Lock()
         # Daemons: a pass that does not end must not keep the process alive.
         self._threads = [
             threading.Thread(target=self._work, daemon=True, name=f"answers-{n}") for n in range(num_threads)
@@ -67,8 +67,9 @@ class AnswerEngine:
         """Take no more requests, refuse those that wait, and end those that run after some seconds; returns at once."""
         for waiting in self.waiting.close():
             waiting.row.fail(ShuttingDownError("The server is shutting down. Send the request again."))
-        for running in list(self._running):
-            running.row.control.shorten(grace)
+        with self._lock:
+            for running in self._running:
+                running.row.control.shorten(grace)
 
     def join(self, timeout: float) -> bool:
         """Wait for the threads after `shut_down`; whether all have ended."""
@@ -79,10 +80,11 @@ class AnswerEngine:
 
     def _work(self) -> None:
         while batch := self.waiting.take():
-            self._running += batch
-            try:
-                self._answer(batch)
-            finally:
+            with self._lock:
+                self._running += batch
+            self._answer(batch)
+            self.waiting.done(batch)
+            with self._lock:
                 self._running = [running for running in self._running if running not in batch]
             del batch  # a thread that waits for the next batch must not keep the caches of this one
 

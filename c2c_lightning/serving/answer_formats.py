@@ -127,7 +127,6 @@ class TextFormat(AnswerFormat):
             "tokens": [self.token_text(e.token) for e in entries],
             "token_logprobs": [e.log_probability for e in entries],
             "top_logprobs": [{self.token_text(token): value for token, value in e.top} for e in entries],
-            "text_offset": [],
         }
 
 

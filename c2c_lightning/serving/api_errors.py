@@ -73,4 +73,5 @@ def api_error(error: Exception) -> ApiError:
 def _invalid(error: ValidationError) -> ApiError:
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     param = ".".join(str(part) for part in first["loc"])
-    return ApiError(400, f"`{param}`: {first['msg']}." if param else f"{first['msg']}.", param=param or None)
+    text = first["msg"].removeprefix("Value error, ")
+    return ApiError(400, f"`{param}`: {text}." if param else f"{text}.", param=param or None)

@@ -55,7 +55,8 @@ class AnswerServer:
         """Run the engine while the app runs."""
         self.engine.start()
         yield
-        self.engine.shut_down(0)
+        self.engine.shut_down(0.0)
+        await asyncio.to_thread(self.engine.join, 1.0)
         self._encoding.shutdown(wait=False, cancel_futures=True)
 
     async def chat(self, request: Request) -> Response:

@@ -86,6 +86,8 @@ class BatchGeneration:
 
     def _keep(self, rows: Sequence[AnswerRow], prefilled: Prefilled, cache: Cache, group: Hashable) -> None:
         """Keep the caches of all rows, with their answers where these are plain entries."""
+        if prefilled.batch.states is not None:  # the states of a hybrid belong to the last column of a whole batch
+            return
         width, lengths = prefilled.batch.prompt.num_receiver_tokens, prefilled.batch.prompt.receiver.mask.sum(1)
         for number, row in enumerate(rows):
             if int(lengths[number]) < MIN_TOKENS:

@@ -32,7 +32,12 @@ def checked_conversation(messages: list[Any], where: str = "messages") -> Conver
             f"The first and the last message of `{where}` (system messages aside) must be the user's; the roles are "
             f"{', '.join(roles[:20])}."
         )
-    return [{key: message[key] for key in ("role", "content", "name") if key in message} for message in conversation]
+    # Few templates know OpenAI's newer name of system messages.
+    return [{"role": _role(message["role"]), "content": message["content"]} for message in conversation]
+
+
+def _role(role: str) -> str:
+    return "system" if role in _SYSTEM else role
 
 
 def _with_text(number: int, message: Any, where: str) -> Any:

@@ -17,7 +17,8 @@ class EventStream(Response):
     """
 
     def __init__(self, events: AsyncIterator[str], on_close: Callable[[], None], time_limit: float) -> None:
-        super().__init__(media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+        headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # the latter for nginx
+        super().__init__(media_type="text/event-stream", headers=headers)
         self.events, self.on_close, self.time_limit = events, on_close, time_limit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -2,7 +2,6 @@
 
 import logging
 import socket
-from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
@@ -43,16 +42,15 @@ class HTTPServer(uvicorn.Server):
         host, port = self.socket.getsockname()[:2]
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Stop: no more requests, waiting ones are refused, running ones get `shutdown_seconds` to end."""
-        if not self.should_exit:
-            logger.info("stopping: running answers have %g seconds", self.answer_server.settings.shutdown_seconds)
-        self.stop()
-        super().handle_exit(sig, frame)
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """After a signal: no more requests, waiting ones are refused, running ones get `shutdown_seconds` to end."""
+        seconds = self.answer_server.settings.shutdown_seconds
+        logger.info("stopping: running answers have %g seconds", seconds)
+        self.answer_server.engine.shut_down(seconds)
+        await super().shutdown(sockets)
 
     def stop(self) -> None:
-        """As `handle_exit`, without a signal: for a server in a thread."""
-        self.answer_server.engine.shut_down(self.answer_server.settings.shutdown_seconds)
+        """Stop as after a signal: for a server in a thread."""
         self.should_exit = True
 
     def run_forever(self) -> None:

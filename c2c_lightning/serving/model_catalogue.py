@@ -97,14 +97,13 @@ def load_fusers(
         ConfigurationError: two fusers have one name.
         C2CError: a fuser or a model cannot be loaded.
     """
-    loaded: dict[str, C2CModel] = {}
     known: dict[Any, FrozenLM] = {}
-    for given in fusers:
-        name, path = named_fuser(given)
-        if name in loaded:
+    named = [named_fuser(given) for given in fusers]
+    names = [name for name, _ in named]
+    for name in names:
+        if names.count(name) > 1:
             raise ConfigurationError(f"Two fusers have the name {name!r}. Name them: `--fuser NAME=DIR`.")
-        loaded[name] = _load_one(path, receiver, sharers, dtype, device, known)
-    return loaded
+    return {name: _load_one(path, receiver, sharers, dtype, device, known) for name, path in named}
 
 
 def _load_one(

@@ -1,6 +1,6 @@
 """A conversation that is encoded for one served model, with the choices of its request."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,23 @@ class C2CChoices:
     gates: GateChoice = "trained"
     is_mismatched: bool = False
     donor_messages: Conversation | None = None
+
+    def conversation_of(self, number: int, receiver: Conversation) -> Conversation:
+        """What one sharer reads.
+
+        Args:
+            number: of the sharer.
+            receiver: the receiver's conversation.
+
+        Raises:
+            PromptError: there are conversations for fewer sharers.
+        """
+        given = self.sharer_messages
+        if given is None or isinstance(given[0], Mapping):
+            return given or receiver
+        if number >= len(given):
+            raise PromptError(f"`sharer_messages` has {len(given)} conversations, none for sharer {number}.")
+        return given[number] or receiver
 
 
 @dataclass(frozen=True)

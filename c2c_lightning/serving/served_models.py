@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 from c2c_lightning.data.encode import EncodedPrompt, Encoder, TokenizerSpec
-from c2c_lightning.data.messages import Conversation, per_sharer
+from c2c_lightning.data.messages import Conversation
 from c2c_lightning.data.prompt_template import PromptTemplate
 from c2c_lightning.errors import PromptError
 from c2c_lightning.fuser.config import FuserConfig
@@ -82,14 +82,8 @@ class SingleServed(ServedModel):
     def prepare(self, conversation: Conversation, choices: C2CChoices) -> PreparedPrompt:
         """See `ServedModel.prepare`; a sharer reads its private conversation."""
         if self.kind == "sharer":
-            conversation = per_sharer(conversation, choices.sharer_messages, self._num_conversations(choices))[
-                self.number
-            ]
+            conversation = choices.conversation_of(self.number, conversation)
         return self.prepared(self.encoder.encode(conversation), choices)
-
-    def _num_conversations(self, choices: C2CChoices) -> int:
-        given = choices.sharer_messages
-        return len(given) if given and isinstance(given[0], list) else self.number + 1
 
     def prepare_text(self, text: str, choices: C2CChoices) -> PreparedPrompt:
         """See `ServedModel.prepare_text`."""

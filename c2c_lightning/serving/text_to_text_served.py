@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from c2c_lightning.data.messages import Conversation, per_sharer
+from c2c_lightning.data.messages import Conversation
 from c2c_lightning.errors import PromptError
 from c2c_lightning.model.frozen_lm import FrozenLM
 from c2c_lightning.responders.base import Answer
@@ -45,9 +45,8 @@ class TextToTextServed(ServedModel):
 
     def prepare(self, conversation: Conversation, choices: C2CChoices) -> PreparedPrompt:
         """The sharer's request, and the receiver's prompt so far, which must fit without the message."""
-        theirs = choices.sharer_messages
-        count = len(theirs) if theirs and isinstance(theirs[0], list) else 1
-        question = QuestionPrompt(conversation, sharer=per_sharer(conversation, theirs, count)[0])
+        sharer = choices.conversation_of(self.sharer_alone.number, conversation)
+        question = QuestionPrompt(conversation, sharer=sharer)
         answer = self.receiver_alone.prepare(self._turns(question, ""), C2CChoices())
         request = self.sharer_alone.encoder.encode(self.turns.request(question))
         prompt = self.sharer_alone.prepared(request, choices)

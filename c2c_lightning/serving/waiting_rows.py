@@ -2,7 +2,8 @@
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 from c2c_lightning.errors import C2CError
@@ -27,12 +28,15 @@ class QueueLimits:
         max_batch: answers in one batch.
         max_batch_tokens: tokens of one batch, prompts and answers, padding included.
         batch_window: seconds that the first answer of a batch waits for others.
+        busy_window: the same while a batch of its group runs: the next one collects what arrives meanwhile, but a long
+            answer must not hold up short ones.
     """
 
     max_waiting: int = 256
     max_batch: int = 32
     max_batch_tokens: int = 65_536
     batch_window: float = 0.005
+    busy_window: float = 0.1
 
 
 @dataclass(eq=False)
@@ -43,7 +47,7 @@ class WaitingRow:
     row: AnswerRow
 
     @property
-    def group(self) -> object:
+    def group(self) -> Hashable:
         """Answers of one group share a batch."""
         return self.served.name, self.row.prompt.group
 
@@ -54,12 +58,13 @@ class WaitingRow:
 
 
 class WaitingRows:
-    """First in, first out; a batch is the oldest answer and those of its group. Several threads may use it."""
+    """A batch is the oldest answer and those of its group that wait too. Several threads may use it."""
 
     def __init__(self, limits: QueueLimits) -> None:
         """Begin empty."""
         self.limits = limits
         self._rows: list[WaitingRow] = []
+        self._running: Counter[Hashable] = Counter()
         self._changed, self._collecting = threading.Condition(), threading.Lock()
         self.is_closed = False
 
@@ -99,26 +104,37 @@ class WaitingRows:
             return over
 
     def take(self) -> list[WaitingRow]:
-        """The next batch, as soon as there is one; empty once the queue is closed."""
+        """The next batch, as soon as there is one; empty once the queue is closed. Call `done` after it."""
         with self._collecting, self._changed:  # one thread at a time waits for the window of a batch
             while not self.is_closed:
-                if not self._rows:
-                    self._changed.wait()
-                elif (left := self._window_left()) > 0:
-                    self._changed.wait(left)
-                else:
-                    return self._next_batch()
+                group, seconds = self._next_group()
+                if group is not None and seconds <= 0:
+                    return self._take_group(group)
+                self._changed.wait(None if group is None else seconds)
         return []
 
-    def _window_left(self) -> float:
-        oldest = self._rows[0]
-        if len(self._rows) >= self.limits.max_batch:
-            return 0.0
-        return oldest.row.arrival + self.limits.batch_window - time.monotonic()
+    def done(self, batch: Sequence[WaitingRow]) -> None:
+        """A batch has been answered."""
+        with self._changed:
+            self._running[batch[0].group] -= 1
+            self._running += Counter()  # drops the groups that no longer run
+            self._changed.notify_all()
 
-    def _next_batch(self) -> list[WaitingRow]:
-        group, longest = self._rows[0].group, 0
+    def _next_group(self) -> tuple[Hashable | None, float]:
+        """The group whose window ends first, and the seconds until then; None where nothing waits."""
+        now, sizes = time.monotonic(), Counter(waiting.group for waiting in self._rows)
+        ends: dict[Hashable, float] = {}
+        for waiting in self._rows:
+            window = self.limits.busy_window if waiting.group in self._running else self.limits.batch_window
+            is_full = sizes[waiting.group] >= self.limits.max_batch
+            ends.setdefault(waiting.group, 0.0 if is_full else waiting.row.arrival + window - now)
+        first = min(ends, key=ends.__getitem__, default=None)
+        return first, ends.get(first, 0.0)
+
+    def _take_group(self, group: Hashable) -> list[WaitingRow]:
+        """The oldest answers of a group that fit into a batch."""
         batch: list[WaitingRow] = []
+        longest = 0
         for waiting in self._rows:
             if waiting.group != group:
                 continue
@@ -129,4 +145,5 @@ class WaitingRows:
             if len(batch) == self.limits.max_batch:
                 break
         self._rows = [waiting for waiting in self._rows if waiting not in batch]
+        self._running[group] += 1
         return batch

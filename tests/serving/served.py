@@ -1,7 +1,8 @@
 """A server of tiny models in a thread, on a free port of the loopback."""
 
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -31,6 +32,14 @@ def fused_model(num_sharers: int = 1, **choices: Any) -> C2CModel:
     return C2CModel(load_frozen(tiny_pair("qwen3", 0)), sharers, config).eval()
 
 
+def endless_model() -> C2CModel:
+    """A fused pair whose answers end by their length only."""
+    model = fused_model()
+    for lm in (model.receiver, *model.sharers):
+        lm.model.generation_config.eos_token_id = None
+    return model
+
+
 def catalogue(model: C2CModel | None = None, prefix_bytes: int = 2**26) -> ModelCatalogue:
     """Receiver, sharers, text-to-text and the fused pair."""
     return ModelCatalogue({"pair": model or fused_model()}, PrefixCache(prefix_bytes), MESSAGE)
@@ -53,3 +62,11 @@ def running(models: ModelCatalogue, settings: ServerSettings | None = None) -> I
 def ask(text: str) -> list[dict[str, str]]:
     """A conversation of one question."""
     return [{"role": "user", "content": text}]
+
+
+def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    """Wait for a condition."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it took too long"
+        time.sleep(0.005)
