@@ -61,6 +61,10 @@ class GenerationError(C2CError):
     """A way to generate that would silently give wrong tokens on a fused cache."""
 
 
+class CacheStateError(C2CError):
+    """A hybrid model's cache that cannot be continued, since its recurrent and convolution states are missing."""
+
+
 class ConfigurationError(C2CError):
     """A run's configuration with values that one of its parts refuses."""
 

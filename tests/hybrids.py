@@ -45,7 +45,7 @@ HYBRIDS: dict[str, dict[str, Any]] = {
         "head_dim": 12, "ssm_state_size": 8, "mamba_num_heads": 4, "mamba_head_dim": 16, "n_groups": 1, "chunk_size": 8,
     },
     "bamba": {"attn_layer_indices": [1, 2], **_MAMBA_2},
-    "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1, "num_experts": 2, "num_experts_per_tok": 1, **_MAMBA_1},
+    "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1, "num_experts": 1, "num_experts_per_tok": 1, **_MAMBA_1},
     "zamba": {"num_key_value_heads": 4, "layers_block_type": _ZAMBA, **_MAMBA_1},
     "zamba2": {
         "num_key_value_heads": 4, "layers_block_type": _ZAMBA, "n_mamba_heads": 4, "mamba_d_state": 8, "chunk_size": 8,

@@ -4,14 +4,36 @@ transformers gives the states of Mamba-1 layers (Jamba, Zamba) to passes over on
 empty states, without an error. Their caches are continued token by token.
 """
 
+from collections.abc import Iterator
+
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
+from c2c_lightning.errors import CacheStateError
 from c2c_lightning.kv.cache import Prefill
 from c2c_lightning.kv.layer import HybridStack, LayerStack, append_kv, states_of, with_states
 from c2c_lightning.kv.layout import CacheLayout
 from c2c_lightning.kv.states import LayerState, ModelStates
+
+
+def check_states(kv: LayerStack, layout: CacheLayout | None, name: str) -> None:
+    """Refuse to continue a hybrid's cache without its states.
+
+    Args:
+        kv: the cache.
+        layout: the layers of the model's cache; None for a model without states.
+        name: name of the model, for the message.
+
+    Raises:
+        CacheStateError: the states are missing.
+    """
+    if layout is not None and states_of(kv) is None:
+        raise CacheStateError(
+            f"A cache of {name} cannot be continued: the states of its recurrent and convolution layers are missing, "
+            "as in caches that were edited, cut or received. Use `fusion_mode: prefill`, which never continues a "
+            "sharer's cache, or give caches as `prefill_sharers` returns them."
+        )
 
 
 @torch.no_grad()
@@ -28,25 +50,27 @@ def ignores_states(model: nn.Module, layout: CacheLayout | None) -> bool:
     prefix = prefill.run(tokens, mask, positions)
     states = states_of(prefix)
     assert states is not None
-    recurrent = [n for n, layer in states.layers.items() if any(state is not None for state in layer.recurrent)]
-    if not recurrent:
+    if not any(state is not None for layer in states.layers.values() for state in layer.recurrent):
         return False
-    # The first such layer has the same inputs in both passes: its new states differ by the old ones only.
-    ends = [
+    one, other = (
         prefill.run(tokens, torch.cat([mask, mask], 1), positions + 2, HybridStack(prefix, old))
         for old in (states, ModelStates(layout, {n: _changed(layer) for n, layer in states.layers.items()}))
-    ]
-    return torch.equal(*(_first_recurrent(end, recurrent[0]) for end in ends))
+    )
+    return all(torch.equal(a, b) for a, b in zip(_tensors(one), _tensors(other), strict=True))
 
 
 def _changed(layer: LayerState) -> LayerState:
     return LayerState(layer.conv, tuple(None if state is None else state + 1 for state in layer.recurrent))
 
 
-def _first_recurrent(kv: LayerStack, layer: int) -> Tensor:
+def _tensors(kv: LayerStack) -> Iterator[Tensor]:
+    """All entries and states of a cache."""
     states = states_of(kv)
     assert states is not None
-    return next(state for state in states.layers[layer].recurrent if state is not None)
+    for layer in kv:
+        yield from (layer.keys, layer.values)
+    for state in states.layers.values():
+        yield from (tensor for tensor in state.conv + state.recurrent if tensor is not None)
 
 
 def first_columns(attention_mask: Int[Tensor, "batch all"] | None, until: int) -> Int[Tensor, "batch until"] | None:

@@ -84,17 +84,21 @@ class StateCheckpoint:
     states: ModelStates
 
 
-def join_rows(batches: Sequence[ModelStates]) -> ModelStates:
-    """The states of several batches as one batch."""
+def join_states(rows: Sequence[ModelStates]) -> ModelStates:
+    """The states of batches of one row as one batch; a row before its first token has zeros."""
+    numbers = sorted({n for row in rows for n in row.layers})
+    layers = {n: _joined([row.layers.get(n) for row in rows]) for n in numbers}
+    return ModelStates(rows[0].layout, layers)
+
+
+def _joined(rows: Sequence[LayerState | None]) -> LayerState:
+    known = next(row for row in rows if row is not None)
+    whole = [known.map(torch.zeros_like) if row is None else row for row in rows]
 
     def join(states: tuple[Tensor | None, ...]) -> Tensor | None:
         tensors = [state for state in states if state is not None]
         return torch.cat(tensors) if tensors else None
 
-    layers = {}
-    for n in batches[0].layers:
-        parts = [batch.layers[n] for batch in batches]
-        conv = zip(*(part.conv for part in parts), strict=True)
-        recurrent = zip(*(part.recurrent for part in parts), strict=True)
-        layers[n] = LayerState(tuple(map(join, conv)), tuple(map(join, recurrent)))
-    return ModelStates(batches[0].layout, layers)
+    conv = zip(*(row.conv for row in whole), strict=True)
+    recurrent = zip(*(row.recurrent for row in whole), strict=True)
+    return LayerState(tuple(map(join, conv)), tuple(map(join, recurrent)))

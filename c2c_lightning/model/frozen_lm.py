@@ -15,7 +15,7 @@ from c2c_lightning.data.encode import TokenizerSpec
 from c2c_lightning.errors import UnsupportedModelError
 from c2c_lightning.kv.cache import CACHE_ARGUMENT, Prefill
 from c2c_lightning.kv.cache_probe import probe_cache
-from c2c_lightning.kv.continuation import ignores_states, prefill_by_token
+from c2c_lightning.kv.continuation import check_states, ignores_states, prefill_by_token
 from c2c_lightning.kv.geometry import KVGeometry
 from c2c_lightning.kv.layer import LayerKV, LayerStack, with_states
 from c2c_lightning.kv.layout import CacheLayout
@@ -175,6 +175,7 @@ class FrozenLM:
         if prefix and not num_cached:
             prefix = None
         if prefix:
+            check_states(prefix, self.layout, self.spec.path)
             self.limits.check_continuation(num_cached, num_cached + ids.shape[1])
         prefill = Prefill(self.model, num_layers, self.is_sharded or is_whole, self.layout)
         if num_layers == 0 or input_ids.shape[1] == 0:

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from c2c_lightning.alignment.fusion_plan import FusionStep
 from c2c_lightning.data.batch import PromptBatch, SharerTokens, TokenBatch
-from c2c_lightning.kv.layer import LayerKV, LayerStack
+from c2c_lightning.kv.layer import LayerKV, LayerStack, select_rows, states_of, with_states
+from c2c_lightning.kv.states import ModelStates, StateCheckpoint, join_states
 from c2c_lightning.model.fused_prompt import FusedPrompt
 
 Plan = Callable[[PromptBatch], tuple[FusionStep, ...]]
@@ -38,7 +39,13 @@ def row_of(fused: FusedPrompt, number: int, plan: Plan) -> FusedPrompt:
     ]
     unfused_kv, fused_kv = _row(fused.unfused_kv, number, first), _row(fused.fused_kv, number, first)
     return replace(
-        fused, prompt=prompt, plan=plan(prompt), sharer_kv=sharer_kv, unfused_kv=unfused_kv, fused_kv=fused_kv
+        fused,
+        prompt=prompt,
+        plan=plan(prompt),
+        sharer_kv=sharer_kv,
+        unfused_kv=unfused_kv,
+        fused_kv=fused_kv,
+        checkpoints=tuple(_row_of_states(point, number, first) for point in fused.checkpoints),
     )
 
 
@@ -54,7 +61,9 @@ def join_rows(rows: Sequence[FusedPrompt], prompt: PromptBatch) -> FusedPrompt:
     fused_kv = [
         LayerKV(_padded([kv.keys for kv in kvs], width), _padded([kv.values for kv in kvs], width)) for kvs in stacks
     ]
-    return FusedPrompt(prompt, (), [None] * len(prompt.sharers), fused_kv, fused_kv)
+    states = [row.states for row in rows if row.states is not None]
+    checkpoints = (StateCheckpoint(width, join_states(states)),) if states else ()
+    return FusedPrompt(prompt, (), [None] * len(prompt.sharers), fused_kv, fused_kv, checkpoints=checkpoints)
 
 
 def _without_padding(tokens: TokenBatch, number: int) -> tuple[int, TokenBatch]:
@@ -69,8 +78,15 @@ def _moved(source_index: Tensor, columns: int) -> Tensor:
 
 
 def _row(kv: LayerStack, number: int, first: int) -> LayerStack:
-    index = torch.tensor([number])
-    return [layer.rows(index).tokens(first) for layer in kv]
+    row = select_rows(kv, torch.tensor([number]))
+    return with_states([layer.tokens(first) for layer in row], states_of(row))
+
+
+def _row_of_states(point: StateCheckpoint, number: int, first: int) -> StateCheckpoint:
+    """A row's states; those within its padding are the initial ones."""
+    if point.num_tokens <= first:
+        return StateCheckpoint(0, ModelStates(point.states.layout, {}))
+    return StateCheckpoint(point.num_tokens - first, point.states.rows(torch.tensor([number])))
 
 
 def _padded(tensors: Sequence[Tensor], width: int) -> Tensor:

@@ -54,6 +54,7 @@ def generate(receiver: FrozenLM, prompt: PromptBatch, cache: Cache, **kwargs: An
         GenerationError: an argument that would silently give wrong tokens, or that transformers refuses.
     """
     refuse_arguments(kwargs)
+    _refuse_candidates(receiver, kwargs)
     if _given(kwargs, "stop_strings") is not None:
         kwargs.setdefault("tokenizer", receiver.tokenizer)  # transformers compares text
     tokens, kwargs = prompt.receiver, _with_defaults(receiver, prompt, kwargs)
@@ -74,6 +75,18 @@ def refuse_arguments(kwargs: dict[str, Any]) -> None:
     # A generation config has `use_cache` from its model, where it is for plain generation (MPT's is False).
     if kwargs.get("use_cache") is False:
         raise GenerationError("Generation continues from a cache: `use_cache` must not be False.")
+
+
+def _refuse_candidates(receiver: FrozenLM, kwargs: dict[str, Any]) -> None:
+    """Refuse candidate tokens for a hybrid: rejected ones would have to be removed from its states."""
+    if receiver.layout is None:
+        return
+    for name in ("assistant_model", "prompt_lookup_num_tokens"):
+        if _given(kwargs, name) is not None:
+            raise GenerationError(
+                f"`{name}` is not possible with {receiver.spec.path}: its recurrent and convolution states cannot be "
+                "rolled back to before a rejected token. Leave it out."
+            )
 
 
 def _with_defaults(receiver: FrozenLM, prompt: PromptBatch, kwargs: dict[str, Any]) -> dict[str, Any]:

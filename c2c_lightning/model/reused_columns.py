@@ -9,7 +9,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from c2c_lightning.kv.layer import LayerKV, LayerStack, with_states
-from c2c_lightning.kv.states import ModelStates, StateCheckpoint, join_rows
+from c2c_lightning.kv.states import ModelStates, StateCheckpoint, join_states
 from c2c_lightning.model.prefill_state import checkpoint
 
 
@@ -46,7 +46,7 @@ class ReusedColumns:
         initial = ModelStates(checkpoints[0].states.layout, {})
         ends = [{move + n for n in known if 0 < n <= most} for move, most in zip(moves, num_matching, strict=True)]
         end = max(set.intersection(*ends), default=0)
-        return cls(shifts, end, join_rows([known[end - move] for move in moves]) if end else initial)
+        return cls(shifts, end, join_states([known[end - move] for move in moves]) if end else initial)
 
     def take(self, kv: LayerStack) -> LayerStack:
         """The columns of a cache of one row, with the states after them."""

@@ -10,7 +10,7 @@ from torch.nn.utils.rnn import pad_sequence
 from c2c_lightning.data.batch import PromptBatch, TokenBatch
 from c2c_lightning.data.encode import Encoder
 from c2c_lightning.data.messages import Conversation
-from c2c_lightning.kv.layer import LayerStack, SharerKV
+from c2c_lightning.kv.layer import LayerStack, SharerKV, select_rows
 from c2c_lightning.model.c2c import C2CModel
 from c2c_lightning.model.frozen_lm import FrozenLM
 from c2c_lightning.model.response_prefix import ResponsePrefix
@@ -67,7 +67,7 @@ def score_fused_options(
     prompts, run = prompt.select(rows), TokenBatch(ids[:, :-1], mask[:, :-1]).to(model.receiver.device)
     with timer.phase("prefill_receiver"):
         if model.mode.fuses_response:
-            kv = [None if stack is None else [layer.rows(rows) for layer in stack] for stack in sharer_kv]
+            kv = [None if stack is None else select_rows(stack, rows) for stack in sharer_kv]
             prefix = model.mode.response_prefix(model, prompts, kv, run)
         else:
             prefix = model.mode.response_prefix(model, prompt, sharer_kv, run)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from c2c_lightning.kv.layer import states_of
 from c2c_lightning.model.fused_prompt import FusedPrompt
 
 #: Shorter prompts, and shorter common beginnings, are computed anew: batching them gains more.
@@ -84,10 +85,14 @@ def size_of(fused: FusedPrompt) -> int:
 
 
 def _tensors(fused: FusedPrompt) -> Iterator[Tensor]:
-    for stack in (fused.unfused_kv, fused.fused_kv, *fused.sharer_kv):
-        for layer in stack or ():
+    stacks = [stack for stack in (fused.unfused_kv, fused.fused_kv, *fused.sharer_kv) if stack is not None]
+    for stack in stacks:
+        for layer in stack:
             yield layer.keys
             yield layer.values
+    for states in (*(point.states for point in fused.checkpoints), *filter(None, map(states_of, stacks))):
+        for state in states.layers.values():
+            yield from (tensor for tensor in state.conv + state.recurrent if tensor is not None)
 
 
 def _common(old: Sequence[int], new: Sequence[int]) -> int:

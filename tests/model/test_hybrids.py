@@ -97,7 +97,7 @@ def test_teacher_forcing_agrees_with_generation_and_trains_the_fuser_only(family
 
 
 @every_hybrid
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ["prefill", "prompt", pytest.param("decode", marks=pytest.mark.slow)])
 def test_a_hybrid_shares_the_entries_of_its_attention_layers(family: str, mode: str) -> None:
     sharer, prompt = frozen_hybrid(family, seed=1), prompts()
     model = fused_model(frozen("qwen2", 0), sharer, fusion_mode=mode)
