@@ -121,7 +121,7 @@ def test_a_hybrid_shares_the_entries_of_its_attention_layers(family: str, mode: 
 
 @pytest.mark.parametrize("family", ["qwen3_5_text", "bamba", "jamba"])
 def test_a_padded_column_in_a_pass_of_one_token_leaves_the_states_of_its_row(family: str) -> None:
-    model, ids = as_receiver(family), torch.tensor([[0, 7], [8, 9]])
+    model, ids = as_receiver(family), torch.tensor([[5, 7], [8, 9]])
     prompt = PromptBatch.shared(ids, torch.tensor([[0, 1], [1, 1]]))
     states = model.prefill(prompt).states
     assert states is not None
