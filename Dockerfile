@@ -11,6 +11,7 @@ WORKDIR /work
 RUN python -m venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH \
     HF_HOME=/work/cache \
+    MPLCONFIGDIR=/work/cache/matplotlib \
     OMP_NUM_THREADS=1 \
     TOKENIZERS_PARALLELISM=false
 
@@ -18,13 +19,14 @@ ENV PATH=/opt/venv/bin:$PATH \
 COPY constraints.txt ./
 RUN pip install --no-cache-dir --constraint constraints.txt --index-url "$TORCH_INDEX" --extra-index-url https://pypi.org/simple torch
 
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml setup.py MANIFEST.in README.md LICENSE ./
 COPY c2c_lightning c2c_lightning
+COPY configs configs
 RUN pip install --no-cache-dir --constraint constraints.txt '.[plots,eval,serve]'
 
-COPY configs configs
 COPY benchmarks benchmarks
-RUN useradd --uid 1000 --no-create-home c2c && mkdir -p runs cache && chown c2c runs cache
+# Writable for every user: `--user` chooses the owner of what a run writes.
+RUN useradd --uid 1000 --no-create-home c2c && mkdir -p runs cache && chmod 1777 runs cache
 USER c2c
 
-CMD ["sh", "-c", "lightning fit --config configs/fit/quickstart.yaml && lightning test --config configs/eval/quickstart.yaml"]
+CMD ["sh", "-c", "lightning fit --config quickstart && lightning test --config quickstart"]

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import importlib.util
 import re
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from c2c_lightning.model.load_lm import load_frozen
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "configs").rglob("*.md"))]
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+IMAGES = ROOT / "docs" / "images"
 BLOCK = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)
 
 
@@ -91,6 +93,24 @@ def test_the_glossary_names_what_exists() -> None:
     assert not [name for name in named if not re.search(rf"^(class {name}\b|{name} = )", source, re.MULTILINE)]
 
 
+def test_pictures_show_what_the_script_draws(tmp_path: Path) -> None:
+    """The texts in the pictures are compared: tokens, layers and numbers come from the package."""
+    pytest.importorskip("matplotlib")
+    spec = importlib.util.spec_from_file_location("pictures", ROOT / "docs" / "pictures.py")
+    assert spec is not None
+    assert spec.loader is not None
+    pictures = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(pictures)
+    pictures.main(tmp_path)
+    drawn, shown = ({path.name: texts_of(path) for path in folder.glob("*.svg")} for folder in (tmp_path, IMAGES))
+    assert drawn == shown
+    assert all(drawn.values())
+
+
+def texts_of(picture: Path) -> list[str]:
+    return re.findall(r"<text[^>]*>([^<]*)</text>", picture.read_text(encoding="utf-8"))
+
+
 def messages_of_the_package() -> list[str]:
     """All texts in the source, without backquotes, `…` for each inserted value."""
     found = []
@@ -106,7 +126,7 @@ def messages_of_the_package() -> list[str]:
 
 def troubles() -> list[tuple[str, str]]:
     text = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
-    return re.findall(r"^\| `([^`]+)` \| `(\w+Error)` \|", text, re.MULTILINE)
+    return re.findall(r"^\| `([^`]+)` \| .* \| `(\w+Error)` \|$", text, re.MULTILINE)
 
 
 def test_every_class_of_errors_has_a_message_in_troubleshooting() -> None:
