@@ -4,6 +4,7 @@
 #   make demo         serves the embedded pair over HTTP (DEMO= adds options, such as --port 8080)
 #   make test         fast tests        make lint   ruff, mypy, import contracts
 #   make docs         documentation as plain files in docs/_build/html
+#   make first-hour   the commands of a newcomer, from a built wheel in an empty folder
 #   make gpu          checks and measures everything on a GPU (runs/gpu_day)
 # PYTHON= chooses the interpreter, VENV= the environment's folder.
 
@@ -21,7 +22,7 @@ PYTHON ?= $(shell $(FIND_PYTHON))
 # Tiny models: more threads than this only spin. Nothing is looked up on the hub.
 TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 
-.PHONY: install quickstart demo docs gpu test test-newest test-slow lint format types contracts notebooks clean
+.PHONY: install quickstart demo first-hour docs gpu test test-newest test-slow lint format types contracts notebooks clean
 .DELETE_ON_ERROR:
 
 install: $(STAMP)
@@ -53,6 +54,10 @@ $(RUN)/fuser/fuser_config.json: | install
 demo: install $(RUN)/fuser/fuser_config.json
 	$(TEST_ENV) $(BIN)/lightning serve --fuser $(RUN)/fuser \
 		--message_prompt 'In one sentence: {question}' --message_max_new_tokens 32 $(DEMO)
+
+# A built wheel in a fresh environment and an empty folder, with short trainings; ARGS= for the whole hour.
+first-hour: install
+	$(TEST_ENV) $(BIN)/python -m tools.first_hour $(or $(ARGS),--max_steps 5)
 
 # ARGS= adds options, such as `--parts correctness` or `--models DIR`; GPU_DAY= replaces device and folder.
 gpu: install

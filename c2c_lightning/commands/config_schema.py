@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from c2c_lightning.commands.first_config import write_new
+from c2c_lightning.commands.new_file import write_new
 from c2c_lightning.commands.parsing import CommandParser, HelpFormatter
 from c2c_lightning.commands.run_classes import RUN_COMMANDS
 

@@ -1,10 +1,8 @@
 """The configuration that `lightning init` writes."""
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -108,19 +106,9 @@ trainer:
   max_steps: {self.max_steps}
   val_check_interval: {self.max_steps // 10} # steps between validations
   check_val_every_n_epoch: null
+  enable_model_summary: false
   callbacks: {_flow([{"class_path": export}])}
 """
-
-
-def write_new(path: Path, text: str) -> None:
-    """Write a file as a whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _spec(spec: LMSpec) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from jsonargparse import ArgumentError
 from rich.console import Console
 
-from c2c_lightning.commands.first_config import FirstConfig, write_new
+from c2c_lightning.commands.first_config import FirstConfig
 from c2c_lightning.commands.init_checks import (
     CHECKED_ROWS,
     Rows,
@@ -19,6 +19,7 @@ from c2c_lightning.commands.init_checks import (
     kv_width,
     model_spec,
 )
+from c2c_lightning.commands.new_file import write_new
 from c2c_lightning.commands.parsing import CommandParser, HelpFormatter
 from c2c_lightning.commands.trial_steps import Trial, run_trial
 from c2c_lightning.data.encode import Encoder
