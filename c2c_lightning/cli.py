@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "lm-eval": ("lm_eval.run_lm_eval", "lm-evaluation-harness with the model `c2c`"),
     "config": ("config_command.run_config", "list, show or copy the configurations that come with the package"),
     "doctor": ("doctor.run_doctor", "versions, devices, extras, cache folders, and who owns the command `lightning`"),
+    "sharer": ("sharer.run_sharer", "hold a sharer for receivers in other processes"),
     "bench": ("bench.run_bench", "timings and memory as JSON: training step, inference, sweeps, data loading"),
 }
 """Function of each command, below `c2c_lightning.commands`, and its purpose."""

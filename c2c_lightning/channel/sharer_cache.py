@@ -55,7 +55,12 @@ class SharerCache:
 
     @classmethod
     def collect(
-        cls, kv: LayerStack, is_read: Bool[Tensor, "batch columns"], layers: Sequence[int], fingerprint: str
+        cls,
+        kv: LayerStack,
+        is_read: Bool[Tensor, "batch columns"],
+        layers: Sequence[int],
+        fingerprint: str,
+        columns: int | None = None,
     ) -> Self:
         """The part of a cache that a fuser reads.
 
@@ -64,10 +69,15 @@ class SharerCache:
             is_read: (batch, columns), the tokens that some receiver token is fused with.
             layers: the sharer layers that some receiver layer is fused with.
             fingerprint: identifies the sharer.
+            columns: length that the cache is said to have; default that of `kv`, which may end at the last token that
+                is read.
         """
+        if not kv:  # no layer is read
+            none = torch.zeros(0, dtype=torch.long)
+            return cls(fingerprint, len(is_read), columns or 0, none, none, {}, torch.float32)
         row, token = is_read[:, : kv[0].num_tokens].to(kv[0].keys.device).nonzero(as_tuple=True)
         entries = {n: (kv[n].keys[row, :, token], kv[n].values[row, :, token]) for n in sorted(set(layers))}
-        return cls(fingerprint, len(is_read), kv[0].num_tokens, row, token, entries, kv[0].keys.dtype)
+        return cls(fingerprint, len(is_read), columns or kv[0].num_tokens, row, token, entries, kv[0].keys.dtype)
 
     def to_bytes(self, channel: Channel | None = None) -> bytes:
         """The cache in the precision of a channel, default unchanged; versioned, with a checksum.

@@ -130,3 +130,13 @@ class SharerTokens(TokenBatch):
         """The source index, never None within a `PromptBatch`."""
         assert self.source_index is not None
         return self.source_index
+
+    def is_read(self, with_last: bool) -> Bool[Tensor, "batch tokens"]:
+        """Which tokens some receiver token reads; with the last token, which fusion mode `prompt` reads."""
+        width = self.input_ids.shape[1]
+        is_read = torch.zeros(len(self.input_ids), width + 1, dtype=torch.bool, device=self.index.device)
+        # -1 is written to an extra column.
+        is_read.scatter_(1, self.index.where(self.index >= 0, width), True)
+        if with_last:
+            is_read[:, width - 1] = True
+        return is_read[:, :width]

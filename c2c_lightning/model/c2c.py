@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,6 +15,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 from transformers.cache_utils import Cache
 
+from c2c_lightning.channel.sharer_client import SharerMissingError
 from c2c_lightning.data.batch import PromptBatch, TokenBatch, TrainingBatch
 from c2c_lightning.data.collate import collate_prompts
 from c2c_lightning.data.encode import Encoder, Kwargs
@@ -25,6 +27,7 @@ from c2c_lightning.export.results_card import write_results_card
 from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.fuser.fuser import Fuser
 from c2c_lightning.kv.layer import SharerKV
+from c2c_lightning.model.arriving_stack import leave_out_missing, wait_for
 from c2c_lightning.model.c2c_output import C2COutput
 from c2c_lightning.model.core import C2CCore
 from c2c_lightning.model.frozen_lm import FrozenLM
@@ -236,7 +239,13 @@ class C2CModel(C2CCore):
         start = None if prefix is None else match_prefix(prefix, prompt, plan, origin)
         if sharer_kv is None:
             sharer_kv = self.prefill_sharers(prompt, active_sharers, None if start is None else start.sharer_kv)
-        state = self.fuse_prompt(prompt, sharer_kv, start)
+        try:
+            state = self.fuse_prompt(prompt, sharer_kv, start)
+            wait_for(sharer_kv)  # the last prompt token alone may be fused, after this
+        except SharerMissingError:
+            arrived = leave_out_missing(sharer_kv, [sharer.spec.on_missing for sharer in self.sharers])
+            missing = tuple(n for n, kv in enumerate(arrived) if kv is None and sharer_kv[n] is not None)
+            return replace(self._fused(prompt, active_sharers, arrived, None), missing=missing)
         state = state.prefill(self.receiver, until=prompt.num_receiver_tokens - 1)
         return FusedPrompt(prompt, plan, sharer_kv, state.unfused_kv, state.fused_kv, origin, state.checkpoints)
 

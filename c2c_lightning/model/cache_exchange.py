@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -16,16 +15,7 @@ from c2c_lightning.model.model_fingerprint import model_fingerprint
 
 def read_tokens(model: C2CCore, prompt: PromptBatch, number: int) -> Bool[Tensor, "batch columns"]:
     """Which tokens of a sharer's prompt some receiver token is fused with, (batch, columns)."""
-    tokens = prompt.sharers[number]
-    index = tokens.index[:, :-1]  # the last prompt token is not fused from the prompt's map
-    is_read = torch.zeros_like(tokens.mask)
-    # -1 is written to an extra column, which is cut off.
-    is_read = torch.cat([is_read, is_read[:, :1]], 1)
-    is_read.scatter_(1, index.where(index >= 0, is_read.shape[1] - 1), 1)
-    is_read = is_read[:, :-1]
-    if model.mode.fuses_last_prompt_token:
-        is_read[:, -1] = 1
-    return is_read.bool()
+    return prompt.sharers[number].is_read(with_last=model.mode.fuses_last_prompt_token)
 
 
 def prompt_bytes(model: C2CCore, prompt: PromptBatch, number: int) -> Float[Tensor, " batch"]:

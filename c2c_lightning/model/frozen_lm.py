@@ -58,9 +58,12 @@ class FrozenLM:
         runs_ragged: whether ragged batching gives its own entries; found when it is loaded on a CPU.
         is_sharded: whether each process holds a part of every decoder layer. Every prefill is then a complete forward
             pass, however little is needed: processes gather layers together.
+        can_generate: whether it can answer by itself; a sharer in another process cannot.
         lock: held during every forward pass. Ragged batches change the attention function of the whole model, so that
             passes of several threads take turns.
     """
+
+    can_generate = True
 
     def __init__(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, spec: LMSpec) -> None:
         self.model: Any = model.eval().requires_grad_(False)

@@ -28,6 +28,7 @@ class FusedPrompt:
             cannot be made again (gate noise, caches from elsewhere), so that they are not reused.
         checkpoints: a hybrid's states after some of the columns, from which later prompts can continue; the last ones
             are those after all columns.
+        missing: numbers of sharers that were left out because they did not answer.
     """
 
     prompt: PromptBatch
@@ -37,6 +38,7 @@ class FusedPrompt:
     fused_kv: LayerStack
     origin: Any = None
     checkpoints: tuple[StateCheckpoint, ...] = ()
+    missing: tuple[int, ...] = ()
 
     @property
     def states(self) -> ModelStates | None:

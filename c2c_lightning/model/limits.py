@@ -47,6 +47,11 @@ class ModelLimits:
         """Number of positions with one rotary table, if the config names it."""
         return self.rotary_switch or self.max_tokens
 
+    @property
+    def num_embeddings(self) -> int:
+        """Number of token ids that have an embedding."""
+        return int(self.model.get_input_embeddings().num_embeddings)
+
     def check_length(self, num_tokens: int) -> None:
         """Refuse a sequence that is longer than the model's context.
 
@@ -83,7 +88,7 @@ class ModelLimits:
         Raises:
             PromptError: with the largest id and the number of embeddings.
         """
-        ids, size = tokens.input_ids, self.model.get_input_embeddings().num_embeddings
+        ids, size = tokens.input_ids, self.num_embeddings
         if not ids.numel():
             raise PromptError(f"a prompt for {self.name} has no tokens.")
         if ids.is_floating_point():

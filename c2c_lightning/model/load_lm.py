@@ -15,6 +15,7 @@ from c2c_lightning.errors import ModelLoadError
 from c2c_lightning.kv.refusals import refuse_unfusable
 from c2c_lightning.model.frozen_lm import FrozenLM
 from c2c_lightning.model.lm_spec import LMSpec, tokenizer_spec
+from c2c_lightning.model.remote_lm import RemoteLM
 
 __all__ = ["FrozenLM", "LMSpec", "load_frozen", "load_tokenizer", "tokenizer_spec"]
 
@@ -62,6 +63,9 @@ def load_frozen(
         return FrozenLM(model, its_tokenizer, LMSpec(str(name)))
     if isinstance(spec, str):
         spec = LMSpec(spec)
+    if spec.url is not None:
+        logger.info("the sharer %s is at %s", spec.path, spec.url)
+        return RemoteLM(load_tokenizer(spec), spec)
     logger.info("loading %s", spec.path)
     try:
         model = _load_model(spec, torch.device(spec.device or device or "cpu"))

@@ -19,6 +19,7 @@ from c2c_lightning.fuser.fuser import Fuser
 from c2c_lightning.model.frozen_lm import FrozenLM
 from c2c_lightning.model.lm_spec import LMSpec
 from c2c_lightning.model.load_lm import load_frozen
+from c2c_lightning.model.remote_lm import RemoteLM
 
 logger = logging.getLogger(__name__)
 
@@ -110,6 +111,9 @@ def load_pretrained(
         _load(choice, named, dtype, device, first.tokenizer)
         for choice, named in zip(choices, wanted.sharers, strict=True)
     )
+    for sharer, part in zip(others, saved.fuser.sharers, strict=True):
+        if isinstance(sharer, RemoteLM):
+            sharer.send_layers(part.layer_map)
     check_models(wanted, reference(first), [reference(sharer) for sharer in others])
     return Pretrained(first, others, saved.fuser.to(first.device), wanted.training)
 
@@ -138,7 +142,9 @@ def _load(
         return loaded
     spec = given if isinstance(given, LMSpec) else LMSpec(named.name, named.revision)
     if isinstance(given, str | Path):
-        spec = LMSpec(str(given))
+        spec = LMSpec.named(str(given), named.name, named.revision)
+    if not spec.path:
+        spec = replace(spec, path=named.name, revision=named.revision)
     spec = _with_templates(spec, named)
     if dtype is not None:
         spec = replace(spec, dtype=cast(DType, str(dtype).removeprefix("torch.")))

@@ -10,6 +10,7 @@ from c2c_lightning.data.batch import PromptBatch
 from c2c_lightning.data.collate import collate_prompts
 from c2c_lightning.data.encode import Encoder
 from c2c_lightning.data.messages import Conversation
+from c2c_lightning.errors import ChannelError
 from c2c_lightning.kv.cache import dynamic_cache
 from c2c_lightning.kv.layer import LayerStack
 from c2c_lightning.model.frozen_lm import FrozenLM
@@ -41,6 +42,11 @@ class SingleModel:
     def __init__(
         self, lm: FrozenLM, name: str | None = None, measure_latency: bool = False, with_confidence: bool = False
     ) -> None:
+        if not lm.can_generate:
+            raise ChannelError(
+                f"the sharer at {lm.spec.url} gives caches only, so it cannot answer by itself. Load it here, or leave "
+                "`sharer`, `t2t` and `routing` out."
+            )
         self.lm, self.name = lm, name or self.role
         self.measure_latency, self.with_confidence = measure_latency, with_confidence
         self.encoder = Encoder(lm.tokenizer_spec, [])

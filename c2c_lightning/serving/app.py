@@ -131,6 +131,10 @@ class AnswerServer:
         for row in pending.rows:
             self.metrics.count(served.name, row)
 
+    def shut_down(self, seconds: float) -> None:
+        """Refuse requests, and give running answers some seconds to end."""
+        self.engine.shut_down(seconds)
+
     def health(self) -> dict[str, Any]:
         """State of the server; 503 once it is shutting down."""
         if self.engine.waiting.is_closed:

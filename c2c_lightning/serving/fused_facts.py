@@ -30,6 +30,8 @@ def fused_facts(model: C2CModel, fused: FusedPrompt, row: int, is_detailed: bool
         "fused_tokens": len(fused_columns),
         "fused_bytes": sum(_num_bytes(fuser, tokens, kv, row) for fuser, tokens, kv in active),
     }
+    if fused.missing:
+        facts["missing_sharers"] = list(fused.missing)
     if is_detailed:
         facts |= {"gates": gate_table(model), "tokens": _changes(model, fused, row, fused_columns)}
     return facts

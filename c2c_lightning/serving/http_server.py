@@ -46,7 +46,7 @@ class HTTPServer(uvicorn.Server):
         """After a signal: no more requests, waiting ones are refused, running ones get `shutdown_seconds` to end."""
         seconds = self.answer_server.settings.shutdown_seconds
         logger.info("stopping: running answers have %g seconds", seconds)
-        self.answer_server.engine.shut_down(seconds)
+        self.answer_server.shut_down(seconds)
         await super().shutdown(sockets)
 
     def stop(self) -> None:

@@ -35,7 +35,8 @@ class ModelCatalogue:
         """Take loaded models by the names of their fusers, and the choices of text-to-text."""
         self.prefixes, self.models = prefixes, dict[str, ServedModel]()
         receivers = list(dict.fromkeys(model.receiver for model in fused.values()))
-        sharers = list(dict.fromkeys(sharer for model in fused.values() for sharer in model.sharers))
+        able = [sharer for model in fused.values() for sharer in model.sharers if sharer.can_generate]
+        sharers = list(dict.fromkeys(able))
         first = [self._add_single("receiver", n, lm, 0) for n, lm in enumerate(receivers)]
         others = [self._add_single("sharer", n, lm, _number_of(lm, fused)) for n, lm in enumerate(sharers)]
         for n, (receiver, sharer) in enumerate(self._pairs(fused)):
@@ -54,8 +55,9 @@ class ModelCatalogue:
 
     @staticmethod
     def _pairs(fused: dict[str, C2CModel]) -> list[tuple[FrozenLM, FrozenLM]]:
-        """Receiver and first sharer of each fuser, each pair once."""
-        return list(dict.fromkeys((model.receiver, model.sharers[0]) for model in fused.values()))
+        """Receiver and first sharer of each fuser, each pair once; not where the sharer is in another process."""
+        pairs = [(model.receiver, model.sharers[0]) for model in fused.values()]
+        return list(dict.fromkeys((receiver, sharer) for receiver, sharer in pairs if sharer.can_generate))
 
     def get(self, name: str) -> ServedModel:
         """A model by its name.
@@ -124,7 +126,9 @@ def _load_one(
 
 
 def _spec(choice: str | None, reference: ModelReference) -> LMSpec:
-    return LMSpec(choice) if choice else LMSpec(reference.name, reference.revision)
+    # What a fuser directory names is never an address: only the user's choice may be one.
+    own = LMSpec(reference.name, reference.revision)
+    return LMSpec.named(choice, own.path, own.revision) if choice else own
 
 
 def _settings(reference: ModelReference) -> str:

@@ -53,10 +53,10 @@ def test_dither_is_unbiased_and_only_in_training() -> None:
     layer = LayerKV(entries(1, 1, 1, 8), entries(1, 1, 1, 8, seed=1))
     channel = Channel(4, noise=True)
     assert torch.equal(channel.transmit(layer).keys, channel.transmit(layer).keys)
-    mean = torch.stack([channel.transmit(layer, training=True).keys for _ in range(4000)]).mean(0)
+    mean = torch.stack([channel.transmit(layer, training=True).keys for _ in range(1000)]).mean(0)
     step = float(layer.keys.abs().max()) / 7
-    assert (mean - layer.keys).abs().max() < 0.05 * step
-    assert (channel.transmit(layer).keys - layer.keys).abs().max() > 0.05 * step
+    assert (mean - layer.keys).abs().max() < 0.1 * step
+    assert (channel.transmit(layer).keys - layer.keys).abs().max() > 0.1 * step
 
 
 def test_zero_entries_stay_zero_and_nan_is_not_hidden() -> None:

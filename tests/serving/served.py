@@ -3,10 +3,11 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
+from fastapi import FastAPI
 
 from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.model.c2c import C2CModel
@@ -45,10 +46,15 @@ def catalogue(model: C2CModel | None = None, prefix_bytes: int = 2**26) -> Model
     return ModelCatalogue({"pair": model or fused_model()}, PrefixCache(prefix_bytes), MESSAGE)
 
 
+def running(models: ModelCatalogue, settings: ServerSettings | None = None) -> AbstractContextManager[HTTPServer]:
+    """A server of some models in a thread; it has ended when the context does."""
+    return running_app(create_app(models, settings))
+
+
 @contextmanager
-def running(models: ModelCatalogue, settings: ServerSettings | None = None) -> Iterator[HTTPServer]:
-    """A server in a thread; it has ended when the context does."""
-    server = HTTPServer(create_app(models, settings))
+def running_app(app: FastAPI) -> Iterator[HTTPServer]:
+    """A server of an app in a thread; it has ended when the context does."""
+    server = HTTPServer(app)
     thread = threading.Thread(target=server.run_forever, name="http")
     thread.start()
     try:
