@@ -1,13 +1,17 @@
 """Several threads on one model: forward passes take turns, so every answer is the one of a single thread."""
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import pytest
 import torch
+from transformers import StoppingCriteria, StoppingCriteriaList
 
 from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.model.c2c import C2CModel
 from c2c_lightning.model.load_lm import load_frozen
+from c2c_lightning.model.locks import let_others_run
 from tests.tiny import tiny_pair
 
 QUESTIONS = [[{"role": "user", "content": "City? " * n}] for n in (1, 30, 3)]
@@ -38,3 +42,37 @@ def test_eight_threads_give_the_answers_of_one(mode: str) -> None:
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(answers, range(200)))
     assert all(ids == expected[number % 6] for number, ids in enumerate(found))
+
+
+class GivingWay(StoppingCriteria):
+    """Lets other threads run after each token, and notes whose token it was."""
+
+    def __init__(self, model: C2CModel, order: list[int]) -> None:
+        self.models, self.order = (model.receiver, *model.sharers), order
+
+    def __call__(self, input_ids: torch.Tensor, scores: object, **kwargs: object) -> torch.Tensor:
+        self.order.append(threading.get_ident())
+        let_others_run(self.models)
+        return torch.zeros(len(input_ids), dtype=torch.bool)
+
+
+@pytest.mark.parametrize("mode", ["prefill", "decode"])
+def test_generations_that_take_turns_give_the_answers_of_one_and_change_no_setting(mode: str) -> None:
+    model, order = _pair(mode)[0], list[int]()
+    settings = {**SETTINGS, "max_new_tokens": 12}
+    expected = [model.generate(model.encode([question]), **settings).tolist() for question in QUESTIONS]
+    config = model.receiver.model.generation_config
+    config.use_cache = False
+
+    def answer(number: int) -> list[list[int]]:
+        criteria = StoppingCriteriaList([GivingWay(model, order)])
+        ids: list[list[int]] = model.generate(
+            model.encode([QUESTIONS[number]]), stopping_criteria=criteria, **settings
+        ).tolist()
+        return ids
+
+    with ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(answer, range(3))) == expected
+    assert config.use_cache is False
+    changes = sum(a != b for a, b in pairwise(order))
+    assert changes > 12  # of 36 tokens: none waits for the end of another
