@@ -15,30 +15,37 @@ from benchmarks.gpu_day.day import Day
 from benchmarks.gpu_day.journal import Refuted, Result
 from benchmarks.gpu_day.pairs import small_batches, small_model
 from benchmarks.host_reads import DEVICE, host_reads_refused
+from c2c_lightning.data.batch import TrainingBatch
 from c2c_lightning.profiling.train_step import Trainer
+from c2c_lightning.profiling.workload import equal_batch
 
 EXCEPTIONS: tuple[str, ...] = ()
 """Places that may wait, as `file.py:line` or `file.py`; none is known to be needed."""
 
 
 def no_host_sync(day: Day, mode: str) -> Result:
-    """A training step, optimizer included, waits for no value of the device."""
+    """A training step, optimizer included, waits for no value of the device, with padding and without."""
     if not day.is_cuda:
         return _runs_on_meta(mode)
     model = small_model(day.device, fusion_mode=mode, gate_noise="gumbel", dropout=0.1)
-    batch, trainer = small_batches(day.device)[0], Trainer(model)
-    trainer.step(batch)  # makes the optimizer's state, and whatever is computed once
+    batches, trainer = [batch.to(day.device) for batch in _batches()], Trainer(model)
+    trainer.steps(batches)  # makes the optimizer's state, and whatever is computed once
     waits = Counter[str]()
     with listed_waits(waits):
-        trainer.step(batch)
+        trainer.steps(batches)
     unexpected = {place: n for place, n in waits.items() if not place.startswith(EXCEPTIONS or ("-",))}
     result: Result = {"waits": dict(waits), "exceptions": list(EXCEPTIONS)}
     if unexpected:
         raise Refuted(f"the step waits at {', '.join(unexpected)}", result)
     if not waits:
         with waits_are_errors():
-            trainer.step(batch)
+            trainer.steps(batches)
     return result
+
+
+def _batches() -> list[TrainingBatch]:
+    """A padded batch and one of equal lengths, on the host."""
+    return [small_batches("cpu")[0], equal_batch(3, 17, 5, 512)]
 
 
 @contextmanager
@@ -78,10 +85,10 @@ def _place() -> str:
 
 def _runs_on_meta(mode: str) -> Result:
     """Tensors without values: reading one is an error, as a wait would be on a GPU."""
-    model, batches = small_model("cpu", fusion_mode=mode, gate_noise="gumbel", dropout=0.1), small_batches("cpu")
+    model = small_model("cpu", fusion_mode=mode, gate_noise="gumbel", dropout=0.1)
     _ = model.receiver.head  # found once, by a comparison that reads values
     trainer = Trainer(model.to(DEVICE))
     trainer.optimizer = AdamW(trainer.parameters, foreach=True)  # there is no fused optimizer for `meta`
     with host_reads_refused():
-        trainer.step(batches[0].to(DEVICE))
+        trainer.steps([batch.to(DEVICE) for batch in _batches()])
     return {"stand-in": "meta device"}
