@@ -142,5 +142,10 @@ def test_messages_in_troubleshooting_are_those_of_the_package() -> None:
     assert not [pattern for pattern in patterns if not any(re.search(pattern, text, re.DOTALL) for text in known)]
 
 
+def test_the_configuration_on_the_page_is_that_of_the_examples() -> None:
+    page = (ROOT / "docs" / "your_pair.md").read_text(encoding="utf-8")
+    assert (ROOT / "docs" / "examples" / "pair.yaml").read_text(encoding="utf-8") in page
+
+
 def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
