@@ -1,7 +1,9 @@
 """Runs an app with uvicorn until a signal; running answers end before the process does."""
 
 import logging
+import signal
 import socket
+from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
@@ -48,6 +50,11 @@ class HTTPServer(uvicorn.Server):
         logger.info("stopping: running answers have %g seconds", seconds)
         self.answer_server.shut_down(seconds)
         await super().shutdown(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """As uvicorn's, but the signal is not raised again after the end: a server that was asked to stop succeeds."""
+        self.force_exit = self.should_exit and sig == signal.SIGINT
+        self.should_exit = True
 
     def stop(self) -> None:
         """Stop as after a signal: for a server in a thread."""
