@@ -22,7 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "convert": ("fuser_files.run_convert", "the authors' published layout to ours, and back"),
     "analyze": (
         "analyze.run_analyze",
-        "alignment: who reads which sharer token; padding: what batching by length saves; overlap: who is right where",
+        "tokens that sharers' caches are read from, padding, who is right where, a fuser's gates and effective ranks",
     ),
     "chat": ("terminal_chat.run_chat", "talk in the terminal"),
     "serve": ("serve.run_serve", "OpenAI-compatible server: receiver, sharers, text-to-text, C2C by model name"),

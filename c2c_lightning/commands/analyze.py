@@ -1,6 +1,6 @@
 """`lightning analyze`: analyses of a pair of models and their data, as JSON, tables and pictures."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -10,12 +10,12 @@ from rich.console import Console
 from c2c_lightning.alignment.strategy import TokenAlignment
 from c2c_lightning.analysis.alignment_report import alignment_report
 from c2c_lightning.analysis.padding_report import padding_report
+from c2c_lightning.commands.analyze_fuser import analyze_gates, analyze_rank
 from c2c_lightning.commands.analyze_overlap import analyze_overlap
 from c2c_lightning.commands.parsing import CommandParser
 from c2c_lightning.data.encode import Encoder
-from c2c_lightning.data.messages import Conversation
 from c2c_lightning.data.preprocessing.prepare import Settings, prepare
-from c2c_lightning.data.preprocessing.row_encoder import ParsedRow, RowEncoder
+from c2c_lightning.data.preprocessing.row_encoder import prompts_of
 from c2c_lightning.data.preprocessing.tokenized_dataset import cache_folder
 from c2c_lightning.data.row_lengths import BatchLimits
 from c2c_lightning.data.sources import Source
@@ -74,7 +74,13 @@ def analyze_padding(args: Sequence[str]) -> None:
     Console().print(report.to_text(), markup=False, highlight=False)
 
 
-ANALYSES = {"alignment": analyze_alignment, "padding": analyze_padding, "overlap": analyze_overlap}
+ANALYSES = {
+    "alignment": analyze_alignment,
+    "padding": analyze_padding,
+    "overlap": analyze_overlap,
+    "rank": analyze_rank,
+    "gates": analyze_gates,
+}
 
 
 def _parser(name: str, about: str | None) -> CommandParser:
@@ -100,12 +106,3 @@ def _folder(options: Namespace) -> Path:
     folder = Path(options.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-def prompts_of(source: Source, encoder: Encoder) -> Iterator[tuple[Conversation, Conversation | None]]:
-    """The prompts of a source's rows, without their responses; rows that cannot be read are left out."""
-    reader = RowEncoder(source, encoder)
-    for number, row in enumerate(source.load()):
-        parsed = reader.parse(row, number)
-        if isinstance(parsed, ParsedRow):
-            yield parsed.messages[:-1], parsed.sharer_messages

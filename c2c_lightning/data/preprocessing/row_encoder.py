@@ -1,6 +1,6 @@
 """Turns a row of a source into an encoded example, or into the reason why it is none."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
@@ -125,3 +125,12 @@ def _refuse_nul(messages: Conversation) -> None:
     for number, message in enumerate(messages):
         if "\x00" in content_text(message):
             raise DataError(f"The content of message {number} has NUL bytes.")
+
+
+def prompts_of(source: Source, encoder: Encoder) -> Iterator[tuple[Conversation, Conversation | None]]:
+    """The prompts of a source's rows, without their responses; rows that cannot be read are left out."""
+    reader = RowEncoder(source, encoder)
+    for number, row in enumerate(source.load()):
+        parsed = reader.parse(row, number)
+        if isinstance(parsed, ParsedRow):
+            yield parsed.messages[:-1], parsed.sharer_messages
