@@ -42,9 +42,13 @@ def test_entries_are_those_of_the_fused_tokens() -> None:
         source = model.fuser.sharers[0].layer_map[layer]
         assert source is not None
         for k, (row, column) in enumerate(pairs):
-            assert torch.equal(entries.fused.keys[n][k], fused[layer].keys[row, :, column].flatten())
-            assert torch.equal(entries.receiver.values[n][k], alone[layer].values[row, :, column].flatten())
-            assert torch.equal(entries.sharer.keys[n][k], theirs[source].keys[row, :, index[row, column]].flatten())
+            pairs_of_entries = (
+                (entries.fused.keys[n][k], fused[layer].keys[row, :, column]),
+                (entries.receiver.values[n][k], alone[layer].values[row, :, column]),
+                (entries.sharer.keys[n][k], theirs[source].keys[row, :, index[row, column]]),
+            )
+            for collected, cached in pairs_of_entries:
+                torch.testing.assert_close(collected, cached.flatten(), atol=1e-5, rtol=1e-5)
 
 
 def test_too_few_tokens_are_refused() -> None:

@@ -1,0 +1,58 @@
+"""`lightning analyze rank` and `gates` on a fresh fuser of the embedded pair."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from c2c_lightning.cli import main
+from c2c_lightning.fuser.config import FuserConfig
+from c2c_lightning.model.c2c import C2CModel
+from c2c_lightning.model.load_lm import load_frozen
+
+CONFIG = str(Path(__file__).parents[2] / "configs" / "analyze" / "quickstart_fuser.yaml")
+
+
+@pytest.fixture(scope="module")
+def fuser(tmp_path_factory: pytest.TempPathFactory) -> str:
+    config = FuserConfig(hidden_dim=16, intermediate_dim=16, gate_init=1.0, token_alignment="span")
+    model = C2CModel(load_frozen("embedded:receiver"), [load_frozen("embedded:sharer")], config)
+    return str(model.save_pretrained(tmp_path_factory.mktemp("run") / "fuser"))
+
+
+def test_rank(fuser: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--fuser", fuser, "--tokens", "40", "--samples", "2", "--max_rows", "20", "--output_dir", str(tmp_path)]
+    main(["analyze", "rank", "--config", CONFIG, *options])
+    report = json.loads((tmp_path / "rank.json").read_text())
+    for cache in ("sharer", "receiver", "fused"):
+        for part in ("keys", "values"):
+            assert all(1 <= rank <= report["bound"][cache][part] <= 40 for rank in report["ranks"][cache][part])
+    assert "±" in capsys.readouterr().out
+    assert (tmp_path / "rank.png").stat().st_size > 1000
+
+
+def test_gates(fuser: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["analyze", "gates", "--config", CONFIG, "--fuser", fuser, "--max_rows", "8", "--output_dir", str(tmp_path)])
+    assert json.loads((tmp_path / "gates.json").read_text())["sources"]
+    assert "1.00" in capsys.readouterr().out
+    assert (tmp_path / "gates.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["rank", "--tokens", "100000"], "tokens"),
+        (["rank", "--tokens", "1"], "`tokens` must be at least 2"),
+        (["gates", "--sharer", "3"], "there is no sharer 3"),
+    ],
+)
+def test_impossible_choices_are_refused_and_nothing_is_written(
+    options: list[str], message: str, fuser: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, *rest = options
+    with pytest.raises(SystemExit) as end:
+        main(["analyze", name, "--config", CONFIG, "--fuser", fuser, "--max_rows", "8", *rest,
+              "--output_dir", str(tmp_path / "out")])  # fmt: skip
+    assert end.value.code == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
