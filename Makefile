@@ -57,7 +57,7 @@ demo: install $(RUN)/fuser/fuser_config.json
 
 # A built wheel in a fresh environment and an empty folder, with short trainings; ARGS= for the whole hour.
 first-hour: install
-	$(TEST_ENV) $(BIN)/python -m tools.first_hour $(or $(ARGS),--max_steps 5)
+	$(TEST_ENV) $(BIN)/python -m tools.first_hour $(or $(ARGS),--quickstart --max_steps 5)
 
 # ARGS= adds options, such as `--parts correctness` or `--models DIR`; GPU_DAY= replaces device and folder.
 gpu: install

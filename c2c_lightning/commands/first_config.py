@@ -12,8 +12,10 @@ from c2c_lightning.data.sources.detect import SourceChoice
 from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.model.lm_spec import LMSpec
 
-FEWEST_STEPS, MOST_STEPS = 300, 2000
-"""Optimizer steps of a first run, whatever the number of rows; the paper trains for 1,929."""
+FEWEST_STEPS, USUAL_STEPS, MOST_STEPS = 50, 300, 2000
+"""Optimizer steps of a first run: at least, to repeat rows up to, and at most; the paper trains for 1,929."""
+MOST_PASSES = 10
+"""Passes over few rows; more of them raise the validation loss again."""
 LARGEST_BATCH = 8
 WIDEST = 1024
 """The paper's width of the fuser."""
@@ -53,9 +55,9 @@ class FirstConfig:
 
     @property
     def max_steps(self) -> int:
-        """Optimizer steps: all rows once, within limits."""
+        """Optimizer steps: all rows once, few rows several times, within limits."""
         epoch = MOST_STEPS if self.num_rows is None else math.ceil(self.num_rows / self.batch_size)
-        return min(max(epoch, FEWEST_STEPS), MOST_STEPS)
+        return min(max(epoch, FEWEST_STEPS, min(USUAL_STEPS, MOST_PASSES * epoch)), MOST_STEPS)
 
     @property
     def fuser(self) -> FuserConfig:

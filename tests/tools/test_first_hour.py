@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tools.first_hour import __main__ as first_hour
-from tools.first_hour.steps import Step, steps, write_inputs
+from tools.first_hour.steps import Step, own_pair, quickstart, write_inputs
 from tools.first_hour.transcript import MOST_LINES, Played, clean, page
 
 
@@ -47,7 +47,7 @@ def test_the_inputs_are_fifty_rows_and_twenty_questions_on_other_facts(tmp_path:
     ids=lambda step: step.title,
 )
 def test_a_failure_ends_the_hour(step: Step, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(first_hour, "steps", lambda _: [step, Step("never", "touch never")])
+    monkeypatch.setattr(first_hour, "own_pair", lambda _: [step, Step("never", "touch never")])
     monkeypatch.setattr(first_hour, "_install", lambda _: [])
     monkeypatch.setattr(first_hour, "write_inputs", lambda _: None)
     assert first_hour.main(["--transcript", str(tmp_path / "page.md")]) == 1
@@ -55,6 +55,6 @@ def test_a_failure_ends_the_hour(step: Step, tmp_path: Path, monkeypatch: pytest
 
 
 def test_short_trainings_are_the_same_commands() -> None:
-    whole, short = steps(None), steps(5)
+    whole, short = [[*quickstart(count), *own_pair(count)] for count in (None, 5)]
     assert [step.title for step in whole] == [step.title for step in short]
     assert all(cut.command.startswith(step.command) for step, cut in zip(whole, short, strict=True))

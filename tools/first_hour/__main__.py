@@ -2,13 +2,14 @@
 
     python -m tools.first_hour                                   the whole hour
     python -m tools.first_hour --transcript docs/first_hour.md   also as a page
-    python -m tools.first_hour --max_steps 5                     short trainings, for CI
+    python -m tools.first_hour --quickstart --max_steps 5        the quickstart too, short trainings: for CI
 
 The environment is fresh but for the packages that this one has: their installation is not part of the time. Exit code 1
 if a command fails or does not leave its result.
 """
 
 import argparse
+import os
 import platform
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tools.first_hour.environment import build_wheel, fresh_environment, variables
-from tools.first_hour.steps import TASK, Step, steps, write_inputs
+from tools.first_hour.steps import TASK, Step, own_pair, quickstart, write_inputs
 from tools.first_hour.transcript import Played, page
 
 
@@ -31,15 +32,18 @@ def main(args: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--max_steps", type=int, help="optimizer steps of the trainings; default as configured")
     parser.add_argument("--transcript", type=Path, help="Markdown file to write")
+    parser.add_argument("--quickstart", action="store_true", help="play the quickstart first")
     options = parser.parse_args(args)
+    steps = [*(quickstart(options.max_steps) if options.quickstart else []), *own_pair(options.max_steps)]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary).resolve()
-        played = [*_install(folder), *_play_all(folder, options.max_steps)]
+        played = [*_install(folder), *_play_all(folder, steps)]
         configuration = (folder / "work" / "mine.yaml").read_text() if played[-1].is_success else ""
     if not played[-1].is_success:
         return 1
     if options.transcript is not None:
-        cores = f"one core of {platform.machine()}, no GPU"
+        load = f"{os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
+        cores = f"one core of {platform.machine()} without a GPU (load average {load})"
         options.transcript.write_text(page(played, cores, configuration, TASK), encoding="utf-8")
     return 0
 
@@ -52,14 +56,14 @@ def _install(folder: Path) -> list[Played]:
     return [_report(Played(step, "", time.perf_counter() - start, is_success=True))]
 
 
-def _play_all(folder: Path, max_steps: int | None) -> list[Played]:
+def _play_all(folder: Path, steps: Sequence[Step]) -> list[Played]:
     """Play steps until one fails."""
     work, played = folder / "work", []
     work.mkdir()
     write_inputs(work)
     environment = variables(folder / "environment" / "bin")
     environment["HF_HOME"] = str(folder / "cache")
-    for step in steps(max_steps):
+    for step in steps:
         played.append(_report(_play(step, work, environment)))
         if not played[-1].is_success:
             break

@@ -58,25 +58,31 @@ def write_inputs(folder: Path) -> None:
     (folder / "tasks" / "mine.yaml").write_text(TASK, encoding="utf-8")
 
 
-def steps(max_steps: int | None) -> list[Step]:
-    """All commands in order.
+def quickstart(max_steps: int | None) -> list[Step]:
+    """The quickstart, by the names of its configurations.
 
     Args:
-        max_steps: optimizer steps of the two trainings; default those of the configurations.
+        max_steps: optimizer steps; fewer questions are asked then too. Default those of the configuration.
     """
-    few = "" if max_steps is None else f" --trainer.max_steps {max_steps} --trainer.val_check_interval {max_steps}"
     limit = "" if max_steps is None else " --data.benchmarks '[{name: quickstart, limit: 40}]'"
+    fit = f"lightning fit --config quickstart{_few(max_steps)}"
+    return [
+        Step("The quickstart: train", fit, "runs/quickstart/fuser"),
+        Step("The quickstart: evaluate", f"lightning test --config quickstart{limit}", "runs/quickstart/report.json"),
+    ]
+
+
+def own_pair(max_steps: int | None) -> list[Step]:
+    """All commands for models and rows of one's own; `max_steps` as above."""
     return [
         Step("What is installed", "lightning doctor"),
         Step("The configurations that come with it", "lightning config list"),
-        Step("The quickstart: train", f"lightning fit --config quickstart{few}", "runs/quickstart/fuser"),
-        Step("The quickstart: evaluate", f"lightning test --config quickstart{limit}", "runs/quickstart/report.json"),
         Step(
             "A configuration for two models and rows of one's own",
             "lightning init --receiver models/receiver --sharer models/sharer --data rows.jsonl --output mine.yaml",
             "mine.yaml",
         ),
-        Step("Train", f"lightning fit --config mine.yaml{few}", "runs/mine/fuser"),
+        Step("Train", f"lightning fit --config mine.yaml{_few(max_steps)}", "runs/mine/fuser"),
         Step(
             "Evaluate on one's own questions",
             "lightning test --model.fuser runs/mine/fuser --data.benchmarks '[{name: mine, path: questions.jsonl}]' "
@@ -98,3 +104,7 @@ def steps(max_steps: int | None) -> list[Step]:
             "lightning lm-eval --model c2c --model_args fuser=exported --tasks mine --include_path tasks",
         ),
     ]
+
+
+def _few(max_steps: int | None) -> str:
+    return "" if max_steps is None else f" --trainer.max_steps {max_steps} --trainer.val_check_interval {max_steps}"

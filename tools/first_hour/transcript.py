@@ -12,10 +12,10 @@ MOST_LINES = 40
 INTRODUCTION = """\
 # The first hour
 
-Every command of a newcomer's first hour, played by `python -m tools.first_hour --transcript docs/first_hour.md` from a
-built wheel in an empty folder: the quickstart, then two tiny local models with 50 rows and 20 multiple-choice questions
-of one's own, to a fuser that chats and runs in lm-evaluation-harness. CI plays the same commands with shorter trainings
-(`make first-hour`).
+A newcomer's commands from a built wheel in an empty folder: two tiny local models, 50 rows and 20 multiple-choice
+questions of one's own, to a fuser that chats and runs in lm-evaluation-harness. Written by
+`python -m tools.first_hour --transcript docs/first_hour.md`; CI plays the same commands with a shorter training, after
+the quickstart (`make first-hour`). Fifty rows show the way, not the method: the verdict below says what they prove.
 
 **{minutes:.1f} minutes** in all on {machine}; the installation of PyTorch and the other requirements is not part of it.
 **YAML written by hand: {by_hand} lines**, the task of lm-evaluation-harness; `lightning init` wrote {by_init} more.
