@@ -4,7 +4,7 @@ from functools import cache
 from typing import Any
 
 import torch
-from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from c2c_lightning.model.frozen_lm import FrozenLM
 from c2c_lightning.model.load_lm import load_frozen
@@ -55,9 +55,15 @@ HYBRIDS: dict[str, dict[str, Any]] = {
 """Settings of each family over `_SIZES`."""
 
 
+def hybrid_config(family: str, **settings: Any) -> PreTrainedConfig:
+    """Its configuration."""
+    config: PreTrainedConfig = CONFIG_MAPPING[family](**{**_SIZES, **HYBRIDS.get(family, {}), **settings})
+    return config
+
+
 def hybrid_model(family: str, seed: int = 0, dtype: torch.dtype = torch.float32, **settings: Any) -> PreTrainedModel:
     """A random hybrid of width 32 in evaluation mode; the caller's random state is left as it was."""
-    config = CONFIG_MAPPING[family](**{**_SIZES, **HYBRIDS.get(family, {}), **settings})
+    config = hybrid_config(family, **settings)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=dtype)
