@@ -22,7 +22,11 @@ PYTHON ?= $(shell $(FIND_PYTHON))
 # Tiny models: more threads than this only spin. Nothing is looked up on the hub.
 TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 
+<<<<<<< HEAD
 .PHONY: install quickstart demo first-hour docs gpu test test-newest test-slow lint format types contracts notebooks clean
+=======
+.PHONY: install quickstart docs gpu test test-newest models-newest test-slow lint format types contracts notebooks clean
+>>>>>>> 6dc120f (Family matrix: every language model class as receiver and sharer, in docs/models.md; what latent receivers read, measured)
 .DELETE_ON_ERROR:
 
 install: $(STAMP)
@@ -68,7 +72,8 @@ test: install
 
 # The newest transformers in front of the pinned one; everything else stays.
 NEWEST := .newest
-NEWEST_TESTS := tests/model/test_generation.py tests/model/test_fusion_modes.py tests/training/test_activation_checkpointing.py
+NEWEST_TESTS := tests/model/test_generation.py tests/model/test_fusion_modes.py tests/training/test_activation_checkpointing.py \
+	tests/benchmarks/test_family_matrix.py tests/kv/test_latent.py tests/model/test_shared_caches.py
 
 $(NEWEST)/.installed: pyproject.toml | install
 	rm -rf $(NEWEST)
@@ -77,6 +82,10 @@ $(NEWEST)/.installed: pyproject.toml | install
 
 test-newest: install $(NEWEST)/.installed
 	PYTHONPATH=$(NEWEST):$$PYTHONPATH $(TEST_ENV) $(BIN)/python -m pytest -n 2 $(NEWEST_TESTS) $(ARGS)
+
+# The family matrix of docs/models.md with the newest transformers.
+models-newest: install $(NEWEST)/.installed
+	PYTHONPATH=$(NEWEST):$$PYTHONPATH $(TEST_ENV) $(BIN)/python -m benchmarks.family_matrix $(ARGS)
 
 test-slow: install
 	$(TEST_ENV) $(BIN)/python -m pytest -n 2 -m slow $(ARGS)

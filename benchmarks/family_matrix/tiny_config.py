@@ -134,7 +134,7 @@ def _representatives(kinds: Sequence[Any], count: int) -> list[int]:
 
 
 EXCEPTIONS: dict[str, dict[str, Any]] = {
-    "bamba": {"mamba_d_head": 16},
+    "bamba": {"mamba_d_head": 16, "attn_layer_indices": [1, 3]},
     "dbrx": {"attn_config": {"kv_n_heads": 2, "rope_theta": 1e4, "clip_qkv": 8.0},
              "ffn_config": {"ffn_hidden_size": 48, "moe_num_experts": 4}},
     "gemma4_text": {"global_head_dim": 16},

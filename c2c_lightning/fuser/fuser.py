@@ -60,6 +60,11 @@ class SharerFuser(nn.Module):
             if m is not None:
                 by_shape.setdefault((receiver.layers[n], sharer.layers[m]), []).append((n, m))
         self.views = [SharerView(*shapes) for shapes in by_shape]
+        if kind_class.needs_rotary and any(view.has_latent for view in self.views):
+            raise FuserConfigError(
+                "a kind that works on keys without rotary position needs models without latent attention (MLA), whose "
+                "cache holds no complete keys. Choose another `kind`."
+            )
         groups = [
             kind_class(pairs, view.receiver, view.geometry, self.kind_config, new_gate)  # type: ignore[call-arg]
             for view, pairs in zip(self.views, by_shape.values(), strict=True)

@@ -138,9 +138,10 @@ class Prefill:
                 logits_to_keep=1,
             )
         if len(record) != self.num_layers:
+            kept = f"only {len(record)} of {self.num_layers}" if record else f"none of its {self.num_layers}"
             raise UnsupportedModelError(
-                f"{type(self.model).__name__} filled {len(record)} of {self.num_layers} cache layers in one pass, so "
-                "it has layers without keys and values of their own. Use a model with ordinary attention throughout."
+                f"{type(self.model).__name__} cannot take part in C2C: {kept} layers keep keys and values in a cache "
+                "of transformers' usual kind when it runs on text. Use a model with ordinary attention throughout."
             )
         if states is None:
             return record

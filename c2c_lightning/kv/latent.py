@@ -43,6 +43,11 @@ class SharerView:
     sharer: LayerGeometry
 
     @property
+    def has_latent(self) -> bool:
+        """Whether one of the layers is latent."""
+        return self.receiver.is_latent or self.sharer.is_latent
+
+    @property
     def geometry(self) -> LayerGeometry:
         """Shapes of the keys and values that are read."""
         key, value = self._sides(self.sharer.key_dim, self.sharer.value_dim, lambda *dims: sum(dims))
@@ -50,7 +55,7 @@ class SharerView:
 
     def __call__(self, entries: LayerKV) -> LayerKV:
         """The keys and values that are read of a layer's entries; those themselves between ordinary layers."""
-        if not (self.receiver.is_latent or self.sharer.is_latent):
+        if not self.has_latent:
             return entries
         return LayerKV(*self._sides(entries.keys, entries.values, lambda *parts: torch.cat(parts, -1)))
 

@@ -113,5 +113,5 @@ def test_a_prefill_gives_the_entries_of_the_whole_pass_for_the_layers_that_are_n
 
 def test_a_model_that_fills_fewer_layers_is_refused() -> None:
     model = tiny_model("qwen3")
-    with pytest.raises(UnsupportedModelError, match="filled 4 of 9 cache layers"):
+    with pytest.raises(UnsupportedModelError, match="only 4 of 9 layers keep keys and values"):
         Prefill(model, 9).run(torch.ones(1, 2).long(), torch.ones(1, 2).long(), torch.arange(2)[None])

@@ -20,8 +20,8 @@ from tests.tiny import tiny_model
         ("GitForCausalLM", {}, "continues from a padded cache gives other entries"),
         ("MusicgenMelodyForCausalLM", {}, "its code does not run on tokens, positions and a cache alone"),
         ("MoshiForCausalLM", {}, "its sliding window is no attention mask"),
-        ("xLSTMForCausalLM", {}, "0 of 4"),
-        ("OpenAIGPTLMHeadModel", {}, "0 of 4"),
+        ("xLSTMForCausalLM", {}, "none of its 4 layers keep keys and values"),
+        ("OpenAIGPTLMHeadModel", {}, "none of its 4 layers keep keys and values"),
     ],
 )
 def test_models_that_are_no_causal_decoders_with_a_cache(model: str, settings: dict[str, object], reason: str) -> None:

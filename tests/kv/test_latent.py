@@ -8,6 +8,9 @@ import torch
 
 from benchmarks.family_matrix import checks
 from benchmarks.family_matrix.classes import LMClass
+from c2c_lightning.errors import FuserConfigError
+from c2c_lightning.fuser.config import FuserConfig
+from c2c_lightning.fuser.fuser import Fuser
 from c2c_lightning.kv.geometry import KVGeometry, LayerGeometry
 from c2c_lightning.kv.latent import SharerView
 from c2c_lightning.kv.layer import LayerKV
@@ -90,6 +93,12 @@ def test_a_fuser_of_latent_models_is_saved_and_loaded(tmp_path: Path) -> None:
     assert torch.equal(checks.generate(loaded, prompt), checks.generate(model, prompt))
     card = (tmp_path / "fuser" / "README.md").read_text()
     assert "16 and 8" in card
+
+
+def test_keys_of_latent_models_cannot_be_freed_of_their_position() -> None:
+    config = FuserConfig(kind="rotary_free")
+    with pytest.raises(FuserConfigError, match="latent attention"):
+        Fuser(KVGeometry((ORDINARY,)), [KVGeometry((LATENT_SHAPE,))], config)
 
 
 def test_the_counted_maps_are_those_of_the_fuser() -> None:
