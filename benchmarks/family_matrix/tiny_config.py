@@ -141,6 +141,8 @@ EXCEPTIONS: dict[str, dict[str, Any]] = {
     "gemma4_unified_text": {"global_head_dim": 16},
     "cohere_compass_text": {"rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 1e4}}},
     "csm_depth_decoder_model": {"backbone_hidden_size": 32},
+    "dory": {"layer_types": ["sliding_attention", "full_attention"] * 2, "n_input_layers": 1,
+             "n_recurrent_layers": 2, "n_output_layers": 1},
     "dots3_note_text": {"swa_head_dim": 16, "swa_qk_nope_head_dim": 8, "swa_v_head_dim": 8, "swa_kv_lora_rank": 16,
                         "swa_q_lora_rank": 16, "swa_num_attention_heads": 4, "swa_num_key_value_heads": 4,
                         "sliding_window": WINDOW},

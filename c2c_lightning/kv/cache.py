@@ -128,6 +128,7 @@ class Prefill:
         layers = [RecordingLayer(kv, record, last=self._ends_at(n)) for n, kv in enumerate(before)]
         states = self._states(prefix)
         cache = Cache(layers=list(cache_layers(layers, states, StateLayer)))
+        num_given = len(cache.layers)
         with suppress(PrefillDone):
             self.model(
                 input_ids=input_ids,
@@ -137,15 +138,24 @@ class Prefill:
                 use_cache=True,
                 logits_to_keep=1,
             )
-        if len(record) != self.num_layers:
-            kept = f"only {len(record)} of {self.num_layers}" if record else f"none of its {self.num_layers}"
-            raise UnsupportedModelError(
-                f"{type(self.model).__name__} cannot take part in C2C: {kept} layers keep keys and values in a cache "
-                "of transformers' usual kind when it runs on text. Use a model with ordinary attention throughout."
-            )
+        self._check(len(record), len(cache.layers) - num_given)
         if states is None:
             return record
         return HybridStack(record, self._states_after(cache, states, input_ids, attention_mask))
+
+    def _check(self, num_recorded: int, num_added: int) -> None:
+        """Refuse a model that does not fill one cache layer after the other."""
+        problem = ""
+        if num_recorded != self.num_layers:
+            kept = f"only {num_recorded} of {self.num_layers}" if num_recorded else f"none of its {self.num_layers}"
+            problem = f"{kept} layers keep keys and values in a cache of transformers' usual kind when it runs on text"
+        elif num_added:
+            problem = f"it runs layers several times in one pass and adds {num_added} cache layers of its own for them"
+        if problem:
+            raise UnsupportedModelError(
+                f"{type(self.model).__name__} cannot take part in C2C: {problem}. "
+                "Use a model with ordinary attention throughout."
+            )
 
     def _ends_at(self, layer: int) -> bool:
         return layer == self.num_layers - 1 and not self.to_end

@@ -1,11 +1,14 @@
 """Each cache layer by itself: which entries attention sees, and which are kept."""
 
+from typing import Any
+
 import pytest
 import torch
 from transformers import DynamicCache
 
 from c2c_lightning.errors import UnsupportedModelError
 from c2c_lightning.kv.cache import (
+    CACHE_ARGUMENT,
     EditedLayer,
     EditedPrefixLayer,
     Prefill,
@@ -115,3 +118,15 @@ def test_a_model_that_fills_fewer_layers_is_refused() -> None:
     model = tiny_model("qwen3")
     with pytest.raises(UnsupportedModelError, match="only 4 of 9 layers keep keys and values"):
         Prefill(model, 9).run(torch.ones(1, 2).long(), torch.ones(1, 2).long(), torch.arange(2)[None])
+
+
+def test_a_model_that_adds_cache_layers_of_its_own_is_refused() -> None:
+    model = tiny_model("qwen3")
+
+    def add_layer(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        cache = kwargs[CACHE_ARGUMENT]
+        cache.layers.append(cache.layers[0])
+
+    model.register_forward_pre_hook(add_layer, with_kwargs=True)
+    with pytest.raises(UnsupportedModelError, match="runs layers several times in one pass"):
+        Prefill(model, 4).run(torch.ones(1, 2).long(), torch.ones(1, 2).long(), torch.arange(2)[None])
