@@ -34,10 +34,10 @@ def expected_answers(names: list[str]) -> tuple[dict[tuple[str, str, int], str],
 def num_rows() -> int:
     """Answers in memory, of whatever test."""
     gc.collect()
-    return sum(isinstance(thing, AnswerRow) for thing in gc.get_objects())
+    return sum(type(thing) is AnswerRow for thing in gc.get_objects())
 
 
-@pytest.mark.parametrize("num_requests", [4, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("num_requests", [3, pytest.param(50, marks=pytest.mark.slow)])
 def test_answers_under_load_with_cancellations_are_those_alone(num_requests: int) -> None:
     expected, model = expected_answers(["receiver", "sharer", "t2t", "c2c"])
     models, threads, rows = catalogue(model), threading.active_count(), num_rows()

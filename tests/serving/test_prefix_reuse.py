@@ -26,7 +26,7 @@ def answers(models: ModelCatalogue, name: str, conversations: list[list[dict[str
     return rows
 
 
-@pytest.mark.parametrize("name", ["receiver", "sharer", "t2t", "c2c"])
+@pytest.mark.parametrize("name", ["receiver", "sharer", "c2c", pytest.param("t2t", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "choices", [{}, pytest.param({"span_order": "one_pass"}, marks=pytest.mark.slow)], ids=["sectioned", "one_pass"]
 )
