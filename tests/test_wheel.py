@@ -28,5 +28,7 @@ def test_the_wheel_has_the_embedded_models_and_neither_tools_nor_tests(tmp_path:
         assert f"c2c_lightning/embedded/{model}/chat_template.jinja" in names
     assert "c2c_lightning/embedded/facts/train_chat.jsonl" in names
     assert "c2c_lightning/py.typed" in names
+    page = (ROOT / "c2c_lightning" / "serving" / "page").iterdir()
+    assert {f"c2c_lightning/serving/page/{path.name}" for path in page} <= set(names)
     shipped = {path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").rglob("*") if path.is_file()}
     assert {f"c2c_lightning/{path}" for path in shipped} <= set(names)

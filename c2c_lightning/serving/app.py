@@ -21,6 +21,7 @@ from c2c_lightning.serving.conversation_check import checked_conversation
 from c2c_lightning.serving.event_stream import EventStream, disconnected
 from c2c_lightning.serving.model_catalogue import ModelCatalogue
 from c2c_lightning.serving.model_list import model_list, model_object
+from c2c_lightning.serving.page_files import add_page
 from c2c_lightning.serving.pending_answers import PendingAnswers
 from c2c_lightning.serving.prepared_prompt import PreparedPrompt
 from c2c_lightning.serving.request_body import read_json
@@ -174,6 +175,7 @@ def create_app(catalogue: ModelCatalogue, settings: ServerSettings | None = None
     app.add_api_route("/v1/models", lambda: model_list(catalogue, created))
     app.add_api_route("/v1/models/{name:path}", lambda name: model_object(catalogue.get(name), created))
     app.add_api_route("/metrics", lambda: Response(server.metrics.text(), media_type="text/plain; version=0.0.4"))
+    add_page(app)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _http_error)
     app.add_middleware(RequestFrame, metrics=server.metrics, api_key=server.settings.api_key)
