@@ -4,12 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from c2c_lightning.data.batch import SharerTokens
-from c2c_lightning.fuser.fuser import SharerFuser
-from c2c_lightning.kv.layer import LayerStack
 from c2c_lightning.model.c2c import C2CModel
+from c2c_lightning.model.cache_exchange import prompt_bytes
 from c2c_lightning.model.fused_prompt import FusedPrompt
 
 
@@ -22,13 +20,13 @@ def fused_facts(model: C2CModel, fused: FusedPrompt, row: int, is_detailed: bool
         row: the row of the answer.
         is_detailed: whether gates and fused tokens are reported.
     """
-    parts = list(zip(model.fuser.sharers, fused.prompt.sharers, fused.sharer_kv, strict=True))
-    active = [(fuser, tokens, kv) for fuser, tokens, kv in parts if kv is not None]
-    fused_columns = _fused_columns([tokens for _, tokens, _ in active], row)
+    parts = enumerate(zip(fused.prompt.sharers, fused.sharer_kv, strict=True))
+    active = [(n, tokens) for n, (tokens, kv) in parts if kv is not None]
+    fused_columns = _fused_columns([tokens for _, tokens in active], row)
     facts: dict[str, Any] = {
-        "sharer_tokens": sum(int(tokens.mask[row].sum()) for _, tokens, _ in active),
+        "sharer_tokens": sum(int(tokens.mask[row].sum()) for _, tokens in active),
         "fused_tokens": len(fused_columns),
-        "fused_bytes": sum(_num_bytes(fuser, tokens, kv, row) for fuser, tokens, kv in active),
+        "fused_bytes": round(sum(float(prompt_bytes(model, fused.prompt, n)[row]) for n, _ in active)),
     }
     if fused.missing:
         facts["missing_sharers"] = list(fused.missing)
@@ -53,19 +51,6 @@ def _fused_columns(sharers: Sequence[SharerTokens], row: int) -> list[int]:
         return []
     columns: list[int] = torch.stack([tokens.index[row] >= 0 for tokens in sharers]).any(0).nonzero()[:, 0].tolist()
     return columns
-
-
-def _num_bytes(fuser: SharerFuser, tokens: SharerTokens, kv: LayerStack, row: int) -> int:
-    """Bytes of the sharer's entries up to the last one that is fused, in the layers that are fused."""
-    first = int(tokens.mask[row].argmax())
-    num_tokens = max(0, min(int(tokens.index[row].max()) + 1, kv[0].num_tokens if kv else 0) - first)
-    layers = {layer for layer in fuser.layer_map if layer is not None}
-    return num_tokens * sum(_token_bytes(kv[n].keys) + _token_bytes(kv[n].values) for n in layers)
-
-
-def _token_bytes(entries: Tensor) -> int:
-    _, heads, _, width = entries.shape
-    return heads * width * entries.element_size()
 
 
 def _changes(model: C2CModel, fused: FusedPrompt, row: int, columns: Sequence[int]) -> list[dict[str, Any]]:
