@@ -26,7 +26,7 @@ from torch.optim import AdamW
 
 from benchmarks.fixed_work import model_and_batches, peak_mib_alone, print_peak, processor_seconds
 from c2c_lightning.data.batch import TrainingBatch
-from c2c_lightning.kv.cache import Prefill
+from c2c_lightning.kv.prefill import Prefill
 from c2c_lightning.model.c2c import C2CModel
 from c2c_lightning.model.frozen_lm import FrozenLM
 from c2c_lightning.ops.residual_mlp import ResidualMLP

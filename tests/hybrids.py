@@ -32,6 +32,12 @@ HYBRIDS: dict[str, dict[str, Any]] = {
     "qwen3_5_moe_text": {"head_dim": 12, "layer_types": _LINEAR, **_DELTA, **_SHARED_EXPERT},
     "qwen3_next": {"head_dim": 12, "layer_types": _LINEAR, **_DELTA, **_SHARED_EXPERT},
     "olmo_hybrid": {"layer_types": _LINEAR, **_DELTA},
+    # Its attention layers cache latents (MLA).
+    "kimi_linear": {
+        "layer_types": _LINEAR, "num_key_value_heads": 4, "kv_lora_rank": 16, "qk_rope_head_dim": 4,
+        "qk_nope_head_dim": 8, "v_head_dim": 8, "linear_head_dim": 8, "linear_num_heads": 4, "num_local_experts": 4,
+        "num_experts_per_tok": 2, "moe_intermediate_size": 16,
+    },
     "lfm2": {"layer_types": _CONV, "block_auto_adjust_ff_dim": False},
     "lfm2_moe": {"layer_types": _CONV, "num_dense_layers": 1, **_EXPERTS},
     "lfm3": {"head_dim": 8, "layer_types": ["conv", "sliding_attention", *_CONV[2:]], "sliding_window": WINDOW},

@@ -15,11 +15,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from c2c_lightning.errors import UnsupportedModelError
-from c2c_lightning.kv.cache import Prefill
 from c2c_lightning.kv.continuation import ignores_states, prefill_by_token
 from c2c_lightning.kv.geometry import KVGeometry, probe_geometry
 from c2c_lightning.kv.layer import LayerStack
 from c2c_lightning.kv.layout import CacheLayout
+from c2c_lightning.kv.prefill import Prefill
 from c2c_lightning.kv.refusals import refusal
 
 NUM_TOKENS = 4

@@ -11,9 +11,9 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from c2c_lightning.errors import CacheStateError
-from c2c_lightning.kv.cache import Prefill
 from c2c_lightning.kv.layer import HybridStack, LayerStack, append_kv, states_of, with_states
 from c2c_lightning.kv.layout import CacheLayout
+from c2c_lightning.kv.prefill import Prefill
 from c2c_lightning.kv.states import LayerState, ModelStates
 
 

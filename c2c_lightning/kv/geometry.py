@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from c2c_lightning.kv.cache import Prefill
 from c2c_lightning.kv.layout import CacheLayout
+from c2c_lightning.kv.prefill import Prefill
 from c2c_lightning.kv.refusals import refuse_unfusable
 
 LATENT = "latent"

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from c2c_lightning.kv.cache import Prefill
 from c2c_lightning.kv.layout import CacheLayout
+from c2c_lightning.kv.prefill import Prefill
 
 SHIFT, TOLERANCE = 7, 0.05
 """Number of positions by which the tokens are moved, and the relative change that counts."""

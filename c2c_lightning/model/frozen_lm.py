@@ -13,12 +13,13 @@ from c2c_lightning.alignment.vocabulary import check_vocabulary
 from c2c_lightning.data.batch import TokenBatch
 from c2c_lightning.data.encode import TokenizerSpec
 from c2c_lightning.errors import UnsupportedModelError
-from c2c_lightning.kv.cache import CACHE_ARGUMENT, Prefill
+from c2c_lightning.kv.cache import CACHE_ARGUMENT
 from c2c_lightning.kv.cache_probe import probe_cache
 from c2c_lightning.kv.continuation import check_states, ignores_states, prefill_by_token
 from c2c_lightning.kv.geometry import KVGeometry
 from c2c_lightning.kv.layer import LayerKV, LayerStack, with_states
 from c2c_lightning.kv.layout import CacheLayout
+from c2c_lightning.kv.prefill import Prefill
 from c2c_lightning.kv.rotary import LayerRotary
 from c2c_lightning.kv.states import ModelStates
 from c2c_lightning.model.hidden_states import hidden_states_by_token, hidden_states_of_one

@@ -53,7 +53,9 @@ class PrefillState:
         # All steps of mode `decode` end at one column, and a reused prefix may reach beyond a step.
         if until <= self.num_tokens:
             return self
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.fused_kv[0].keys.requires_grad):
+        # Not the first layer alone: it need not be fused.
+        is_trained = any(layer.keys.requires_grad or layer.values.requires_grad for layer in self.fused_kv)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and is_trained):
             new = receiver.prefill_tokens(self.tokens, until, with_states(self.fused_kv, self.states))
         unfused_kv, fused_kv = append_kv(self.unfused_kv, new), append_kv(self.fused_kv, new)
         checkpoints = self.checkpoints + checkpoint(until, new)

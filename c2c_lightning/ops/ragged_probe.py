@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 
-from c2c_lightning.kv.cache import Prefill
 from c2c_lightning.kv.cache_probe import HALF_TOLERANCE, TOLERANCE, entry_difference
 from c2c_lightning.kv.layout import CacheLayout
+from c2c_lightning.kv.prefill import Prefill
 from c2c_lightning.ops.ragged_attention import RaggedBatch, SequenceLengths, ragged_attention
 
 logger = logging.getLogger(__name__)

@@ -11,10 +11,7 @@ from c2c_lightning.kv.cache import (
     CACHE_ARGUMENT,
     EditedLayer,
     EditedPrefixLayer,
-    Prefill,
-    PrefillDone,
     PrefixLayer,
-    RecordingLayer,
     cache_entries,
     dynamic_cache,
     edited_prefix_cache,
@@ -22,6 +19,7 @@ from c2c_lightning.kv.cache import (
     prefix_cache,
 )
 from c2c_lightning.kv.layer import LayerKV, LayerStack, append_kv
+from c2c_lightning.kv.prefill import Prefill, PrefillDone, RecordingLayer
 from tests.tiny import tiny_model
 
 

@@ -147,9 +147,10 @@ def test_one_pass_agrees_with_one_span_and_differs_with_several() -> None:
         assert torch.allclose(sectioned[-1].keys, passed[-1].keys, atol=1e-5) == agrees
 
 
-def test_gradients_cross_sections() -> None:
+@pytest.mark.parametrize("layer_alignment", ["terminal", "skip"])
+def test_gradients_cross_sections(layer_alignment: str) -> None:
     """What follows a span is computed on fused entries that are being trained; finite differences know that."""
-    model, prompt = build(), examples()[0]
+    model, prompt = build(layer_alignment=layer_alignment), examples()[0]
     response, step = torch.full((1, 3), 9), 1e-3
     weight = model.fuser.sharers[0].groups[0].values.projector.output.weight
     direction = torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)).double()
