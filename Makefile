@@ -1,7 +1,7 @@
 # Every target sets up what it needs, can be called alone, and does nothing twice.
 #   make install      own .venv with the pinned versions, editable, dev extra
 #   make quickstart   trains a fuser on the embedded pair and evaluates it (runs/quickstart)
-#   make demo         serves the embedded pair over HTTP (DEMO= adds options, such as --port 8080)
+#   make demo         serves the embedded pair and a page over HTTP (DEMO= adds options, such as --port 8080)
 #   make test         fast tests        make lint   ruff, mypy, import contracts
 #   make docs         documentation as plain files in docs/_build/html
 #   make first-hour   the commands of a newcomer, from a built wheel in an empty folder

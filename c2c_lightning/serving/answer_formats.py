@@ -10,7 +10,7 @@ from c2c_lightning.serving.answer_row import AnswerRow, RowEvent, TokenLogProbs
 
 _FACTS = (
     "prompt_tokens", "sharer_tokens", "cached_tokens", "fused_tokens", "fused_bytes", "message", "message_tokens",
-    "message_seconds", "donor", "gates", "tokens",
+    "message_seconds", "donor", "missing_sharers", "gates", "tokens",
 )  # fmt: skip
 
 

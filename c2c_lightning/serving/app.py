@@ -173,7 +173,7 @@ def create_app(catalogue: ModelCatalogue, settings: ServerSettings | None = None
     app.add_api_route("/v1/completions", server.text, methods=["POST"], response_model=None)
     app.add_api_route("/health", server.health)
     app.add_api_route("/v1/models", lambda: model_list(catalogue, created))
-    app.add_api_route("/v1/models/{name:path}", lambda name: model_object(catalogue.get(name), created))
+    app.add_api_route("/v1/models/{name:path}", lambda name: model_object(catalogue, name, created))
     app.add_api_route("/metrics", lambda: Response(server.metrics.text(), media_type="text/plain; version=0.0.4"))
     add_page(app)
     app.add_exception_handler(HTTPException, _http_error)

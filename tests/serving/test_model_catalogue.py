@@ -37,6 +37,7 @@ def test_language_models_are_loaded_once_and_named_once(tmp_path: Path) -> None:
     assert list(catalogue.models) == ["receiver", "sharer", "sharer:1", "t2t", "c2c:first", "c2c:pair"]
     listed = {entry["id"]: entry["c2c"] for entry in model_list(catalogue, 0)["data"]}
     assert listed["c2c:pair"]["sharers"] == ["embedded:sharer", "embedded:sharer_naive"]
+    assert listed["c2c:pair"]["baselines"] == {"receiver": "receiver", "t2t": "t2t"}
     assert str(tmp_path) not in str(listed)
     with pytest.raises(UnknownModelError, match="c2c:first, c2c:pair"):
         catalogue.get("c2c")

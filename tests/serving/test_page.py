@@ -7,8 +7,12 @@ from collections.abc import Iterator
 import pytest
 
 from c2c_lightning.serving.http_server import HTTPServer
+from c2c_lightning.serving.model_catalogue import ModelCatalogue
+from c2c_lightning.serving.prefix_cache import PrefixCache
 from c2c_lightning.serving.server_settings import ServerSettings
-from tests.serving.served import catalogue, endless_model, fused_model, running
+from tests.model.test_fusion_modes import build
+from tests.serving.served import MESSAGE, catalogue, endless_model, fused_model, running
+from tests.serving.test_sharer import without_its_sharer
 from tools.page_screenshot import headless_browser, installed_chromium
 
 playwright = pytest.importorskip("playwright.sync_api")
@@ -219,6 +223,32 @@ def test_the_key_is_asked_for_and_kept_for_the_tab_only(browser: Browser) -> Non
         visit.context.close()
 
 
+def test_without_text_to_text_and_without_its_sharer_c2c_says_so(browser: Browser) -> None:
+    model = without_its_sharer(build("gemma3", "qwen2", "prefill"))
+    with running(catalogue(model)) as alone:
+        visit = Visit(browser, alone.url)
+        expect(visit.column("t2t")).to_contain_text("Not served: the sharer is in another process")
+        visit.ask()
+        expect(visit.column("fused", ".note h3")).to_have_text("Sharers that could not be reached")
+        expect(visit.column("receiver")).to_have_attribute("data-state", "done")
+        assert not visit.errors
+        visit.context.close()
+
+
+def test_one_of_several_fused_pairs_is_chosen(browser: Browser) -> None:
+    models = {"one": fused_model(), "two": fused_model(2)}  # their language models have the same names
+    with running(ModelCatalogue(models, PrefixCache(2**26), MESSAGE)) as several:
+        visit = Visit(browser, several.url)
+        visit.page.get_by_label("Fused pair").select_option("c2c:two")
+        expect(visit.page.locator("#sharers input")).to_have_count(2)
+        bodies: list[dict] = []
+        visit.page.on("request", lambda request: request.method == "POST" and bodies.append(request.post_data_json))
+        visit.ask()
+        visit.expect_states("done")
+        assert [body["model"] for body in bodies] == ["receiver:1", "t2t:1", "c2c:two"]
+        visit.context.close()
+
+
 @pytest.mark.parametrize("width", [320, 800, 1280])
 def test_no_width_needs_horizontal_scrolling(browser: Browser, server: HTTPServer, width: int) -> None:
     visit = Visit(browser, server.url, viewport={"width": width, "height": 640})
@@ -249,7 +279,10 @@ def test_texts_have_contrast_in_both_colour_schemes(browser: Browser, server: HT
 def test_all_controls_have_names_and_are_reached_by_keyboard(visit: Visit) -> None:
     expect(visit.page.locator("#examples button").first).to_be_visible()
     expect(visit.page.get_by_label("Question", exact=True)).to_be_focused()
-    visit.page.keyboard.type(QUESTION)
+    visit.page.keyboard.type("Two")
+    visit.page.keyboard.press("Shift+Enter")
+    visit.page.keyboard.type("lines")
+    expect(visit.page.get_by_label("Question", exact=True)).to_have_value("Two\nlines")
     reached = set()
     for _ in range(30):
         visit.page.keyboard.press("Tab")

@@ -27,7 +27,7 @@ from c2c_lightning.serving.server_settings import ServerSettings
 from c2c_lightning.serving.sharer_app import create_sharer_app
 from tests.model.test_families import prompts
 from tests.model.test_fusion_modes import SETTINGS, build
-from tests.serving.served import running_app
+from tests.serving.served import catalogue, running, running_app
 from tests.tiny import tiny_tokenizer
 
 
@@ -96,7 +96,7 @@ from c2c_lightning.model.frozen_lm import FrozenLM
 from c2c_lightning.serving.sharer_app import create_sharer_app
 from tests.model.test_families import prompts
 from tests.model.test_fusion_modes import build
-from tests.serving.served import running_app
+from tests.serving.served import catalogue, running, running_app
 from tests.tiny import tiny_tokenizer
 from tests.serving.test_sharer import remote_model
 
@@ -140,6 +140,21 @@ def test_a_missing_sharer_is_an_error_or_is_left_out_and_told(local: C2CModel) -
     fused = leaving.prefill(prompt)
     assert fused.missing == (0,)
     assert torch.equal(logits(leaving, prompt), logits_without_sharers(local, prompt))
+
+
+def test_a_served_answer_names_the_missing_sharers(local: C2CModel) -> None:
+    with running(catalogue(without_its_sharer(local))) as server:
+        body = {"model": "c2c", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 2}
+        answer = httpx.post(f"{server.url}/v1/chat/completions", json=body, timeout=60).json()
+    assert answer["choices"][0]["c2c"]["missing_sharers"] == [0]
+
+
+def without_its_sharer(local: C2CModel) -> C2CModel:
+    """A pair whose sharer was in another process, which has ended; it then answers without."""
+    with running_app(create_sharer_app(local.sharers[0])) as server:
+        model = remote_model(local, server.url, on_missing="receiver_alone")
+    model.sharers[0].client.attempts = 1  # type: ignore[attr-defined]
+    return model
 
 
 def logits_without_sharers(model: C2CModel, prompt: PromptBatch) -> torch.Tensor:

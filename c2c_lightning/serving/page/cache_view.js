@@ -24,7 +24,8 @@ function strip(name, gates) {
   const row = element("div", "strip");
   const numGates = gates.filter((gate) => gate !== null).length;
   const label = element("p", "strip-label", name);
-  label.append(element("span", "hint", `${gates.filter(Boolean).length} of ${numGates} open`));
+  const count = numGates ? `${gates.filter(Boolean).length} of ${numGates} open` : "no gates";
+  label.append(element("span", "hint", count));
   const cells = element("ol", "gates");
   cells.setAttribute("aria-label", `Gates of ${name}`);
   cells.append(...gates.map(gateCell));

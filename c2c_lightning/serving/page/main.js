@@ -43,10 +43,10 @@ async function loadModels() {
 async function choosePair(pair) {
   fused = pair;
   asked = null;
-  const { receiver, sharers } = pair.c2c;
-  const find = (kind, fits) => models.find((model) => model.c2c.kind === kind && model.c2c.receiver === receiver && fits(model));
-  columns.receiver.setModel(find("receiver", () => true) ?? null);
-  columns.t2t.setModel(find("t2t", (model) => model.c2c.sharers[0] === sharers[0]) ?? null);
+  const { receiver, sharers, baselines } = pair.c2c;
+  for (const name of ["receiver", "t2t"]) {
+    columns[name].setModel(models.find((model) => model.id === baselines[name]) ?? null);
+  }
   columns.fused.setModel(pair);
   byId("receiver-name").textContent = receiver;
   byId("sharer-names").textContent = sharers.join(", ");
@@ -59,7 +59,8 @@ async function choosePair(pair) {
 
 function ask(expected) {
   const question = byId("question").value.trim();
-  if (!question || !fused) return byId("question").focus();
+  if (!fused) return loadModels();
+  if (!question) return byId("question").focus();
   if (!byId("max-tokens").reportValidity()) return;
   asked = { question, context: byId("context").value.trim(), expected };
   showExpected(expected);
@@ -134,7 +135,10 @@ byId("ask").addEventListener("submit", (event) => {
   ask(isSame ? asked.expected : undefined);
 });
 byId("stop").addEventListener("click", stopAll);
-byId("choices").addEventListener("submit", (event) => event.preventDefault());
+byId("choices").addEventListener("submit", (event) => {
+  event.preventDefault();
+  byId("ask").requestSubmit();
+});
 byId("choices").addEventListener("change", (event) => {
   if (event.target.id === "fused-model") choosePair(models.find((model) => model.id === event.target.value));
   else if (event.target.id !== "max-tokens") askFusedAgain();
