@@ -28,22 +28,26 @@ from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.fuser.fuser import Fuser
 from c2c_lightning.kv.geometry import KVGeometry, LayerGeometry
 from c2c_lightning.profiling.benchmark import BenchContext
-from c2c_lightning.profiling.flops import samples_of, training_step
+from c2c_lightning.profiling.flops import fuse, samples_of, training_step
 from c2c_lightning.profiling.model_pair import RandomPair
 from c2c_lightning.profiling.prefill_latency import PrefillLatency
-from c2c_lightning.profiling.shapes import PairShape
+from c2c_lightning.profiling.shapes import FuserShape, PairShape
 from c2c_lightning.profiling.train_step import Trainer
 from c2c_lightning.profiling.workload import Workload
 
 #: The fuser of each kind for the small pair, and for the paper's pair.
 KINDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "c2c": ({"hidden_dim": 512, "intermediate_dim": 512}, {}),
-    "low_rank 256": ({"kind": "low_rank", "options": {"rank": 256}},) * 2,
     "low_rank 128": ({"kind": "low_rank", "options": {"rank": 128}},) * 2,
     "low_rank 64": ({"kind": "low_rank", "options": {"rank": 64}},) * 2,
+    "rotary_free(low_rank 64)": ({"kind": "rotary_free", "options": {"kind": "low_rank", "rank": 64}},) * 2,
+    "low_rank 64, hidden": ({"kind": "low_rank", "options": {"rank": 64}, "sharer_input": "hidden"},) * 2,
 }
 
-PAPER = KVGeometry((LayerGeometry(8, 128, 128),) * 28), KVGeometry((LayerGeometry(2, 64, 64),) * 24)
+PAPER = (
+    KVGeometry((LayerGeometry(8, 128, 128),) * 28, hidden_size=1024),
+    KVGeometry((LayerGeometry(2, 64, 64),) * 24, hidden_size=896),
+)
 """Cache shapes of Qwen3-0.6B (receiver) and Qwen2.5-0.5B (sharer)."""
 
 
@@ -53,6 +57,13 @@ def paper_parameters(choices: dict[str, Any]) -> int:
     with torch.device("meta"):
         fuser = Fuser(receiver, [sharer], FuserConfig(**choices))
     return sum(parameter.numel() for parameter in fuser.parameters())
+
+
+def paper_flop(choices: dict[str, Any]) -> int:
+    """FLOP of fusing one token of the paper's pair, all layers."""
+    receiver, sharer = PAPER
+    (shape,) = FuserShape.of(receiver, [sharer], FuserConfig(**choices))
+    return fuse(shape, 1)
 
 
 def build(choices: dict[str, Any]) -> RandomPair:
@@ -86,6 +97,7 @@ def main(args: Sequence[str] | None = None) -> int:
                 "kind": name,
                 "paper_parameters": parameters,
                 "paper_mib": parameters * 4 / 2**20,
+                "paper_mflop_per_token": paper_flop(KINDS[name][1]) / 1e6,
                 "small_parameters": sum(p.numel() for p in model.fuser.parameters()),
                 "needed_gflop": work.total / 1e9,
                 "step_seconds": statistics.median(seconds[name]),
@@ -129,6 +141,7 @@ def _show(results: list[dict[str, Any]]) -> None:
         "kind": "{}",
         "paper_parameters": "{:,}",
         "paper_mib": "{:.1f}",
+        "paper_mflop_per_token": "{:.1f}",
         "small_parameters": "{:,}",
         "needed_gflop": "{:.0f}",
         "step_seconds": "{:.2f}",

@@ -32,7 +32,7 @@ class Channel:
         if self.bits == 32:
             return layer
         dither = training and self.noise
-        return LayerKV(self._transmit(layer.keys, dither), self._transmit(layer.values, dither))
+        return layer.map(lambda entries: self._transmit(entries, dither))
 
     def _transmit(self, entries: Tensor, dither: bool) -> Tensor:
         if self.bits == 16:

@@ -25,6 +25,13 @@ def run_export(args: Sequence[str]) -> None:
     parser.add_argument("--output_dir", type=str | None, help="fuser directory to write")
     parser.add_argument("--overwrite", action="store_true", help="replace another fuser in output_dir")
     parser.add_argument("--fuser", type=str | None, help="an existing fuser directory, for --report and --push")
+    parser.add_argument(
+        "--prune",
+        choices=["closed", "measured"],
+        help="remove layers: those with closed gates (no loss), or also those that measure worst on --rows",
+    )
+    parser.add_argument("--rows", type=str | None, help="conversations that --prune measures accuracy on")
+    parser.add_argument("--keep", type=int | None, help="largest number of layers that --prune measured keeps")
     parser.add_argument("--report", type=str | None, help="report.json of `lightning test`, for the card")
     parser.add_argument("--push", type=str | None, metavar="OWNER/NAME", help="upload to this repository of the hub")
     parser.add_argument("--private", action="store_true", help="a repository that --push creates is private")
@@ -35,8 +42,14 @@ def run_export(args: Sequence[str]) -> None:
     from c2c_lightning.export.hub import push_directory
     from c2c_lightning.export.results_card import write_results_card
 
-    directory = Path(options.fuser or options.output_dir)
-    if options.ckpt_path is not None:
+    directory = Path(options.output_dir or options.fuser)
+    if options.prune is not None:
+        from c2c_lightning.commands.prune_fuser import load_for_pruning, prune
+
+        model = load_for_pruning(options.ckpt_path, options.fuser)
+        prune(model, options.prune, options.rows, options.keep, directory, options.overwrite)
+        logger.info("fuser written to %s", directory)
+    elif options.ckpt_path is not None:
         export_checkpoint(Path(options.ckpt_path), directory, options.overwrite)
         logger.info("fuser written to %s", directory)
     if options.report is not None:
@@ -54,12 +67,20 @@ def _check_export(options: Any) -> None:
     """
     if (options.ckpt_path is None) == (options.fuser is None):
         raise ArgumentError(None, "give either --ckpt_path (a checkpoint) or --fuser (an existing fuser directory).")
-    if (options.ckpt_path is None) != (options.output_dir is None):
+    if options.prune is not None and options.output_dir is None:
+        raise ArgumentError(None, "--prune writes another fuser: add --output_dir DIR.")
+    if options.prune is None and (options.ckpt_path is None) != (options.output_dir is None):
         raise ArgumentError(None, "--ckpt_path and --output_dir belong together; --fuser needs neither.")
+    if options.prune is None and (options.rows is not None or options.keep is not None):
+        raise ArgumentError(None, "--rows and --keep belong to --prune.")
+    if options.prune == "measured" and options.rows is None:
+        raise ArgumentError(None, "--prune measured needs --rows FILE, the conversations that layers are measured on.")
+    if options.prune == "closed" and options.keep is not None:
+        raise ArgumentError(None, "--keep belongs to --prune measured.")
     if options.push is None and (options.private or options.revision is not None):
         raise ArgumentError(None, "--private and --revision belong to --push OWNER/NAME.")
-    if options.fuser is not None and options.push is None and options.report is None:
-        raise ArgumentError(None, "--fuser is exported already: add --report FILE or --push OWNER/NAME.")
+    if options.fuser is not None and options.push is None and options.report is None and options.prune is None:
+        raise ArgumentError(None, "--fuser is exported already: add --report FILE, --push OWNER/NAME or --prune RULE.")
     if options.ckpt_path is not None and (Path(options.ckpt_path) / "fuser_config.json").is_file():
         raise CheckpointError(
             f"{options.ckpt_path} is a fuser directory already, which needs no export. To add results or upload it: "

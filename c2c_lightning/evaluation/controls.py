@@ -83,7 +83,7 @@ class Zero(C2CResponder):
 
 
 def _zeros(layer: LayerKV) -> LayerKV:
-    return LayerKV(torch.zeros_like(layer.keys), torch.zeros_like(layer.values))
+    return layer.map(torch.zeros_like)
 
 
 class Noise(C2CResponder):
@@ -124,7 +124,7 @@ def noise_like(stack: LayerStack, real: Tensor, seeds: Sequence[int]) -> LayerSt
         variance = ((tensor.float() - mean) ** 2 * inside).sum((2, 3), keepdim=True) / count
         return (mean + variance.sqrt() * draws).to(tensor.dtype)
 
-    return [LayerKV(noisy(layer.keys), noisy(layer.values)) for layer in stack]
+    return [layer.map(noisy) for layer in stack]
 
 
 def _draw(tensor: Tensor, real: Tensor, generator: torch.Generator) -> Tensor:

@@ -1,6 +1,6 @@
 """The content of `fuser_config.json`: the fuser, the models that it belongs to, and how it was trained."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
 
 from c2c_lightning.alignment.layer_alignment import LayerMap
@@ -38,13 +38,15 @@ class ModelReference:
     def to_json(self) -> dict[str, Any]:
         """Its entry in the file."""
         template = None if self.prompt_template is None else asdict(self.prompt_template)
-        written = {
+        written: dict[str, Any] = {
             "name": self.name,
             "revision": self.revision,
             "kv_geometry": self.geometry.to_json(),
             "tokenizer_fingerprint": self.tokenizer_fingerprint,
             "prompt_template": template,
         }
+        if self.geometry.hidden_size is not None:
+            written["hidden_size"] = self.geometry.hidden_size
         kwargs = self.chat_template_kwargs
         return written if kwargs is None else {**written, "chat_template_kwargs": kwargs}
 
@@ -54,7 +56,7 @@ class ModelReference:
         template = raw["prompt_template"]
         reference = cls(
             raw["name"],
-            _geometry(raw["kv_geometry"]),
+            _geometry(raw["kv_geometry"], raw.get("hidden_size")),
             raw["revision"],
             raw["tokenizer_fingerprint"],
             None if template is None else PromptTemplate(**template),
@@ -67,16 +69,16 @@ class ModelReference:
         return reference
 
 
-def _geometry(raw: Any) -> KVGeometry:
+def _geometry(raw: Any, hidden_size: Any) -> KVGeometry:
     """The shapes of a model's cache from JSON, where every number is possible."""
     is_list = isinstance(raw, list) and 0 < len(raw) <= MAX_LAYERS
     if not is_list or not all(_has_sizes(layer) for layer in raw):
         lists = f'[KV heads, key width, value width], each with "{LATENT}" added where it is latent'
         raise FuserConfigError(f"kv_geometry must be 1 to {MAX_LAYERS} lists {lists}")
-    for size in (size for layer in raw for size in layer[:3]):
+    for size in (*(size for layer in raw for size in layer[:3]), *([] if hidden_size is None else [hidden_size])):
         if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size <= MAX_WIDTH:
             raise FuserConfigError(f"kv_geometry has the size {size!r}, but sizes are integers from 1 to {MAX_WIDTH}")
-    return KVGeometry.from_json(raw)
+    return replace(KVGeometry.from_json(raw), hidden_size=hidden_size)
 
 
 def _has_sizes(layer: Any) -> bool:
@@ -175,7 +177,7 @@ def _training(raw: dict[str, Any]) -> TrainingRecord:
 def config_to_json(config: FuserConfig) -> dict[str, Any]:
     """A fuser configuration as plain values; settings that earlier versions do not know only where they are used."""
     values, defaults = asdict(config), asdict(FuserConfig())
-    new = ("options", "sharer_kinds", "channel")
+    new = ("options", "sharer_kinds", "channel", "sharer_input")
     return {name: value for name, value in values.items() if name not in new or value != defaults[name]}
 
 

@@ -22,6 +22,9 @@ _SHARED = ("hidden_dim", "intermediate_dim", "num_layers", "dropout")
 """Settings of `FuserConfig` that are settings of kinds."""
 
 
+SharerInput = Literal["kv", "hidden"]
+
+
 @dataclass(frozen=True)
 class SharerKind:
     """The fuser kind of one sharer, where it differs from that of the others.
@@ -29,10 +32,12 @@ class SharerKind:
     Attributes:
         kind: a registered name or class path; default that of `FuserConfig`.
         options: settings of the kind; those left out are the ones of `FuserConfig`.
+        sharer_input: default that of `FuserConfig`.
     """
 
     kind: type[FuserKind] | str | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    sharer_input: SharerInput | None = None
 
     def __post_init__(self) -> None:
         """Store the kind by its name."""
@@ -80,6 +85,8 @@ class FuserConfig:
         channel: precision in which the sharers' entries are read: `bits` 32, 16, 8 or 4; see `ChannelConfig`.
         complex: settings that only `c2c_c` has.
         options: settings of `kind`, by name; needed for those of a kind of one's own.
+        sharer_input: what the fuser reads of the sharer: keys and values (`kv`), or the hidden states that each layer
+            computes them from (`hidden`), of root mean square 1.
         sharer_kinds: kind and settings per sharer, where they differ; default the ones above for every sharer.
     """
 
@@ -103,6 +110,7 @@ class FuserConfig:
     channel: ChannelConfig = field(default_factory=ChannelConfig)
     complex: ComplexConfig = field(default_factory=ComplexConfig)
     options: dict[str, Any] = field(default_factory=dict)
+    sharer_input: SharerInput = "kv"
     sharer_kinds: list[SharerKind] | None = None
 
     def __post_init__(self) -> None:
@@ -121,12 +129,19 @@ class FuserConfig:
         Raises:
             FuserConfigError: `sharer_kinds` has another number of entries.
         """
+        return [self._kind_settings(own) for own in self._own_kinds(num_sharers)]
+
+    def reads_hidden(self, num_sharers: int) -> list[bool]:
+        """For each sharer, whether the fuser reads its hidden states."""
+        return [(own.sharer_input or self.sharer_input) == "hidden" for own in self._own_kinds(num_sharers)]
+
+    def _own_kinds(self, num_sharers: int) -> Sequence[SharerKind]:
         given: Sequence[SharerKind] = self.sharer_kinds or [SharerKind()] * num_sharers
         if len(given) != num_sharers:
             raise FuserConfigError(
                 f"sharer_kinds has {len(given)} entries for {num_sharers} sharers. Give one for each sharer, or none."
             )
-        return [self._kind_settings(own) for own in given]
+        return given
 
     def _kind_settings(self, own: SharerKind) -> tuple[type[FuserKind], Any]:
         kind = find_kind(own.kind or self.kind)

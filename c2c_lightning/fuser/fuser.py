@@ -17,7 +17,7 @@ from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.fuser.gate import NOISES, Gate
 from c2c_lightning.fuser.kind import FuserKind, GateNoise, NewGate
 from c2c_lightning.fuser.packing import add_packed
-from c2c_lightning.kv.geometry import KVGeometry, LayerGeometry
+from c2c_lightning.kv.geometry import HiddenGeometry, KVGeometry, LayerGeometry
 from c2c_lightning.kv.latent import SharerView
 from c2c_lightning.kv.layer import LayerKV, LayerStack, SharerKV
 from c2c_lightning.kv.rotary import LayerRotary
@@ -32,6 +32,7 @@ class SharerFuser(nn.Module):
     Attributes:
         layer_map: for each receiver layer the sharer layer that it is fused with, or None.
         kind_config: settings of its fuser kind.
+        reads_hidden: whether it reads the sharer's hidden states.
         groups: one stack per combination of layer shapes (one, unless the layers of a model differ).
         views: for each of them the keys and values that it reads of a sharer layer.
     """
@@ -48,7 +49,7 @@ class SharerFuser(nn.Module):
 
         Args:
             receiver: shapes of the receiver's cache.
-            sharer: shapes of the sharer's cache.
+            sharer: shapes of what is read of the sharer, see `input_geometries`.
             layer_map: the sharer layer of each receiver layer.
             kind: class and configuration of the fuser kind.
             new_gate: makes gates.
@@ -70,6 +71,9 @@ class SharerFuser(nn.Module):
             for view, pairs in zip(self.views, by_shape.values(), strict=True)
         ]
         self.groups: Sequence[FuserKind] = nn.ModuleList(groups)  # type: ignore[assignment]
+        self.reads_hidden = any(isinstance(layer, HiddenGeometry) for layer in sharer.layers)
+        for group in self.groups:
+            group.reads_hidden = self.reads_hidden
 
     def place_of(self, layer: int) -> tuple[int, int]:
         """The group of a receiver layer that is fused, and the index of the layer in it."""
@@ -118,7 +122,8 @@ class Fuser(nn.Module):
         self.receiver_geometry, self.sharer_geometries = receiver, tuple(sharers)
         self.config = config
         new_gate = partial(Gate, init=config.gate_init, temperature=config.initial_temperature)
-        parts = zip(sharers, layer_maps(receiver, sharers, config), config.kinds(len(sharers)), strict=True)
+        inputs, maps = input_geometries(sharers, config), layer_maps(receiver, sharers, config)
+        parts = zip(inputs, maps, config.kinds(len(sharers)), strict=True)
         fusers = [SharerFuser(receiver, sharer, layer_map, kind, new_gate) for sharer, layer_map, kind in parts]
         self.sharers: Sequence[SharerFuser] = nn.ModuleList(fusers)  # type: ignore[assignment]
 
@@ -146,7 +151,8 @@ class Fuser(nn.Module):
     def _structure(self, config: FuserConfig) -> Any:
         """What the weights depend on."""
         sharers = self.sharer_geometries
-        return config.kinds(len(sharers)), layer_maps(self.receiver_geometry, sharers, config)
+        maps = layer_maps(self.receiver_geometry, sharers, config)
+        return config.kinds(len(sharers)), config.reads_hidden(len(sharers)), maps
 
     def forward(self, receiver_kv: LayerStack, sharer_kv: SharerKV, step: FusionStep) -> LayerStack:
         """The receiver's cache with the entries of one step fused (Eq. 3).
@@ -305,6 +311,16 @@ class SplitFuser:
 
 def _unsharded(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def input_geometries(sharers: Sequence[KVGeometry], config: FuserConfig) -> list[KVGeometry]:
+    """Shapes of what the fuser reads of each sharer: of its cache, or of its hidden states.
+
+    Raises:
+        FuserConfigError: the width of its hidden states is not known.
+    """
+    hidden = config.reads_hidden(len(sharers))
+    return [s.of_hidden_states if is_hidden else s for s, is_hidden in zip(sharers, hidden, strict=True)]
 
 
 def layer_maps(receiver: KVGeometry, sharers: Sequence[KVGeometry], config: FuserConfig) -> list[LayerMap]:

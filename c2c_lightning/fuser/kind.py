@@ -36,7 +36,7 @@ from c2c_lightning.alignment.fusion_plan import FusedTokens
 from c2c_lightning.errors import FuserConfigError
 from c2c_lightning.fuser.config_checks import check_names, did_you_mean
 from c2c_lightning.fuser.gate import Gate
-from c2c_lightning.fuser.packing import PackedKV, pack, pack_receiver
+from c2c_lightning.fuser.packing import PackedKV, pack, pack_hidden, pack_receiver
 from c2c_lightning.kv.geometry import LayerGeometry
 from c2c_lightning.kv.layer import LayerKV
 from c2c_lightning.kv.rotary import LayerRotary
@@ -79,12 +79,14 @@ class FuserKind(nn.Module, ABC):
     Attributes:
         config_class: dataclass of the kind's settings.
         needs_rotary: whether `bind_rotary` must be called before the kind is used.
+        reads_hidden: whether the sharer's hidden states are its input in the place of keys and values.
         receiver_layers: the receiver layers of the stack, ascending.
         sharer_layers: for each of them the sharer layer that it is fused with.
     """
 
     config_class: ClassVar[type[Any]] = NoOptions
     needs_rotary: ClassVar[bool] = False
+    reads_hidden = False
 
     def __init__(self, pairs: Sequence[tuple[int, int]]) -> None:
         """Stack `pairs` of receiver and sharer layers.
@@ -181,9 +183,17 @@ class FuserKind(nn.Module, ABC):
             fused: the fused tokens.
             noise: noise of the key gates and of the value gates; None for hard gates.
         """
-        like = next(self.parameters())
-        receiver_kv = pack_receiver(receiver, fused.row, fused.token, like)
-        return self.residual(receiver_kv, pack(sharer, fused.row, fused.source, like), noise)
+        return self.residual(*self.packed(receiver, sharer, fused), noise)
+
+    def packed(
+        self, receiver: Sequence[LayerKV], sharer: Sequence[LayerKV], fused: FusedTokens
+    ) -> tuple[PackedKV, PackedKV]:
+        """The receiver's and the sharer's entries of the fused tokens, in the type of the weights."""
+        like, pack_sharer = next(self.parameters()), pack_hidden if self.reads_hidden else pack
+        return (
+            pack_receiver(receiver, fused.row, fused.token, like),
+            pack_sharer(sharer, fused.row, fused.source, like),
+        )
 
     def split(self) -> list[dict[str, Tensor]]:
         """The parameters and buffers of each layer, (1, ...), for `one_layer`.

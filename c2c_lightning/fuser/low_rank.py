@@ -18,7 +18,7 @@ from c2c_lightning.fuser.config_checks import check_fields, check_range
 from c2c_lightning.fuser.gate import Gate, draw_uniform
 from c2c_lightning.fuser.kind import FuserKind, GateNoise, LinearMaps, NewGate, register_kind
 from c2c_lightning.fuser.packing import PackedKV
-from c2c_lightning.kv.geometry import LayerGeometry
+from c2c_lightning.kv.geometry import HiddenGeometry, LayerGeometry
 from c2c_lightning.ops.residual_mlp import ResidualMLP
 from c2c_lightning.ops.stacked_linear import NarrowLinear, StackedLinear
 
@@ -91,7 +91,7 @@ class LowRankKind(FuserKind):
 
     def residual(self, receiver: PackedKV, sharer: PackedKV, noise: GateNoise) -> PackedKV:
         """See `FuserKind.residual`."""
-        entries = (sharer.keys, sharer.values, receiver.keys, receiver.values)
+        entries = (*sharer.distinct, receiver.keys, receiver.values)
         latent = self.blocks(self.down(torch.cat([part.flatten(2) for part in entries], -1)))
         of_keys, of_values = latent.chunk(2, -1)
         # (L, F, 2 H) to (L, F, H, 1) for keys and for values
@@ -130,5 +130,8 @@ def check_rank(rank: int, receiver: LayerGeometry) -> None:
 
 
 def _in_dim(receiver: LayerGeometry, sharer: LayerGeometry) -> int:
-    """Keys and values of both models in one token."""
-    return sum(layer.kv_heads * (layer.key_dim + layer.value_dim) for layer in (receiver, sharer))
+    """Keys and values of both models in one token, or hidden states once."""
+    own = receiver.kv_heads * (receiver.key_dim + receiver.value_dim)
+    if isinstance(sharer, HiddenGeometry):
+        return own + sharer.key_dim
+    return own + sharer.kv_heads * (sharer.key_dim + sharer.value_dim)

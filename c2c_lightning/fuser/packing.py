@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from c2c_lightning.errors import FuserInputError
 from c2c_lightning.kv.layer import LayerKV, LayerStack
+from c2c_lightning.ops.stacked_norm import EPS
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,11 @@ class PackedKV:
 
     keys: Float[Tensor, "layers tokens kv_heads key_dim"]
     values: Float[Tensor, "layers tokens kv_heads value_dim"]
+
+    @property
+    def distinct(self) -> tuple[Tensor, ...]:
+        """Keys and values, or hidden states once where they stand for both."""
+        return (self.keys,) if self.keys is self.values else (self.keys, self.values)
 
 
 def pack(
@@ -47,6 +55,27 @@ def pack_receiver(
 def _are_all_tokens(layers: Sequence[LayerKV], row: Tensor) -> bool:
     """Whether fused tokens are all tokens of a cache, known from their number."""
     return len(row) == layers[0].keys.shape[0] * layers[0].num_tokens
+
+
+def pack_hidden(
+    layers: Sequence[LayerKV], row: Int[Tensor, " tokens"], token: Int[Tensor, " tokens"], like: Tensor
+) -> PackedKV:
+    """As `pack`, with the hidden states as keys and as values, each of root mean square 1.
+
+    Raises:
+        FuserInputError: a cache without hidden states.
+    """
+    hidden = [layer.hidden for layer in layers if layer.hidden is not None]
+    if len(hidden) != len(layers):
+        raise FuserInputError(
+            "this fuser reads the sharer's hidden states (`sharer_input: hidden`), but its cache has none: caches from "
+            "elsewhere hold keys and values only. Let the C2CModel run the sharer."
+        )
+    row, token = row.to(hidden[0].device), token.to(hidden[0].device)
+    states = _stack(hidden)[:, row, token].to(like.device, like.dtype)
+    # Some dimensions of hidden states are hundreds of times larger than others, and all of them grow with depth.
+    states = F.rms_norm(states, states.shape[-1:], eps=EPS)
+    return PackedKV(states, states)
 
 
 def add_packed(

@@ -19,7 +19,7 @@ from c2c_lightning.alignment.fusion_plan import FusedTokens
 from c2c_lightning.errors import FuserConfigError, FuserInputError
 from c2c_lightning.fuser.gate import Gate
 from c2c_lightning.fuser.kind import FuserKind, GateNoise, LinearMaps, NewGate, find_kind, kind_name, register_kind
-from c2c_lightning.fuser.packing import PackedKV, pack
+from c2c_lightning.fuser.packing import PackedKV
 from c2c_lightning.fuser.rotary_tables import RotaryTables
 from c2c_lightning.kv.geometry import LayerGeometry
 from c2c_lightning.kv.layer import LayerKV
@@ -96,11 +96,7 @@ class RotaryFreeKind(FuserKind):
                 "a `rotary_free` fuser needs the position ids of the fused tokens: take the steps of a "
                 "`PromptBatch.plan`, or fill in `FusedTokens.position` and `source_position`."
             )
-        like = next(self.parameters())
-        mine, theirs = (
-            pack(receiver, fused.row, fused.token, like),
-            pack(sharer, fused.row, fused.source, like),
-        )
+        mine, theirs = self.packed(receiver, sharer, fused)
         mine = PackedKV(self.receiver_rotary.undo(mine.keys, fused.position), mine.values)
         theirs = PackedKV(self.sharer_rotary.undo(theirs.keys, fused.source_position), theirs.values)
         residual = self.inner.residual(mine, theirs, noise)

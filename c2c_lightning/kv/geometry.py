@@ -1,11 +1,12 @@
 """What shapes a model's KV-cache has, found out by a one-token prefill instead of from names."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
 
+from c2c_lightning.errors import FuserConfigError
 from c2c_lightning.kv.layout import CacheLayout
 from c2c_lightning.kv.prefill import Prefill
 from c2c_lightning.kv.refusals import refuse_unfusable
@@ -40,14 +41,21 @@ class LayerGeometry:
 
 
 @dataclass(frozen=True)
+class HiddenGeometry(LayerGeometry):
+    """Shapes of one layer's hidden states in the place of keys and values: one head, the same tensor for both."""
+
+
+@dataclass(frozen=True)
 class KVGeometry:
     """Shapes of a model's cache, one entry for each layer that keeps keys and values of its own.
 
     Attributes:
         layers: these layers in order.
+        hidden_size: width of the model's hidden states, if known; models with equal caches are equal.
     """
 
     layers: tuple[LayerGeometry, ...]
+    hidden_size: int | None = field(default=None, compare=False)
 
     @property
     def num_layers(self) -> int:
@@ -65,6 +73,21 @@ class KVGeometry:
             [layer.kv_heads, layer.key_dim, layer.value_dim, *([LATENT] if layer.is_latent else [])]
             for layer in self.layers
         ]
+
+    @property
+    def of_hidden_states(self) -> "KVGeometry":
+        """The shapes of the hidden states that these layers compute their keys and values from.
+
+        Raises:
+            FuserConfigError: their width is not known.
+        """
+        if self.hidden_size is None:
+            raise FuserConfigError(
+                "the width of the sharer's hidden states is not known, so no fuser can read them. Build the fuser from "
+                "a loaded model, or set `sharer_input: kv`."
+            )
+        one = HiddenGeometry(1, self.hidden_size, self.hidden_size)
+        return KVGeometry((one,) * self.num_layers, self.hidden_size)
 
     @classmethod
     def from_json(cls, layers: list[list[Any]]) -> "KVGeometry":
@@ -101,4 +124,6 @@ def probe_geometry(model: nn.Module, name: str) -> KVGeometry:
     shapes = [(kv.keys.shape[1], kv.keys.shape[3], kv.values.shape[3]) for kv in layers]
     # Some versions of transformers cache the expanded keys and values of MLA: these are ordinary.
     latent = 1, getattr(text, "kv_lora_rank", None), getattr(text, "qk_rope_head_dim", None)
-    return KVGeometry(tuple(LayerGeometry(*shape, shape == latent) for shape in shapes))
+    return KVGeometry(
+        tuple(LayerGeometry(*shape, shape == latent) for shape in shapes), getattr(text, "hidden_size", None)
+    )

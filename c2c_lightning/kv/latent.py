@@ -24,7 +24,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from c2c_lightning.kv.geometry import LayerGeometry
+from c2c_lightning.kv.geometry import HiddenGeometry, LayerGeometry
 from c2c_lightning.kv.layer import LayerKV
 
 Entries = Float[Tensor, "batch kv_heads tokens dim"]
@@ -50,12 +50,14 @@ class SharerView:
     @property
     def geometry(self) -> LayerGeometry:
         """Shapes of the keys and values that are read."""
+        if isinstance(self.sharer, HiddenGeometry):
+            return self.sharer
         key, value = self._sides(self.sharer.key_dim, self.sharer.value_dim, lambda *dims: sum(dims))
         return LayerGeometry(self.sharer.kv_heads, key, value)
 
     def __call__(self, entries: LayerKV) -> LayerKV:
         """The keys and values that are read of a layer's entries; those themselves between ordinary layers."""
-        if not self.has_latent:
+        if isinstance(self.sharer, HiddenGeometry) or not self.has_latent:
             return entries
         return LayerKV(*self._sides(entries.keys, entries.values, lambda *parts: torch.cat(parts, -1)))
 

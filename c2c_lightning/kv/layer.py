@@ -1,6 +1,6 @@
 """Keys and values of one layer."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,10 +12,31 @@ from c2c_lightning.kv.states import ModelStates
 
 @dataclass(frozen=True)
 class LayerKV:
-    """Keys and values of one layer, after RoPE, as they lie in the cache."""
+    """Keys and values of one layer, after RoPE, as they lie in the cache.
+
+    Attributes:
+        keys: of all tokens.
+        values: of all tokens.
+        hidden: hidden states that the layer computed them from, where a fuser reads these.
+    """
 
     keys: Float[Tensor, "batch kv_heads tokens key_dim"]
     values: Float[Tensor, "batch kv_heads tokens value_dim"]
+    hidden: Float[Tensor, "batch 1 tokens hidden_size"] | None = None
+
+    @classmethod
+    def merge(cls, parts: "Sequence[LayerKV]", function: Callable[[list[Tensor]], Tensor]) -> "LayerKV":
+        """One layer from several: a function of their keys, of their values, and of their hidden states."""
+        hidden = [part.hidden for part in parts if part.hidden is not None]
+        return cls(
+            function([part.keys for part in parts]),
+            function([part.values for part in parts]),
+            function(hidden) if len(hidden) == len(parts) else None,
+        )
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> "LayerKV":
+        """A function of keys, of values, and of hidden states; tokens are the third dimension of each."""
+        return LayerKV.merge([self], lambda parts: function(parts[0]))
 
     @property
     def num_tokens(self) -> int:
@@ -24,17 +45,17 @@ class LayerKV:
 
     def tokens(self, begin: int, end: int | None = None) -> "LayerKV":
         """The entries of some tokens."""
-        return LayerKV(self.keys[:, :, begin:end], self.values[:, :, begin:end])
+        return self.map(lambda entries: entries[:, :, begin:end])
 
     def rows(self, index: torch.Tensor) -> "LayerKV":
         """The entries of some rows of the batch."""
         index = index.to(self.keys.device)
         # Not indexing: its backward adds number by number.
-        return LayerKV(self.keys.index_select(0, index), self.values.index_select(0, index))
+        return self.map(lambda entries: entries.index_select(0, index))
 
     def repeat(self, repeats: int) -> "LayerKV":
         """Each row of the batch `repeats` times, for beams and several answers."""
-        return LayerKV(self.keys.repeat_interleave(repeats, dim=0), self.values.repeat_interleave(repeats, dim=0))
+        return self.map(lambda entries: entries.repeat_interleave(repeats, dim=0))
 
     def append(self, new: "LayerKV") -> "LayerKV":
         """These entries followed by newer ones."""
@@ -43,11 +64,11 @@ class LayerKV:
             return new
         if new.num_tokens == 0:
             return self
-        return LayerKV(torch.cat([self.keys, new.keys], 2), torch.cat([self.values, new.values], 2))
+        return LayerKV.merge([self, new], lambda parts: torch.cat(parts, 2))
 
     def to(self, device: torch.device) -> "LayerKV":
         """The same entries on another device."""
-        return LayerKV(self.keys.to(device, non_blocking=True), self.values.to(device, non_blocking=True))
+        return self.map(lambda entries: entries.to(device, non_blocking=True))
 
 
 LayerStack = list[LayerKV]

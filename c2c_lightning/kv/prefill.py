@@ -1,12 +1,13 @@
 """Prefill: a pass that ends once all keys, values and states that are needed are known."""
 
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 
 from torch import Tensor, nn
 from transformers.cache_utils import Cache
 
 from c2c_lightning.errors import UnsupportedModelError
+from c2c_lightning.kv.block_input import BlockInput
 from c2c_lightning.kv.cache import CACHE_ARGUMENT, PrefixLayer, states_after
 from c2c_lightning.kv.layer import HybridStack, LayerKV, LayerStack, states_of
 from c2c_lightning.kv.layout import CacheLayout
@@ -17,15 +18,16 @@ from c2c_lightning.kv.states import ModelStates
 class RecordingLayer(PrefixLayer):
     """A prefix layer that hands the new entries to a prefill."""
 
-    def __init__(self, prefix: LayerKV | None, record: LayerStack, last: bool) -> None:
+    def __init__(self, prefix: LayerKV | None, record: LayerStack, last: bool, hidden: BlockInput | None) -> None:
         super().__init__(prefix)
-        self.record, self.last = record, last
+        self.record, self.last, self.hidden = record, last, hidden
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
     ) -> tuple[Tensor, Tensor]:
         """As `PrefixLayer.update`; the last layer ends the pass here, since nothing above its keys is read."""
-        self.record.append(LayerKV(key_states, value_states))
+        hidden = None if self.hidden is None else self.hidden.states
+        self.record.append(LayerKV(key_states, value_states, hidden))
         if self.last:
             raise PrefillDone
         return super().update(key_states, value_states)
@@ -43,7 +45,12 @@ class Prefill:
     """
 
     def __init__(
-        self, model: nn.Module, num_layers: int, to_end: bool = False, layout: CacheLayout | None = None
+        self,
+        model: nn.Module,
+        num_layers: int,
+        to_end: bool = False,
+        layout: CacheLayout | None = None,
+        blocks: Sequence[nn.Module] = (),
     ) -> None:
         """Prepare to read the first `num_layers` layers of `model` that keep entries.
 
@@ -53,8 +60,9 @@ class Prefill:
             to_end: let the pass end by itself, for a model whose modules do something after their passes, as sharded
                 ones do, or whose last states are needed. All its layers are read then.
             layout: the layers of a hybrid model's cache; None if all keep entries.
+            blocks: its decoder layers, where the hidden states that enter them are needed too.
         """
-        self.model, self.num_layers, self.to_end = model, num_layers, to_end
+        self.model, self.num_layers, self.to_end, self.blocks = model, num_layers, to_end, blocks
         self.layout = layout if layout is None or to_end else layout.until(num_layers)
 
     def run(
@@ -80,11 +88,12 @@ class Prefill:
         """
         record: LayerStack = []
         before: Sequence[LayerKV | None] = prefix if prefix is not None else [None] * self.num_layers
-        layers = [RecordingLayer(kv, record, last=self._ends_at(n)) for n, kv in enumerate(before)]
+        hidden = BlockInput() if self.blocks else None
+        layers = [RecordingLayer(kv, record, self._ends_at(n), hidden) for n, kv in enumerate(before)]
         states = self._states(prefix)
         cache = Cache(layers=list(cache_layers(layers, states, StateLayer)))
         num_given = len(cache.layers)
-        with suppress(PrefillDone):
+        with suppress(PrefillDone), nullcontext() if hidden is None else hidden.watch(self.blocks):
             self.model(
                 input_ids=input_ids,
                 attention_mask=attention_mask,

@@ -8,6 +8,7 @@ from torch import Tensor
 from c2c_lightning.channel.sharer_cache import SharerCache
 from c2c_lightning.data.batch import PromptBatch
 from c2c_lightning.errors import ChannelError
+from c2c_lightning.kv.geometry import KVGeometry, LayerGeometry
 from c2c_lightning.kv.layer import LayerStack
 from c2c_lightning.model.core import C2CCore
 from c2c_lightning.model.model_fingerprint import model_fingerprint
@@ -23,8 +24,16 @@ def prompt_bytes(model: C2CCore, prompt: PromptBatch, number: int) -> Float[Tens
     sharer, channel = model.sharers[number], model.fuser.config.channel.channel
     layers = {m for m in model.fuser.sharers[number].layer_map if m is not None}
     entry_bytes = sharer.empty_kv(1)[0].keys.element_size()
-    per_token = sum(channel.token_bytes(sharer.geometry.layers[m], entry_bytes) for m in layers)
+    per_token = sum(channel.token_bytes(_sent(model, number).layers[m], entry_bytes) for m in layers)
     return read_tokens(model, prompt, number).sum(1) * float(per_token)
+
+
+def _sent(model: C2CCore, number: int) -> KVGeometry:
+    """Shapes of what a sharer sends."""
+    geometry = model.sharers[number].geometry
+    if not model.fuser.sharers[number].reads_hidden or geometry.hidden_size is None:
+        return geometry
+    return KVGeometry((LayerGeometry(1, geometry.hidden_size, 0),) * geometry.num_layers)
 
 
 def sharer_caches(

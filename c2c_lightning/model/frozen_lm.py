@@ -59,6 +59,7 @@ class FrozenLM:
         runs_ragged: whether ragged batching gives its own entries; found when it is loaded on a CPU.
         is_sharded: whether each process holds a part of every decoder layer. Every prefill is then a complete forward
             pass, however little is needed: processes gather layers together.
+        records_hidden: whether caches hold the hidden states that entered each layer, for fusers that read them.
         can_generate: whether it can answer by itself; a sharer in another process cannot.
         lock: held during every forward pass. Ragged batches change the attention function of the whole model, so that
             passes of several threads take turns.
@@ -79,7 +80,7 @@ class FrozenLM:
             and supports_ragged_attention(model)
             and runs_ragged(self.model, self.geometry.num_layers, self.layout)
         )
-        self.is_sharded = False
+        self.is_sharded = self.records_hidden = False
         self.lock = TurnLock()
 
     def __deepcopy__(self, memo: dict[int, object]) -> "FrozenLM":
@@ -109,6 +110,11 @@ class FrozenLM:
         Raises:
             UnsupportedModelError: keys that depend on their position in another way.
         """
+        if any(layer.is_latent for layer in self.geometry.layers):
+            raise UnsupportedModelError(
+                f"{self.spec.path} caches a latent and a rotated part of the key, which all heads share, so its position "
+                "cannot be removed. Use a fuser kind other than `rotary_free`."
+            )
         self.limits.has_fixed_rotary = True
         last = min(PROBED_POSITIONS[-1], (self.limits.num_positions or PROBED_POSITIONS[-1] + 1) - 1)
 
@@ -181,7 +187,8 @@ class FrozenLM:
         if prefix:
             check_states(prefix, self.layout, self.spec.path)
             self.limits.check_continuation(num_cached, num_cached + ids.shape[1])
-        prefill = Prefill(self.model, num_layers, self.is_sharded or is_whole, self.layout)
+        blocks = self.blocks if self.records_hidden else ()
+        prefill = Prefill(self.model, num_layers, self.is_sharded or is_whole, self.layout, blocks)
         if num_layers == 0 or input_ids.shape[1] == 0:
             if self.is_sharded:
                 one = ids.new_zeros(1, 1)

@@ -10,10 +10,13 @@ from transformers.cache_utils import Cache
 
 from c2c_lightning.alignment.fusion_plan import FusionStep, TokenPositions
 from c2c_lightning.data.batch import PromptBatch, TokenBatch
+from c2c_lightning.errors import PairMismatchError
 from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.fuser.fuser import Fuser
 from c2c_lightning.kv.cache import NewEntries, dynamic_cache
+from c2c_lightning.kv.geometry import KVGeometry
 from c2c_lightning.kv.layer import LayerKV, LayerStack, SharerKV
+from c2c_lightning.kv.rotary import LayerRotary
 from c2c_lightning.model.decode_cache import DecodeCache, with_response
 from c2c_lightning.model.frozen_lm import FrozenLM
 from c2c_lightning.model.fused_prompt import FusedPrompt
@@ -37,8 +40,12 @@ class FusedModel(nn.Module, ABC):
         super().__init__()
         self.receiver, self.sharers, self.fuser = receiver, tuple(sharers), fuser
         for number, sharer in enumerate(self.sharers):
+            if is_hidden := fuser.sharers[number].reads_hidden:
+                check_hidden_size(fuser.sharer_geometries[number], sharer.geometry, sharer.spec.path)
+                sharer.records_hidden = True
             if fuser.needs_rotary(number):
-                fuser.bind_rotary(number, receiver.rotary, sharer.rotary)
+                theirs = [LayerRotary()] * sharer.geometry.num_layers if is_hidden else sharer.rotary
+                fuser.bind_rotary(number, receiver.rotary, theirs)
 
     @abstractmethod
     def fuse_prompt(self, prompt: PromptBatch, sharer_kv: SharerKV, start: PrefillState | None = None) -> PrefillState:
@@ -202,6 +209,19 @@ class DecodeFusion(PromptFusion):
 
 
 MODES: dict[str, FusionMode] = {"prefill": PrefillFusion(), "prompt": PromptFusion(), "decode": DecodeFusion()}
+
+
+def check_hidden_size(wanted: KVGeometry, given: KVGeometry, name: str) -> None:
+    """Refuse a sharer whose hidden states have another width than those that the fuser reads.
+
+    Raises:
+        PairMismatchError: with both widths.
+    """
+    if wanted.hidden_size != given.hidden_size:
+        raise PairMismatchError(
+            f"the fuser reads hidden states of width {wanted.hidden_size}, but those of {name} have width "
+            f"{given.hidden_size}. Use the sharer that it was trained for."
+        )
 
 
 def last_tokens(sharer_kv: SharerKV) -> list[LayerStack | None]:

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from c2c_lightning.kv.layer import LayerKV, LayerStack, with_states
+from c2c_lightning.kv.layer import LayerStack, with_states
 from c2c_lightning.kv.states import ModelStates, StateCheckpoint, join_states
 from c2c_lightning.model.prefill_state import checkpoint
 
@@ -56,7 +56,7 @@ class ReusedColumns:
             # (1, kv_heads, tokens, dim) to (kv_heads, rows, end, dim) to (rows, kv_heads, end, dim)
             return entries[0][:, column].transpose(0, 1)
 
-        return with_states([LayerKV(take(layer.keys), take(layer.values)) for layer in kv], self.states)
+        return with_states([layer.map(take) for layer in kv], self.states)
 
 
 def own_checkpoint(kv: LayerStack) -> tuple[StateCheckpoint, ...]:

@@ -62,13 +62,11 @@ class RaggedBatch:
 
     def pack_kv(self, kv: LayerKV) -> LayerKV:
         """(B, H, C, D) to (1, H, T, D)."""
-        keys, values = (self.pack(entries.transpose(1, 2)).transpose(1, 2) for entries in (kv.keys, kv.values))
-        return LayerKV(keys, values)
+        return kv.map(lambda entries: self.pack(entries.transpose(1, 2)).transpose(1, 2))
 
     def unpack_kv(self, kv: LayerKV) -> LayerKV:
         """(1, H, T, D) to (B, H, C, D), zeros at padding."""
-        keys, values = (self.unpack(entries.transpose(1, 2)).transpose(1, 2) for entries in (kv.keys, kv.values))
-        return LayerKV(keys, values)
+        return kv.map(lambda entries: self.unpack(entries.transpose(1, 2)).transpose(1, 2))
 
     def packed_edit(self, edit: NewEntries) -> NewEntries:
         """An edit of padded entries, (B, ...), as one of packed entries, (1, ...)."""

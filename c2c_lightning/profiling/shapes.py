@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from c2c_lightning.errors import UnsupportedModelError
 from c2c_lightning.fuser.config import FuserConfig
-from c2c_lightning.fuser.fuser import layer_maps
+from c2c_lightning.fuser.fuser import input_geometries, layer_maps
 from c2c_lightning.kv.geometry import KVGeometry
 from c2c_lightning.kv.latent import SharerView
 from c2c_lightning.model.c2c import C2CModel
@@ -121,7 +121,8 @@ class FuserShape:
             FuserConfigError: a fuser kind that does not define its operations.
         """
         shapes = []
-        parts = zip(sharers, layer_maps(receiver, sharers, config), config.kinds(len(sharers)), strict=True)
+        inputs, maps = input_geometries(sharers, config), layer_maps(receiver, sharers, config)
+        parts = zip(inputs, maps, config.kinds(len(sharers)), strict=True)
         for sharer, layer_map, (kind, settings) in parts:
             pairs = [(n, m) for n, m in enumerate(layer_map) if m is not None]
             views = [SharerView(receiver.layers[n], sharer.layers[m]) for n, m in pairs]

@@ -1,0 +1,102 @@
+"""`lightning export --prune`: a fuser without the layers that contribute least."""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from c2c_lightning.analysis.layer_ablation import RowScore, ablate, num_measured, pruned_model, row_score
+from c2c_lightning.data.batch import TrainingBatch
+from c2c_lightning.data.collate import collate_examples
+from c2c_lightning.data.sources.chat import Messages
+from c2c_lightning.error_console import ERROR_CONSOLE
+from c2c_lightning.errors import DataError
+from c2c_lightning.export.description import TrainingRecord
+from c2c_lightning.export.from_checkpoint import export_checkpoint
+from c2c_lightning.fuser.pruning import closed_layers, fused_layers, num_bytes
+from c2c_lightning.model.c2c import C2CModel
+
+logger = logging.getLogger(__name__)
+
+BATCH_SIZE, MAX_ROWS = 32, 1024
+
+
+def load_for_pruning(ckpt_path: str | None, fuser: str | None) -> C2CModel:
+    """The fused model of a checkpoint or of a fuser directory, with its language models."""
+    if ckpt_path is None:
+        return C2CModel.from_pretrained(str(fuser))
+    with TemporaryDirectory() as folder:
+        export_checkpoint(Path(ckpt_path), Path(folder) / "fuser")
+        return C2CModel.from_pretrained(Path(folder) / "fuser")
+
+
+def prune(
+    model: C2CModel, by: str, rows: str | None, keep: int | None, output_dir: Path, overwrite: bool = False
+) -> None:
+    """Write a pruned fuser, and print what it saves and costs.
+
+    Args:
+        model: the fused model.
+        by: `closed` (layers whose gates are closed, without any loss) or `measured` (see `analysis.layer_ablation`).
+        rows: file of conversations that accuracy is measured on; needed for `measured`.
+        keep: largest number of layers that `measured` keeps.
+        output_dir: fuser directory to write.
+        overwrite: whether a fuser with other weights may be replaced.
+
+    Raises:
+        DataError: no rows.
+        FuserConfigError: no layer would be left.
+    """
+    batches = [] if rows is None else read_batches(model, rows)
+    before = row_score(model, batches) if batches else None
+    dropped = closed_layers(model.fuser)
+    if by == "measured":
+        with Progress(console=ERROR_CONSOLE) as progress:
+            task = progress.add_task("Layers", total=num_measured(model.fuser))
+            dropped = ablate(model, batches, keep, lambda: progress.advance(task)).dropped
+    small = pruned_model(model, dropped)
+    after = row_score(small, batches) if batches else None
+    small.training_record = _record(model, small, before, after)
+    small.save_pretrained(output_dir, overwrite)
+    Console().print(_table(model, small, before, after))
+
+
+def read_batches(model: C2CModel, rows: str) -> list[TrainingBatch]:
+    """Batches of the first conversations in a file.
+
+    Raises:
+        DataError: the file has no rows.
+    """
+    source, encoder = Messages(rows), model.encoder
+    table = [row for row, _ in zip(source.load(), range(MAX_ROWS), strict=False)]
+    if not table:
+        raise DataError(f"{rows} has no rows to measure accuracy on.")
+    pairs = [source.messages(row) for row in table]
+    examples = encoder.encode_examples([own for own, _ in pairs], [private for _, private in pairs])
+    ids = encoder.receiver_pad_id, encoder.sharer_pad_ids
+    return [collate_examples(examples[n : n + BATCH_SIZE], *ids) for n in range(0, len(examples), BATCH_SIZE)]
+
+
+def _record(model: C2CModel, small: C2CModel, before: RowScore | None, after: RowScore | None) -> TrainingRecord:
+    record = model.training_record or TrainingRecord()
+    results: dict[str, float] = {"pruned/layers": _num_layers(small), "pruned/bytes": num_bytes(small.fuser)}
+    if before is not None and after is not None:
+        results |= {"pruned/accuracy_before": before.accuracy, "pruned/accuracy_after": after.accuracy}
+    return replace(record, results={**record.results, **results})
+
+
+def _num_layers(model: C2CModel) -> int:
+    return sum(len(layers) for layers in fused_layers(model.fuser))
+
+
+def _table(model: C2CModel, small: C2CModel, before: RowScore | None, after: RowScore | None) -> Table:
+    table = Table("", "whole", "pruned")
+    table.add_row("fused layers", *(str(_num_layers(m)) for m in (model, small)))
+    table.add_row("bytes", *(f"{num_bytes(m.fuser):,}" for m in (model, small)))
+    if before is not None and after is not None:
+        table.add_row("accuracy", f"{before.accuracy:.4f}", f"{after.accuracy:.4f}")
+    return table

@@ -1,0 +1,189 @@
+"""The fuser kind `ridge`: a linear map in closed form from the sharer's cache to the receiver's (after 2608.03893).
+
+    fused = W [sharer entries of the k source layers] + b
+
+W and b minimise the squared error to the receiver's own entries on paired caches of the same text, plus a multiple of
+|W|^2. The source layers of each receiver layer are those that predict its entries best on held-out tokens. Keys should
+be position-free: use it within `rotary_free`.
+
+Axes: L layers of the stack, k source layers, F tokens, S candidate layers of the sharer, H KV heads, D head width.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from c2c_lightning.errors import FuserConfigError, FuserFormatError
+from c2c_lightning.fuser.config_checks import check_fields, check_range
+from c2c_lightning.fuser.kind import FuserKind, GateNoise, LinearMaps, NewGate, register_kind
+from c2c_lightning.fuser.packing import PackedKV
+from c2c_lightning.kv.geometry import LayerGeometry
+from c2c_lightning.ops.stacked_linear import StackedLinear
+
+HELD_OUT = 0.2
+"""Share of the tokens on which source layers are compared."""
+
+
+@dataclass(frozen=True)
+class RidgeConfig:
+    """Settings of a ridge map.
+
+    Attributes:
+        num_sources: source layers k of each receiver layer.
+        regularisation: multiple of the mean squared feature that is added to the diagonal.
+        num_tokens: tokens of paired caches that it is fitted on.
+        trainable: whether training goes on after the fit; otherwise `lightning fit` ends with it.
+    """
+
+    num_sources: int = 3
+    regularisation: float = 0.01
+    num_tokens: int = 4096
+    trainable: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse impossible values."""
+        check_fields(self)
+        check_range(self, ("num_sources",), 1, 1000)
+        check_range(self, ("num_tokens",), 16, 10**8)
+        if self.regularisation <= 0:
+            raise FuserConfigError(f"regularisation is {self.regularisation}, but must be above 0.")
+
+
+@register_kind("ridge")
+class RidgeKind(FuserKind):
+    """The map; it is fitted by `fit_closed_form`, and useless before.
+
+    Attributes:
+        sources: (L, k), the source layers, as numbers because fuser files hold floating-point tensors only.
+    """
+
+    config_class = RidgeConfig
+    sources: Tensor
+
+    def __init__(
+        self,
+        pairs: Sequence[tuple[int, int]],
+        receiver: LayerGeometry,
+        sharer: LayerGeometry,
+        config: RidgeConfig,
+        new_gate: NewGate,
+    ) -> None:
+        """Build it for `pairs` of receiver and sharer layers; the sharer layers are the first guess of the sources."""
+        super().__init__(pairs)
+        self.config, self.heads = config, receiver.kv_heads
+        maps = self.linear_maps(receiver, sharer, config).first
+        self.keys, self.values = (StackedLinear(len(pairs), *shape) for shape in maps)
+        first = torch.tensor([[float(m)] * config.num_sources for _, m in pairs], device=self.keys.weight.device)
+        self.register_buffer("sources", first)
+        self.register_load_state_dict_post_hook(_take_sources)
+        self.take_sources([m for _, m in pairs for _ in range(config.num_sources)])
+        self.requires_grad_(config.trainable)
+
+    @property
+    def closed_form_tokens(self) -> int:
+        """See `FuserKind.closed_form_tokens`."""
+        return self.config.num_tokens
+
+    def take_sources(self, layers: Sequence[int]) -> None:
+        """Read other sharer layers: k for each layer of the stack."""
+        self.sharer_layers = list(layers)
+
+    def residual(self, receiver: PackedKV, sharer: PackedKV, noise: GateNoise) -> PackedKV:
+        """See `FuserKind.residual`: the map replaces the receiver's entries."""
+        keys = self.keys(self._features(sharer.keys)).view_as(receiver.keys)
+        values = self.values(self._features(sharer.values)).view_as(receiver.values)
+        return PackedKV(keys - receiver.keys, values - receiver.values)
+
+    def _features(self, entries: Float[Tensor, "Lk F H D"]) -> Float[Tensor, "L F kHD"]:
+        """The entries of all source layers of one token side by side."""
+        by_layer = entries.flatten(2).unflatten(0, (-1, self.config.num_sources))
+        return by_layer.transpose(1, 2).flatten(2)
+
+    @torch.no_grad()
+    def fit_closed_form(self, receiver: PackedKV, sharer: PackedKV, candidates: Sequence[int]) -> None:
+        """Choose source layers and solve for the map, in float64.
+
+        Args:
+            receiver: the receiver's entries, (L, F, H, D).
+            sharer: the entries of the candidates, (S, F, H, D).
+            candidates: their layer numbers.
+
+        Raises:
+            FuserConfigError: fewer candidates than `num_sources`, or too few tokens.
+        """
+        k, tokens = self.config.num_sources, receiver.keys.shape[1]
+        if k > len(candidates):
+            raise FuserConfigError(
+                f"num_sources is {k}, but the sharer has {len(candidates)} layers of this shape. Set it to at most that."
+            )
+        if tokens < 16:
+            raise FuserConfigError(f"a ridge map cannot be fitted on {tokens} tokens. Give more rows of training data.")
+        sides = [(receiver.keys, sharer.keys, self.keys), (receiver.values, sharer.values, self.values)]
+        scores = sum(probe_scores(x.flatten(2), y.flatten(2), self.config.regularisation) for y, x, _ in sides)
+        assert isinstance(scores, Tensor)
+        chosen = scores.topk(k, dim=1).indices.sort(1).values  # (L, k) among the candidates
+        for n, of_layer in enumerate(chosen):
+            for target, source, linear in sides:
+                features = source[of_layer].flatten(2).transpose(0, 1).flatten(1)
+                weight, bias = ridge_solution(features, target[n].flatten(1), self.config.regularisation)
+                linear.weight[n].copy_(weight)
+                linear.bias[n, 0].copy_(bias)  # type: ignore[index]
+        layers = torch.tensor(list(candidates))[chosen.cpu()]
+        self.sources.copy_(layers)
+        self.take_sources(layers.flatten().tolist())
+
+    @classmethod
+    def linear_maps(cls, receiver: LayerGeometry, sharer: LayerGeometry, config: RidgeConfig) -> LinearMaps:
+        """See `FuserKind.linear_maps`."""
+        k, mine, theirs = config.num_sources, receiver.kv_heads, sharer.kv_heads
+        dims = ((receiver.key_dim, sharer.key_dim), (receiver.value_dim, sharer.value_dim))
+        return LinearMaps([(k * theirs * other, mine * own) for own, other in dims])
+
+
+def _take_sources(kind: Any, keys: Any) -> None:
+    """After loading: the source layers of the file."""
+    layers = kind.sources.flatten().tolist()
+    if any(layer != int(layer) or not 0 <= layer < 10_000 for layer in layers):
+        raise FuserFormatError("the source layers of a ridge map are no layer numbers: the fuser file was changed.")
+    kind.take_sources([int(layer) for layer in layers])
+
+
+def ridge_solution(
+    features: Float[Tensor, "F inputs"], targets: Float[Tensor, "F outputs"], regularisation: float
+) -> tuple[Float[Tensor, "inputs outputs"], Float[Tensor, " outputs"]]:
+    """Weight and bias of the least-squares map with a penalty on the weight, in float64.
+
+    Example:
+        >>> x = torch.tensor([[0.0], [1.0], [2.0]])
+        >>> weight, bias = ridge_solution(x, 3 * x + 1, 1e-9)
+        >>> round(weight.item(), 3), round(bias.item(), 3)
+        (3.0, 1.0)
+    """
+    x, y = features.double(), targets.double()
+    x_mean, y_mean = x.mean(0), y.mean(0)
+    x, y = x - x_mean, y - y_mean
+    gram = x.T @ x
+    # Relative to the mean feature, so that it means the same for keys of any size.
+    gram.diagonal().add_(regularisation * gram.diagonal().mean().clamp(min=1e-12))
+    weight = torch.cholesky_solve(x.T @ y, torch.linalg.cholesky(gram))
+    return weight, y_mean - x_mean @ weight
+
+
+def probe_scores(
+    sources: Float[Tensor, "S F inputs"], targets: Float[Tensor, "L F outputs"], regularisation: float
+) -> Float[Tensor, "L S"]:
+    """R^2 on held-out tokens of the map from each source layer alone to each target layer."""
+    held_out = max(1, int(HELD_OUT * sources.shape[1]))
+    y = targets.double().transpose(0, 1)  # (F, L, outputs)
+    train, test = y[:-held_out], y[-held_out:]
+    spread = (test - train.mean(0)).square().sum((0, 2)).clamp(min=1e-12)
+    scores = []
+    for x in sources:
+        weight, bias = ridge_solution(x[:-held_out], train.flatten(1), regularisation)
+        error = (x[-held_out:].double() @ weight + bias).view_as(test) - test
+        scores.append(1 - error.square().sum((0, 2)) / spread)
+    return torch.stack(scores, 1)
