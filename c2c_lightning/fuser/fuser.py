@@ -83,7 +83,7 @@ class SharerFuser(nn.Module):
     @property
     def num_sharer_layers(self) -> int:
         """Number of sharer layers that are needed, counted from the first."""
-        return max((m + 1 for m in self.layer_map if m is not None), default=0)
+        return max((m + 1 for group in self.groups for m in group.sharer_layers), default=0)
 
 
 @dataclass(frozen=True)
@@ -198,8 +198,7 @@ class Fuser(nn.Module):
         """
         batch, tokens, result = new.keys.shape[0], new.num_tokens, new
         for number, (sharer, kv) in enumerate(zip(self.sharers, sharer_kv, strict=True)):
-            source = sharer.layer_map[layer]
-            if kv is None or source is None:
+            if kv is None or sharer.layer_map[layer] is None:
                 continue
             group_number, index = sharer.place_of(layer)
             group = sharer.groups[group_number]
@@ -210,7 +209,8 @@ class Fuser(nn.Module):
             fused = FusedTokens.all_tokens(batch, tokens, new.keys.device, ids)
             noise = self.gate_noise(group, 1, batch, FusionStep(0, tokens, (fused,)), fused)
             base = new if self.config.sharer_order == "parallel" else result
-            sent = sharer.views[group_number](self._transmit(kv[source]))
+            view = sharer.views[group_number]
+            sent = [view(self._transmit(kv[source])) for source in group.sources_of(index)]
             residual = group.one_layer(tensors, base, sent, fused, noise)
             result = add_packed([result], fused.row, fused.token, residual)[0]
         return result

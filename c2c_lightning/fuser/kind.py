@@ -81,7 +81,7 @@ class FuserKind(nn.Module, ABC):
         needs_rotary: whether `bind_rotary` must be called before the kind is used.
         reads_hidden: whether the sharer's hidden states are its input in the place of keys and values.
         receiver_layers: the receiver layers of the stack, ascending.
-        sharer_layers: for each of them the sharer layer that it is fused with.
+        sharer_layers: for each of them the sharer layer that it is fused with; k in a row for kinds that read k layers.
     """
 
     config_class: ClassVar[type[Any]] = NoOptions
@@ -134,6 +134,39 @@ class FuserKind(nn.Module, ABC):
             receiver: those of all receiver layers.
             sharer: those of all sharer layers.
         """
+
+    @property
+    def closed_form_tokens(self) -> int:
+        """Number of tokens of paired caches that `fit_closed_form` needs; 0 for a kind that is trained only."""
+        return 0
+
+    def fit_closed_form(self, receiver: PackedKV, sharer: PackedKV, candidates: Sequence[int]) -> None:
+        """Compute the weights from paired caches of the same text; for kinds with `closed_form_tokens`.
+
+        Args:
+            receiver: the receiver's own entries in the layers of the stack.
+            sharer: the sharer's entries of the same tokens in the candidate layers.
+            candidates: numbers of the sharer layers that may be read.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no closed form.")
+
+    def position_free(
+        self, receiver: PackedKV, sharer: PackedKV, fused: FusedTokens, sharer_layers: Sequence[int]
+    ) -> tuple[PackedKV, PackedKV]:
+        """The entries that `residual` is computed from: as they are, or without position.
+
+        Args:
+            receiver: the receiver's entries of the fused tokens.
+            sharer: the sharer's, in `sharer_layers`.
+            fused: the fused tokens.
+            sharer_layers: numbers of the sharer's layers.
+        """
+        return receiver, sharer
+
+    def sources_of(self, index: int) -> list[int]:
+        """The sharer layers that one layer of the stack reads."""
+        count = len(self.sharer_layers) // len(self.receiver_layers)
+        return self.sharer_layers[index * count : (index + 1) * count]
 
     def compiled_parts(self) -> list[nn.Module]:
         """The modules that `compile_fuser` compiles: those that `residual` calls."""
@@ -212,18 +245,23 @@ class FuserKind(nn.Module, ABC):
         return {**dict(self.named_parameters()), **dict(self.named_buffers())}
 
     def one_layer(
-        self, tensors: dict[str, Tensor], receiver: LayerKV, sharer: LayerKV, fused: FusedTokens, noise: GateNoise
+        self,
+        tensors: dict[str, Tensor],
+        receiver: LayerKV,
+        sharer: Sequence[LayerKV],
+        fused: FusedTokens,
+        noise: GateNoise,
     ) -> PackedKV:
         """`forward` of one layer.
 
         Args:
             tensors: the parameters and buffers of the layer: an entry of `split`.
             receiver: the receiver's cache in this layer.
-            sharer: the sharer's cache in the layer that it is fused with.
+            sharer: the sharer's cache in the layers that it reads, see `sources_of`.
             fused: the fused tokens.
             noise: gate noise of this layer.
         """
-        residual: PackedKV = functional_call(self, tensors, ([receiver], [sharer], fused, noise))
+        residual: PackedKV = functional_call(self, tensors, ([receiver], list(sharer), fused, noise))
         return residual
 
 

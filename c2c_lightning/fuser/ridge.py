@@ -79,7 +79,7 @@ class RidgeKind(FuserKind):
         self.keys, self.values = (StackedLinear(len(pairs), *shape) for shape in maps)
         first = torch.tensor([[float(m)] * config.num_sources for _, m in pairs], device=self.keys.weight.device)
         self.register_buffer("sources", first)
-        self.register_load_state_dict_post_hook(_take_sources)
+        self.register_load_state_dict_post_hook(_take_sources)  # type: ignore[no-untyped-call]
         self.take_sources([m for _, m in pairs for _ in range(config.num_sources)])
         self.requires_grad_(config.trainable)
 
@@ -101,7 +101,8 @@ class RidgeKind(FuserKind):
     def _features(self, entries: Float[Tensor, "Lk F H D"]) -> Float[Tensor, "L F kHD"]:
         """The entries of all source layers of one token side by side."""
         by_layer = entries.flatten(2).unflatten(0, (-1, self.config.num_sources))
-        return by_layer.transpose(1, 2).flatten(2)
+        features: Tensor = by_layer.transpose(1, 2).flatten(2)
+        return features
 
     @torch.no_grad()
     def fit_closed_form(self, receiver: PackedKV, sharer: PackedKV, candidates: Sequence[int]) -> None:
@@ -118,7 +119,7 @@ class RidgeKind(FuserKind):
         k, tokens = self.config.num_sources, receiver.keys.shape[1]
         if k > len(candidates):
             raise FuserConfigError(
-                f"num_sources is {k}, but the sharer has {len(candidates)} layers of this shape. Set it to at most that."
+                f"num_sources is {k}, but the sharer has only {len(candidates)} layers of this shape."
             )
         if tokens < 16:
             raise FuserConfigError(f"a ridge map cannot be fitted on {tokens} tokens. Give more rows of training data.")

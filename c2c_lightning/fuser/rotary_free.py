@@ -57,7 +57,6 @@ class RotaryFreeKind(FuserKind):
         """Build the kind within for `pairs` of receiver and sharer layers."""
         super().__init__(pairs)
         self.inner: FuserKind = find_kind(config.kind)(pairs, receiver, sharer, config.settings, new_gate)  # type: ignore[call-arg]
-        self.sharer_layers = self.inner.sharer_layers
         self.receiver_rotary: RotaryTables | None = None
         self.sharer_rotary: RotaryTables | None = None
 
@@ -75,11 +74,48 @@ class RotaryFreeKind(FuserKind):
         """See `FuserKind.used_kinds`."""
         return [cls, *find_kind(config.kind).used_kinds(config.settings)]
 
+    @property
+    def sharer_layers(self) -> list[int]:
+        """Those of the kind within."""
+        return self.inner.sharer_layers
+
+    @sharer_layers.setter
+    def sharer_layers(self, layers: list[int]) -> None:
+        """Set with the kind within, which does not exist yet when `FuserKind` sets its own."""
+
     def bind_rotary(self, receiver: Sequence[LayerRotary], sharer: Sequence[LayerRotary]) -> None:
         """See `FuserKind.bind_rotary`."""
         device = next(self.parameters()).device
-        self.receiver_rotary = RotaryTables([receiver[n] for n in self.receiver_layers], device)
-        self.sharer_rotary = RotaryTables([sharer[m] for m in self.sharer_layers], device)
+        self.all_sharer_tables = list(sharer)
+        self.receiver_rotary = RotaryTables([receiver[n] for n in self.receiver_layers], device=device)
+        self.sharer_rotary = self._tables_of(self.sharer_layers)
+
+    def _tables_of(self, sharer_layers: Sequence[int]) -> RotaryTables:
+        per_layer = len(sharer_layers) // len(self.receiver_layers)
+        is_stack = list(sharer_layers) == self.sharer_layers
+        tables, device = [self.all_sharer_tables[m] for m in sharer_layers], next(self.parameters()).device
+        return RotaryTables(tables, per_layer if is_stack else 1, device)
+
+    @property
+    def closed_form_tokens(self) -> int:
+        """See `FuserKind.closed_form_tokens`."""
+        return self.inner.closed_form_tokens
+
+    def fit_closed_form(self, receiver: PackedKV, sharer: PackedKV, candidates: Sequence[int]) -> None:
+        """See `FuserKind.fit_closed_form`; entries are position-free."""
+        self.inner.fit_closed_form(receiver, sharer, candidates)
+        self.sharer_rotary = self._tables_of(self.sharer_layers)
+
+    def position_free(
+        self, receiver: PackedKV, sharer: PackedKV, fused: FusedTokens, sharer_layers: Sequence[int]
+    ) -> tuple[PackedKV, PackedKV]:
+        """See `FuserKind.position_free`."""
+        assert self.receiver_rotary is not None, "bound with the models"
+        assert fused.position is not None, "of a prompt's plan"
+        assert fused.source_position is not None
+        mine = self.receiver_rotary.undo(receiver.keys, fused.position)
+        theirs = self._tables_of(sharer_layers).undo(sharer.keys, fused.source_position)
+        return PackedKV(mine, receiver.values), PackedKV(theirs, sharer.values)
 
     def forward(
         self, receiver: Sequence[LayerKV], sharer: Sequence[LayerKV], fused: FusedTokens, noise: GateNoise

@@ -15,14 +15,19 @@ class RotaryTables(nn.Module):
     """Applies and undoes the rotary embedding of L stacked layers; not saved, since it belongs to the language model.
 
     Attributes:
-        frequencies: (L, P), always float32: rounded to a half-precision type they would be useless.
+        frequencies: (L, k, P) for k tables of each layer; always float32, since half precision would change positions.
         interleaved: which dimensions form a pair.
     """
 
     frequencies: Tensor
 
-    def __init__(self, layers: Sequence[LayerRotary], device: torch.device | None = None) -> None:
+    def __init__(self, layers: Sequence[LayerRotary], per_layer: int = 1, device: torch.device | None = None) -> None:
         """Stack the tables of some layers.
+
+        Args:
+            layers: L k of them.
+            per_layer: k, the tables of each layer of the stack.
+            device: where they are used.
 
         Raises:
             FuserConfigError: layers that are rotated in different dimensions.
@@ -40,7 +45,8 @@ class RotaryTables(nn.Module):
         for n, layer in enumerate(layers):  # zero where a layer is not rotated
             if layer.frequencies:
                 table[n] = torch.tensor(layer.frequencies)
-        self.register_buffer("frequencies", table, persistent=False)
+        # Layers first, as in every tensor of a stack.
+        self.register_buffer("frequencies", table.unflatten(0, (-1, per_layer)), persistent=False)
 
     def redo(self, keys: Float[Tensor, "L F H D"], position: Int[Tensor, " F"]) -> Tensor:
         """Keys at some positions from position-free ones."""
@@ -52,7 +58,7 @@ class RotaryTables(nn.Module):
 
     def _angle(self, position: Tensor) -> Float[Tensor, "L F 1 P"]:
         position = position.to(self.frequencies.device, torch.float32)
-        return (position[:, None] * self.frequencies[:, None]).unsqueeze(-2)
+        return (position[:, None] * self.frequencies.flatten(0, 1)[:, None]).unsqueeze(-2)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Follows its owner to another device, but not to another type."""

@@ -5,6 +5,7 @@ from typing import Literal
 
 from lightning.pytorch.callbacks import Callback
 
+from c2c_lightning.training.callbacks.closed_form import FitClosedForm
 from c2c_lightning.training.callbacks.gate_monitor import GateMonitor
 from c2c_lightning.training.callbacks.log_interval import LogInterval
 from c2c_lightning.training.callbacks.non_finite_guard import NonFiniteGuard
@@ -32,6 +33,7 @@ def training_callbacks(
         GateMonitor(),
         Throughput(),
         ValidationLine(),
+        FitClosedForm(),
         StopOnSignal(),
     ]
     present = {type(callback) for callback in configured}

@@ -1,0 +1,29 @@
+"""`lightning fit` of a closed-form fuser: one pass, no training, an ordinary fuser directory."""
+
+from pathlib import Path
+
+import pytest
+
+from c2c_lightning.cli import main
+from c2c_lightning.export import load_fuser
+from c2c_lightning.model.c2c import C2CModel
+
+FIT = str(Path(__file__).parents[1] / "conf" / "fit.yaml")
+
+
+@pytest.mark.parametrize("kind", ["ridge", "rotary_free"])
+def test_fit_solves_and_saves(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = '{"num_sources": 2, "num_tokens": 300}' if kind == "ridge" else '{"kind": "ridge", "num_tokens": 300}'
+    main(["fit", "--config", FIT, "--model.fuser.kind", kind, "--model.fuser.options", options])
+    fuser = load_fuser("run/fuser").fuser
+    group = fuser.sharers[0].groups[0]
+    assert len(group.sharer_layers) == 4 * (2 if kind == "ridge" else 3)
+    model = C2CModel.from_pretrained("run/fuser")
+    assert isinstance(model.chat([[{"role": "user", "content": "Where is it?"}]], max_new_tokens=2)[0], str)
+    # The map predicts the receiver's own entries of other text.
+    prompt = model.encode([[{"role": "user", "content": "What is the capital of Nepi?"}]])
+    state = model.prefill(prompt)
+    step = prompt.plan.steps[0].fused_tokens[0]
+    own, mapped = (kv[0].values[step.row, :, step.token] for kv in (state.unfused_kv, state.fused_kv))
+    assert float((own - mapped).norm() / own.norm()) < 0.8
