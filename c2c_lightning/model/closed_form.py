@@ -8,7 +8,7 @@ from c2c_lightning.alignment.fusion_plan import FusedTokens
 from c2c_lightning.data.batch import PromptBatch
 from c2c_lightning.fuser.fuser import Fuser, SharerFuser
 from c2c_lightning.fuser.kind import FuserKind
-from c2c_lightning.fuser.packing import PackedKV, pack
+from c2c_lightning.fuser.packing import PackedKV, pack, pack_hidden
 from c2c_lightning.kv.layer import LayerStack
 from c2c_lightning.model.core import C2CCore
 from c2c_lightning.model.prefill_state import PrefillState
@@ -55,9 +55,10 @@ class _Pairs:
     def __init__(self, core: C2CCore, number: int) -> None:
         self.core, self.number = core, number
         sharer: SharerFuser = core.fuser.sharers[number]
-        groups = [group for group in sharer.groups if group.closed_form_tokens]
-        self.groups: list[tuple[FuserKind, list[int]]] = [(group, self._candidates(group)) for group in groups]
-        self.collected: list[list[tuple[PackedKV, PackedKV]]] = [[] for _ in groups]
+        pairs = [pair for pair in zip(sharer.groups, sharer.views, strict=True) if pair[0].closed_form_tokens]
+        self.groups: list[tuple[FuserKind, list[int]]] = [(group, self._candidates(group)) for group, _ in pairs]
+        self.views = [view for _, view in pairs]
+        self.collected: list[list[tuple[PackedKV, PackedKV]]] = [[] for _ in pairs]
 
     def _candidates(self, group: FuserKind) -> list[int]:
         """The sharer layers whose entries have the shape of those that the group reads."""
@@ -71,10 +72,11 @@ class _Pairs:
             return 0
         end = prompt.plan.num_read_tokens[self.number]
         theirs = self.core.sharers[self.number].prefill_tokens(prompt.sharers[self.number], end)
-        for (group, candidates), collected in zip(self.groups, self.collected, strict=True):
-            like = next(group.parameters())
+        parts = zip(self.groups, self.views, self.collected, strict=True)
+        for (group, candidates), view, collected in parts:
+            like, pack_sharer = next(group.parameters()), pack_hidden if group.reads_hidden else pack
             mine = pack([own[n] for n in group.receiver_layers], fused.row, fused.token, like)
-            other = pack([theirs[m] for m in candidates], fused.row, fused.source, like)
+            other = pack_sharer([view(theirs[m]) for m in candidates], fused.row, fused.source, like)
             mine, other = group.position_free(mine, other, fused, candidates)
             collected.append((_on_cpu(mine), _on_cpu(other)))
         return len(fused)

@@ -112,7 +112,7 @@ class FrozenLM:
         """
         if any(layer.is_latent for layer in self.geometry.layers):
             raise UnsupportedModelError(
-                f"{self.spec.path} caches a latent and a rotated part of the key, which all heads share, so its position "
+                f"{self.spec.path} caches a latent and a rotated part of the key (MLA), so the position of its keys "
                 "cannot be removed. Use a fuser kind other than `rotary_free`."
             )
         self.limits.has_fixed_rotary = True
