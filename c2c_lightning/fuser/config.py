@@ -17,6 +17,7 @@ from c2c_lightning.fuser.config_checks import check_fields, check_range
 from c2c_lightning.fuser.kind import FuserKind, find_kind, kind_name
 from c2c_lightning.fuser.low_rank import LowRankKind as LowRankKind
 from c2c_lightning.fuser.ridge import RidgeKind as RidgeKind
+from c2c_lightning.fuser.ridge_start import RidgeStartKind as RidgeStartKind
 from c2c_lightning.fuser.rotary_free import RotaryFreeKind as RotaryFreeKind
 
 _SHARED = ("hidden_dim", "intermediate_dim", "num_layers", "dropout")
