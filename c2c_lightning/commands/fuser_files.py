@@ -69,10 +69,10 @@ def _check_export(options: Any) -> None:
         raise ArgumentError(None, "give either --ckpt_path (a checkpoint) or --fuser (an existing fuser directory).")
     if options.prune is not None and options.output_dir is None:
         raise ArgumentError(None, "--prune writes another fuser: add --output_dir DIR.")
-    if options.prune is None and (options.ckpt_path is None) != (options.output_dir is None):
-        raise ArgumentError(None, "--ckpt_path and --output_dir belong together; --fuser needs neither.")
     if options.prune is None and (options.rows is not None or options.keep is not None):
         raise ArgumentError(None, "--rows and --keep belong to --prune.")
+    if options.prune is None and (options.ckpt_path is None) != (options.output_dir is None):
+        raise ArgumentError(None, "--ckpt_path and --output_dir belong together; --fuser needs neither.")
     if options.prune == "measured" and options.rows is None:
         raise ArgumentError(None, "--prune measured needs --rows FILE, the conversations that layers are measured on.")
     if options.prune == "closed" and options.keep is not None:

@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -12,6 +13,7 @@ from rich.table import Table
 from c2c_lightning.analysis.layer_ablation import RowScore, ablate, num_measured, pruned_model, row_score
 from c2c_lightning.data.batch import TrainingBatch
 from c2c_lightning.data.collate import collate_examples
+from c2c_lightning.data.preprocessing.row_encoder import ParsedRow, RowEncoder
 from c2c_lightning.data.sources.chat import Messages
 from c2c_lightning.error_console import ERROR_CONSOLE
 from c2c_lightning.errors import DataError
@@ -72,11 +74,16 @@ def read_batches(model: C2CModel, rows: str) -> list[TrainingBatch]:
         DataError: the file has no rows.
     """
     source, encoder = Messages(rows), model.encoder
-    table = [row for row, _ in zip(source.load(), range(MAX_ROWS), strict=False)]
+    reader = RowEncoder(source, encoder)
+    parsed = (reader.parse(row, number) for number, row in enumerate(source.load()))
+    table = list(islice((row for row in parsed if isinstance(row, ParsedRow)), MAX_ROWS))
     if not table:
-        raise DataError(f"{rows} has no rows to measure accuracy on.")
-    pairs = [source.messages(row) for row in table]
-    examples = encoder.encode_examples([own for own, _ in pairs], [private for _, private in pairs])
+        raise DataError(f"{rows} has no rows to measure accuracy on that can be read.")
+    examples = encoder.encode_examples(
+        [row.messages for row in table],
+        [row.sharer_messages for row in table],
+        [row.chat_template_kwargs for row in table],
+    )
     ids = encoder.receiver_pad_id, encoder.sharer_pad_ids
     return [collate_examples(examples[n : n + BATCH_SIZE], *ids) for n in range(0, len(examples), BATCH_SIZE)]
 

@@ -101,7 +101,9 @@ class Checkpoint(ModelCheckpoint):
             return
         path = self.format_checkpoint_name(monitor_candidates, self.CHECKPOINT_NAME_LAST)
         previous, self.last_model_path = self.last_model_path, path
-        if self.save_last == "link" and self._last_global_step_saved == trainer.global_step:
+        # A closed-form fit ends at step 0, of which no checkpoint exists.
+        is_saved = self._last_checkpoint_saved and self._last_global_step_saved == trainer.global_step
+        if self.save_last == "link" and is_saved:
             self._link_checkpoint(trainer, self._last_checkpoint_saved, path)
         else:
             # Not `_save_checkpoint`: the step would count as saved, and its validation could not become the best.

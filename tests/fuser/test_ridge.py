@@ -127,7 +127,7 @@ def test_impossible_values_are_named() -> None:
     with pytest.raises(FuserConfigError, match="cannot be fitted on 3 tokens"):
         group_of(ridge()).fit_closed_form(*few, CANDIDATES)
     with pytest.raises(FuserConfigError, match="regularisation is 0"):
-        ridge(regularisation=0)
+        ridge(regularisation=0.0)
     state = {**ridge().state_dict(), "sharers.0.groups.0.sources": torch.full((3, 2), 0.5)}
     with pytest.raises(FuserFormatError, match="no layer numbers"):
         ridge().load_state_dict(state)
