@@ -81,9 +81,14 @@ class SharerFuser(nn.Module):
         return number, self.groups[number].receiver_layers.index(layer)
 
     @property
+    def read_layers(self) -> set[int]:
+        """The sharer layers that are read: those of the layer map, and further ones where a kind reads several."""
+        return {m for group in self.groups for m in group.sharer_layers}
+
+    @property
     def num_sharer_layers(self) -> int:
         """Number of sharer layers that are needed, counted from the first."""
-        return max((m + 1 for group in self.groups for m in group.sharer_layers), default=0)
+        return max((m + 1 for m in self.read_layers), default=0)
 
 
 @dataclass(frozen=True)

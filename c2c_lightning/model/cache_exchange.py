@@ -22,7 +22,7 @@ def read_tokens(model: C2CCore, prompt: PromptBatch, number: int) -> Bool[Tensor
 def prompt_bytes(model: C2CCore, prompt: PromptBatch, number: int) -> Float[Tensor, " batch"]:
     """Bytes that a sharer sends for each prompt, before compression: read tokens of mapped layers, as configured."""
     sharer, channel = model.sharers[number], model.fuser.config.channel.channel
-    layers = {m for m in model.fuser.sharers[number].layer_map if m is not None}
+    layers = model.fuser.sharers[number].read_layers
     entry_bytes = sharer.empty_kv(1)[0].keys.element_size()
     per_token = sum(channel.token_bytes(_sent(model, number).layers[m], entry_bytes) for m in layers)
     return read_tokens(model, prompt, number).sum(1) * float(per_token)
@@ -59,7 +59,7 @@ def sharer_caches(
 
 
 def _collect(model: C2CCore, prompt: PromptBatch, number: int, kv: LayerStack) -> SharerCache:
-    layers = [m for m in model.fuser.sharers[number].layer_map if m is not None]
+    layers = sorted(model.fuser.sharers[number].read_layers)
     is_read = read_tokens(model, prompt, number)
     return SharerCache.collect(kv, is_read, layers, model_fingerprint(model.sharers[number]))
 
@@ -82,7 +82,7 @@ def _received(model: C2CCore, number: int, cache: SharerCache) -> LayerStack:
             f"the cache was made by another model than sharer {number} of this fuser ({sharer.spec.path}): fingerprint "
             f"{cache.fingerprint[:12]}, not {model_fingerprint(sharer)[:12]}. Load the same checkpoint on both sides."
         )
-    missing = {m for m in part.layer_map if m is not None} - set(cache.entries)
+    missing = part.read_layers - set(cache.entries)
     if missing:
         raise ChannelError(f"the cache lacks the layers {sorted(missing)}, which this fuser reads.")
     return cache.to_stack(sharer.geometry, part.num_sharer_layers, model.receiver.device)

@@ -113,7 +113,7 @@ def load_pretrained(
     )
     for sharer, part in zip(others, saved.fuser.sharers, strict=True):
         if isinstance(sharer, RemoteLM):
-            sharer.send_layers(part.layer_map)
+            sharer.send_layers(part.read_layers)
     check_models(wanted, reference(first), [reference(sharer) for sharer in others])
     return Pretrained(first, others, saved.fuser.to(first.device), wanted.training)
 

@@ -1,5 +1,6 @@
 """A sharer in another process: its tokenizer is here, its weights are there."""
 
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any
@@ -9,7 +10,6 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from c2c_lightning.alignment.fingerprint import tokenizer_fingerprint
-from c2c_lightning.alignment.layer_alignment import LayerMap
 from c2c_lightning.channel.sharer_cache import DTYPES, SharerCache
 from c2c_lightning.channel.sharer_client import SharerClient
 from c2c_lightning.channel.sharer_link import PrefillRequest, SharerInfo
@@ -82,9 +82,9 @@ class RemoteLM(FrozenLM):
         self._device = torch.device("cpu")
         self._threads = ThreadPoolExecutor(4, "remote-sharer")
 
-    def send_layers(self, layer_map: LayerMap) -> None:
+    def send_layers(self, layers: Collection[int]) -> None:
         """Ask from now on for the layers that a fuser reads, besides those of fusers before it."""
-        self.layers = (self.layers or frozenset()) | {layer for layer in layer_map if layer is not None}
+        self.layers = (self.layers or frozenset()) | set(layers)
 
     @property
     def device(self) -> torch.device:

@@ -16,6 +16,8 @@ from tests.fuser.test_rotary_free import PLACED
 KINDS: dict[str, dict[str, Any]] = {
     "c2c": {},
     "low_rank": {"kind": "low_rank", "options": {"rank": 4}},
+    "ridge": {"kind": "ridge", "options": {"num_sources": 2}},
+    "ridge_start": {"kind": "ridge_start", "options": {"rank": 4}},
     "rotary_free": {"kind": "rotary_free", "options": {"kind": "low_rank", "rank": 4}},
 }
 
