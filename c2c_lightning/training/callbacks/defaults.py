@@ -25,7 +25,8 @@ def training_callbacks(
     """The default callbacks, without those that the Trainer has already."""
     # The guard checks the gradients that clipping and the optimizer use: after the average.
     average = [TokenAverage()] if loss_average == "tokens" else []
-    checks = [RunFolder(), ResumeCheck(), LogInterval(), *average, NonFiniteGuard(non_finite)]
+    # A closed form is fitted before `ResumeCheck` counts the fuser as trained.
+    checks = [RunFolder(), FitClosedForm(), ResumeCheck(), LogInterval(), *average, NonFiniteGuard(non_finite)]
     defaults = [
         *checks,
         AnnealTemperature(),
@@ -33,7 +34,6 @@ def training_callbacks(
         GateMonitor(),
         Throughput(),
         ValidationLine(),
-        FitClosedForm(),
         StopOnSignal(),
     ]
     present = {type(callback) for callback in configured}
