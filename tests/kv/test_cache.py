@@ -87,7 +87,8 @@ def test_caches_of_layers_and_their_entries() -> None:
         True
     ] * 2
     grown = dynamic_cache(kv)
-    grown.update(*vars(entries(1)).values(), 0)
+    new = entries(1)
+    grown.update(new.keys, new.values, 0)
     assert grown.get_seq_length() == 7
     assert kv[0].num_tokens == 6
     assert isinstance(dynamic_cache([entries(0)]), DynamicCache)
