@@ -18,7 +18,9 @@ from c2c_lightning.kv.states import ModelStates
 class RecordingLayer(PrefixLayer):
     """A prefix layer that hands the new entries to a prefill."""
 
-    def __init__(self, prefix: LayerKV | None, record: LayerStack, last: bool, hidden: BlockInput | None) -> None:
+    def __init__(
+        self, prefix: LayerKV | None, record: LayerStack, last: bool, hidden: BlockInput | None = None
+    ) -> None:
         super().__init__(prefix)
         self.record, self.last, self.hidden = record, last, hidden
 
