@@ -13,9 +13,10 @@ from c2c_lightning.serving.server_settings import ServerSettings
 from tests.model.test_fusion_modes import build
 from tests.serving.served import MESSAGE, catalogue, endless_model, fused_model, running
 from tests.serving.test_sharer import without_its_sharer
-from tools.page_screenshot import headless_browser, installed_chromium
 
 playwright = pytest.importorskip("playwright.sync_api")
+from tools.page_screenshot import headless_browser, installed_chromium  # noqa: E402  (it imports playwright)
+
 Browser, Page, expect = playwright.Browser, playwright.Page, playwright.expect
 
 pytestmark = [

@@ -16,18 +16,18 @@ export function showCache(report, sharers) {
 }
 
 function sharerStrips(gates, sharers, number) {
-  const name = sharers.length > 1 ? `${sharers[number]}: ` : "";
-  return ["keys", "values"].map((part) => strip(`${name}${part}`, gates[part]));
+  const strips = ["keys", "values"].map((part) => strip(part, gates[part], sharers[number]));
+  return sharers.length > 1 ? [element("h4", "", sharers[number]), ...strips] : strips;
 }
 
-function strip(name, gates) {
+function strip(part, gates, sharer) {
   const row = element("div", "strip");
   const numGates = gates.filter((gate) => gate !== null).length;
-  const label = element("p", "strip-label", name);
+  const label = element("p", "strip-label", part);
   const count = numGates ? `${gates.filter(Boolean).length} of ${numGates} open` : "no gates";
   label.append(element("span", "hint", count));
   const cells = element("ol", "gates");
-  cells.setAttribute("aria-label", `Gates of ${name}`);
+  cells.setAttribute("aria-label", `Gates of the ${part}, ${sharer}`);
   cells.append(...gates.map(gateCell));
   row.append(label, cells);
   return row;

@@ -49,7 +49,10 @@ async function choosePair(pair) {
   }
   columns.fused.setModel(pair);
   byId("receiver-name").textContent = receiver;
-  byId("sharer-names").textContent = sharers.join(", ");
+  byId("sharers-label").parentElement.replaceChildren(
+    byId("sharers-label"),
+    ...sharers.map((sharer) => element("dd", "", sharer)),
+  );
   byId("sharers-label").textContent = sharers.length > 1 ? "Sharers" : "Sharer";
   showSharers(sharers);
   showExpected(null);
