@@ -43,7 +43,7 @@ def run_serve(args: Sequence[str]) -> None:
     if options.host not in ("127.0.0.1", "localhost", "::1") and not _api_key(options):
         logger.warning("the server is open to the network and has no --api_key")
     logger.info("models: %s", ", ".join(catalogue.models))
-    logger.info("serving on %s (Ctrl-C stops)", server.url)
+    logger.info("serving on %s (page at /, API at /v1; Ctrl-C stops)", server.url)
     server.run_forever()
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from c2c_lightning.responders.registry import T2T
 from c2c_lightning.serving.http_server import HTTPServer
 from c2c_lightning.serving.model_catalogue import ModelCatalogue
 from c2c_lightning.serving.prefix_cache import PrefixCache
@@ -174,6 +175,19 @@ def test_answers_stream_at_once_and_stop_one_by_one(browser: Browser, slow_serve
     expect(visit.page.get_by_role("button", name="Stop all")).to_be_disabled()
     assert not visit.errors
     visit.context.close()
+
+
+def test_the_sharers_message_is_shown_while_it_is_written(browser: Browser) -> None:
+    message = T2T(message_prompt="Say: {question}", message_max_new_tokens=20_000)
+    with running(ModelCatalogue({"pair": endless_model()}, PrefixCache(0), message)) as writing:
+        visit = Visit(browser, writing.url)
+        visit.ask()
+        expect(visit.column("t2t")).to_have_attribute("data-state", "message")
+        expect(visit.column("t2t", ".note p")).to_have_text(re.compile(r"[\s\S]{50,}"))
+        assert visit.column("t2t", ".answer").text_content() == ""
+        visit.page.get_by_role("button", name="Stop: Text-to-text").click()
+        expect(visit.column("t2t")).to_have_attribute("data-state", "stopped")
+        visit.context.close()
 
 
 def test_errors_of_the_server_are_shown(browser: Browser, server: HTTPServer) -> None:
