@@ -7,9 +7,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from transformers import cache_utils
 from transformers.cache_utils import (
     Cache,
-    DummyLayer,
     DynamicLayer,
     LinearAttentionAndFullAttentionLayer,
     LinearAttentionLayer,
@@ -19,7 +19,10 @@ from c2c_lightning.errors import GenerationError
 from c2c_lightning.kv.replaced_state import ReplacedState
 from c2c_lightning.kv.states import LayerState, ModelStates
 
-CacheLayer = DynamicLayer | LinearAttentionLayer | DummyLayer
+CacheLayer = DynamicLayer | LinearAttentionLayer
+
+# Of layers that keep nothing; before 5.21 transformers has none, and puts an unused layer there.
+EmptyLayer: type = getattr(cache_utils, "DummyLayer", DynamicLayer)
 
 
 class StateLayer(LinearAttentionLayer):
@@ -226,7 +229,7 @@ def cache_layers(
 
 def _joined(attention: DynamicLayer | None, states: StateLayer | None) -> CacheLayer:
     if attention is None:
-        return DummyLayer() if states is None else states
+        return EmptyLayer() if states is None else states
     return attention if states is None else AttentionAndStateLayer(attention, states)
 
 
