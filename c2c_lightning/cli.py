@@ -94,10 +94,11 @@ def _end(errors: Console, error: Exception, given: Sequence[str]) -> None:
     """End with the message of a user's mistake; raise an error of this package."""
     from jsonargparse import ArgumentError
 
+    from c2c_lightning.commands.parsing import with_file_name
     from c2c_lightning.commands.user_errors import user_message
 
     if isinstance(error, ArgumentError):
-        _fail(errors, f"{error}\n{_hint(given)}", 2)
+        _fail(errors, f"{with_file_name(str(error), given)}\n{_hint(given)}", 2)
     message = user_message(error)
     if message is None:
         raise error
@@ -126,7 +127,18 @@ def _hint(given: Sequence[str]) -> str:
     if given[0] in RUN_COMMANDS and not any(part.startswith(("--config", "-c")) for part in given[1:]):
         example = RUN_COMMANDS[given[0]].example
         return f"No configuration is given. Say for example `lightning {given[0]} --config {example}`."
-    return "See `lightning --help`." if given[0] == SHELL_COMPLETION else f"See `lightning {given[0]} --help`."
+    if given[0] == SHELL_COMPLETION:
+        return "See `lightning --help`."
+    return f"See `lightning {' '.join(given[: _num_command_words(given)])} --help`."
+
+
+def _num_command_words(given: Sequence[str]) -> int:
+    """2 where the second word names an analysis, which has options of its own."""
+    if given[0] != "analyze":
+        return 1
+    from c2c_lightning.commands.analyze import ANALYSES  # imported already, since the command has run
+
+    return 2 if given[1:2] and given[1] in ANALYSES else 1
 
 
 def _fail(console: Console, message: str, code: int) -> None:

@@ -12,7 +12,7 @@ from c2c_lightning.analysis.alignment_report import alignment_report
 from c2c_lightning.analysis.padding_report import padding_report
 from c2c_lightning.commands.analyze_fuser import analyze_gates, analyze_rank
 from c2c_lightning.commands.analyze_overlap import analyze_overlap
-from c2c_lightning.commands.parsing import CommandParser
+from c2c_lightning.commands.parsing import CommandParser, did_you_mean
 from c2c_lightning.data.encode import Encoder
 from c2c_lightning.data.preprocessing.prepare import Settings, prepare
 from c2c_lightning.data.preprocessing.row_encoder import prompts_of
@@ -23,16 +23,33 @@ from c2c_lightning.errors import ConfigurationError
 from c2c_lightning.model.lm_spec import LMSpec, tokenizer_spec
 from c2c_lightning.model.load_lm import load_tokenizer
 
+EXAMPLES = """\
+Examples, the last three after `lightning fit` and `lightning test` with `--config quickstart`:
+  lightning analyze alignment --config quickstart_alignment
+  lightning analyze padding --config quickstart_alignment
+  lightning analyze overlap --config quickstart_overlap
+  lightning analyze rank --config quickstart_fuser
+  lightning analyze gates --config quickstart_fuser
+Options of one analysis: `lightning analyze alignment --help`."""
+
 
 def run_analyze(args: Sequence[str]) -> None:
     """Run the analysis named by the second word."""
-    usage = f"lightning analyze {'|'.join(ANALYSES)} --config FILE"
+    usage = f"lightning analyze {'|'.join(ANALYSES)} --config FILE or NAME"
     if list(args[1:2]) in (["-h"], ["--help"]):
-        Console().print(f"usage: {usage} [--help]", markup=False)
+        Console().print(_help(usage), markup=False, highlight=False, soft_wrap=True)
         raise SystemExit(0)
-    if len(args) < 2 or args[1] not in ANALYSES:
-        raise ArgumentError(None, f"say what to analyze: {usage}")
+    if len(args) < 2:
+        raise ArgumentError(None, f"no analysis is named: {usage}")
+    if args[1] not in ANALYSES:
+        raise ArgumentError(None, f"there is no analysis {args[1]!r}: {usage}{did_you_mean(args[1], ANALYSES)}")
     ANALYSES[args[1]](args[2:])
+
+
+def _help(usage: str) -> str:
+    """The purpose of each analysis, and examples."""
+    purposes = [f"  {name:<10} {' '.join((run.__doc__ or '').split())}" for name, run in ANALYSES.items()]
+    return "\n".join([f"usage: {usage} [options]", "", *purposes, "", EXAMPLES])
 
 
 def analyze_alignment(args: Sequence[str]) -> None:

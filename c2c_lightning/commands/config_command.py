@@ -69,7 +69,7 @@ def copy_config(args: Sequence[str]) -> None:
     targets = _targets(named_configs(options.name), Path(options.target))
     taken = [str(target) for target in targets if target.exists()]
     if taken and not options.force:
-        raise ConfigurationError(f"{', '.join(taken)} exists already. Choose another target, or add `--force`.")
+        raise ConfigurationError(f"no file is replaced: {', '.join(taken)}. Choose another target, or add `--force`.")
     for target, config in targets.items():
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(config.standalone(), encoding="utf-8")

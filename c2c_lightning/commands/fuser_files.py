@@ -38,6 +38,7 @@ def run_export(args: Sequence[str]) -> None:
     parser.add_argument("--revision", type=str | None, help="branch of the hub to push to, created if needed")
     options = parser.options(args[1:])
     _check_export(options)
+    from c2c_lightning.export.format import CARD_NAME
     from c2c_lightning.export.from_checkpoint import export_checkpoint
     from c2c_lightning.export.hub import push_directory
     from c2c_lightning.export.results_card import write_results_card
@@ -54,6 +55,7 @@ def run_export(args: Sequence[str]) -> None:
         logger.info("fuser written to %s", directory)
     if options.report is not None:
         write_results_card(directory, options.report)
+        logger.info("results written to %s", directory / CARD_NAME)
     if options.push is not None:
         push_directory(directory, options.push, options.private or None, options.revision)
 

@@ -2,10 +2,11 @@
 
 import inspect
 import re
-from argparse import RawDescriptionHelpFormatter
+from argparse import Action, RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from difflib import get_close_matches
+from pathlib import Path
 from pydoc import locate
 from typing import Any
 
@@ -17,12 +18,27 @@ MAX_YAML_NODES, MAX_YAML_DEPTH = 100_000, 100
 
 NOT_TEXT = "A configuration file is not text in UTF-8. Name a YAML file with `--config`."
 
+#: PyYAML's name of a document that it was given as text.
+_NO_FILE_NAME = '"<unicode string>"'
+
 _UNKNOWN_KEY = re.compile(r"unrecognized arguments: (?:--)?([\w.]+)|does not accept option '([^']+)'")
 _UNKNOWN_ARGUMENT = re.compile(r"class_path '([^']+)':\s+Option '(\w+)' is not accepted")
+_PYTHON_CLASS = re.compile(r"Expected a <class '([\w.]+)'>")
+_PYTHON_LITERAL = re.compile(r"Expected a typing\.Literal\[([^\]]*)\]")
 _MODEL_AS_TEXT = re.compile(r'Parser key "((?:\w+\.)?(?:receiver|sharers))":')
 
 
-class HelpFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
+class OptionHelpFormatter(DefaultHelpFormatter):
+    """Leaves out `default: null`: the help of such an option says what happens without it."""
+
+    def _get_help_string(self, action: Action) -> str:
+        text = super()._get_help_string(action)
+        if action.default is not None:
+            return text
+        return text.replace(" (default: %(default)s)", "").replace(", default: %(default)s", "")
+
+
+class HelpFormatter(RawDescriptionHelpFormatter, OptionHelpFormatter):
     """Keeps the lines of the examples."""
 
 
@@ -42,7 +58,12 @@ class CommandParser(ArgumentParser):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """As `ArgumentParser`."""
-        super().__init__(*args, **{"exit_on_error": False, "allow_abbrev": False, **kwargs})
+        defaults: dict[str, Any] = {
+            "exit_on_error": False,
+            "allow_abbrev": False,
+            "formatter_class": OptionHelpFormatter,
+        }
+        super().__init__(*args, **{**defaults, **kwargs})
 
     def options(self, args: Sequence[str]) -> Any:
         """The parsed and instantiated options.
@@ -91,7 +112,8 @@ def with_suggestion(error: ArgumentError, *parsers: ArgumentParser) -> ArgumentE
         is_list = found[1].endswith("sharers")
         form = "[{path: DIRECTORY_OR_HUB_ID}, ...]" if is_list else "{path: DIRECTORY_OR_HUB_ID}"
         message += f"\nA language model is given as a mapping: `{found[1]}: {form}`."
-    return ArgumentError(None, message)
+    message = _PYTHON_CLASS.sub(r"Expected \1", message)
+    return ArgumentError(None, _PYTHON_LITERAL.sub(r"Expected one of \1", message))
 
 
 def _keys(parser: ArgumentParser) -> Iterator[str]:
@@ -105,6 +127,27 @@ def did_you_mean(key: str, known: Iterable[str]) -> str:
     """A line that names the known key most like `key`; empty where none is like it."""
     close = get_close_matches(key, sorted(set(known)), n=1, cutoff=0.6)
     return f"\nDid you mean `{close[0]}`?" if close else ""
+
+
+def with_file_name(message: str, words: Sequence[str]) -> str:
+    """A message on YAML that cannot be parsed, with the configuration file that is meant."""
+    if _NO_FILE_NAME not in message:
+        return message
+    places = [place for place, word in enumerate(words[1:]) if word == "--config"]
+    given = [words[place + 2] for place in places if place + 2 < len(words)]
+    given += [word.removeprefix("--config=") for word in words if word.startswith("--config=")]
+    path = next((path for path in given if _is_malformed(Path(path))), None)
+    return message if path is None else message.replace(_NO_FILE_NAME, f"`{path}`")
+
+
+def _is_malformed(path: Path) -> bool:
+    try:
+        yaml.compose(path.read_text(encoding="utf-8"), yaml.SafeLoader)
+    except yaml.MarkedYAMLError:
+        return True
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        pass
+    return False
 
 
 def bound_yaml() -> None:

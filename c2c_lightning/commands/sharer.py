@@ -8,7 +8,7 @@ import torch
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from c2c_lightning.channel.sharer_link import KEY_VARIABLE
-from c2c_lightning.commands.parsing import CommandParser
+from c2c_lightning.commands.parsing import CommandParser, HelpFormatter
 from c2c_lightning.errors import MissingExtraError
 from c2c_lightning.model.lm_spec import LMSpec
 from c2c_lightning.model.load_lm import load_frozen
@@ -49,7 +49,9 @@ def run_sharer(args: Sequence[str]) -> None:
 
 
 def _parser() -> CommandParser:
-    parser = CommandParser(prog="lightning sharer", description=run_sharer.__doc__, epilog=EXAMPLES)
+    parser = CommandParser(
+        prog="lightning sharer", description=run_sharer.__doc__, epilog=EXAMPLES, formatter_class=HelpFormatter
+    )
     add = parser.add_argument
     add("--model", type=str, required=True, help="local directory, hub id or embedded:NAME")
     add("--revision", help="hub revision of the model")

@@ -93,7 +93,7 @@ def quiet_bars(args: Sequence[str]) -> None:
 
     Only for commands that import these libraries anyway.
     """
-    if args[0] not in _LOADS_MODELS or {"-h", "--help"} & set(args):
+    if not _loads_models(args) or {"-h", "--help"} & set(args):
         return
     from transformers.utils import logging as transformers_logging
 
@@ -102,6 +102,12 @@ def quiet_bars(args: Sequence[str]) -> None:
         import datasets
 
         datasets.disable_progress_bars()
+
+
+def _loads_models(args: Sequence[str]) -> bool:
+    # `doctor` must run where transformers cannot be imported, unless it is asked about a model.
+    asks_doctor = args[0] == "doctor" and any(word.partition("=")[0] == "--model" for word in args)
+    return args[0] in _LOADS_MODELS or asks_doctor
 
 
 def _is_about_this_run(record: logging.LogRecord) -> bool:

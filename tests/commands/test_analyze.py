@@ -7,6 +7,7 @@ import datasets
 import pytest
 
 from c2c_lightning.cli import main
+from c2c_lightning.commands.analyze import ANALYSES
 from c2c_lightning.evaluation.prediction_log import PredictionLog
 from tests.evaluation.report.test_report import answers
 
@@ -39,6 +40,27 @@ def test_what_to_analyze_must_be_said(words: list[str], capsys: pytest.CaptureFi
     with pytest.raises(SystemExit):
         main(["analyze", *words])
     assert "alignment|padding" in capsys.readouterr().err
+
+
+def test_the_help_lists_all_analyses(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["analyze", "--help"])
+    text = capsys.readouterr().out
+    assert end.value.code == 0
+    assert all(f"\n  {name} " in text and f"lightning analyze {name} --config" in text for name in ANALYSES)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["aligment"], "Did you mean `alignment`?\nSee `lightning analyze --help`."),
+        (["alignment"], "See `lightning analyze alignment --help`."),
+    ],
+)
+def test_a_usage_error_names_the_help(words: list[str], expected: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["analyze", *words])
+    assert expected in capsys.readouterr().err
 
 
 def test_overlap(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

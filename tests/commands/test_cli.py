@@ -31,3 +31,16 @@ def test_mistakes_in_an_evaluation_are_one_message(
         main(command)
     assert exit_.value.code in (1, 2)
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["chat", "serve", "sharer", "export", "convert", "init", "bench", "doctor"])
+def test_help_shows_no_default_null(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    assert "default: null" not in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_examples_of_sharer_are_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["sharer", "--help"])
+    assert "\n  lightning serve --fuser DIR --sharers http://127.0.0.1:8100" in capsys.readouterr().out

@@ -4,10 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
+from transformers.utils import logging as transformers_logging
 
 from benchmarks.family_matrix import checks
 from benchmarks.family_matrix.classes import LMClass
 from c2c_lightning.cli import main
+from c2c_lightning.commands.terminal_log import quiet_bars
 from tests.tiny import tiny_model
 
 
@@ -49,3 +51,13 @@ def test_a_folder_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
         main(["doctor", "--model", "/no/such/folder"])
     assert exit_.value.code == 1
     assert "there is no directory" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "is_quiet"),
+    [(["--model", "embedded:receiver"], True), (["--model=embedded:receiver"], True), ([], False)],
+)
+def test_bars_of_loaded_weights_are_off(words: list[str], is_quiet: bool) -> None:
+    transformers_logging.enable_progress_bar()
+    quiet_bars(["doctor", *words])
+    assert transformers_logging.is_progress_bar_enabled() is not is_quiet

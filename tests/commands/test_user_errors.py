@@ -54,6 +54,27 @@ def test_a_misspelt_key_of_a_file_gets_a_suggestion(tmp_path: Path, capsys: pyte
     assert "Did you mean `trainer.max_steps`?" in message_of(capsys, 2, ["fit", "--config", str(config)])
 
 
+@pytest.mark.parametrize(
+    ("option", "expected"),
+    [
+        ("--trainer.max_steps=abc", "Expected int. Got value: abc"),
+        ("--model.fuser.token_alignment=spam", "Expected one of 'auto', 'identity', 'first'"),
+    ],
+)
+def test_a_wrong_value_is_answered_with_the_accepted_ones(
+    option: str, expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert expected in message_of(capsys, 2, [*FIT, option])
+
+
+@pytest.mark.parametrize("form", ["--config {}", "--config={}"])
+def test_malformed_yaml_is_named_with_its_file(form: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "run.yaml"
+    config.write_text("model: [1\ndata: 2\n")
+    message = message_of(capsys, 2, [*FIT, *form.format(config).split()])
+    assert f"in `{config}`, line 2, column 5" in message.replace("\n", " ")
+
+
 @pytest.mark.parametrize("option", ["--model.receiver", "--model.sharers"])
 def test_a_model_given_as_text_is_shown_its_form(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert "A language model is given as a mapping" in message_of(capsys, 2, [*FIT, option, "embedded:receiver"])

@@ -201,6 +201,13 @@ def test_a_half_precision_file_is_the_same_fuser(saved: Path) -> None:
     assert "| `c2c` | 75.0 |" in (half / "README.md").read_text()
 
 
+def test_results_without_an_upload_say_where_they_are(saved: Path, caplog: pytest.LogCaptureFixture) -> None:
+    report = written(saved.parent, report_of(saved))
+    with caplog.at_level(logging.INFO):
+        main(["export", "--fuser", str(saved), "--report", str(report)])
+    assert f"results written to {saved / 'README.md'}" in caplog.text
+
+
 def test_the_command(
     hub: HubStandIn, saved: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
