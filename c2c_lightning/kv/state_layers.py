@@ -19,7 +19,8 @@ from c2c_lightning.errors import GenerationError
 from c2c_lightning.kv.replaced_state import ReplacedState
 from c2c_lightning.kv.states import LayerState, ModelStates
 
-CacheLayer = DynamicLayer | LinearAttentionLayer
+CacheLayer = Any
+"""A layer of a transformers cache: it keeps entries, states, both or neither, and there is no common base class."""
 
 # Of layers that keep nothing; before 5.21 transformers has none, and puts an unused layer there.
 EmptyLayer: type = getattr(cache_utils, "DummyLayer", DynamicLayer)
