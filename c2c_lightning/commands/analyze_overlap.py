@@ -21,13 +21,16 @@ def analyze_overlap(args: Sequence[str]) -> None:
     """Who is right where: Venn counts of right answers, what C2C keeps of the receiver's and gains of the sharer's."""
     parser = CommandParser(prog="lightning analyze overlap", description=analyze_overlap.__doc__)
     parser.add_argument("--config", action="config", help="YAML file with the options below")
-    parser.add_argument("--predictions", type=str, required=True, help="output folder of `lightning test`")
+    parser.add_argument(
+        "--predictions", type=str, required=True, help="predictions.jsonl of `lightning test`, or its folder"
+    )
     parser.add_argument("--receiver", type=str, default="receiver", help="responder that counts as the receiver")
     parser.add_argument("--sharer", type=str, default="sharer", help="responder that counts as the sharer")
     parser.add_argument("--fused", type=str, default="c2c", help="responder that combines both")
     parser.add_argument("--output_dir", type=str, default="runs/overlap", help="folder of overlap.json and pictures")
     options = parser.options(args)
-    folder = Path(options.predictions)
+    given = Path(options.predictions)
+    folder = given.parent if given.name == "predictions.jsonl" and not given.is_dir() else given
     if not (folder / "predictions.jsonl").is_file():
         raise BenchmarkError(
             f"{folder} has no predictions.jsonl. Name the output folder of a finished `lightning test`."

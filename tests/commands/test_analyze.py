@@ -63,12 +63,14 @@ def test_a_usage_error_names_the_help(words: list[str], expected: str, capsys: p
     assert expected in capsys.readouterr().err
 
 
-def test_overlap(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("part", ["", "predictions.jsonl"])
+def test_overlap(part: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     log = PredictionLog(tmp_path / "test")
     log.start("x", {})
     log.append([*answers("receiver", "1100"), *answers("sharer", "1010"), *answers("c2c", "0110")])
     log.join([p.key for p in log.read()])
-    main(["analyze", "overlap", "--predictions", str(tmp_path / "test"), "--output_dir", str(tmp_path / "run")])
+    predictions = str(tmp_path / "test" / part)
+    main(["analyze", "overlap", "--predictions", predictions, "--output_dir", str(tmp_path / "run")])
     found = json.loads((tmp_path / "run" / "overlap.json").read_text())["benchmarks"]["bench"]
     assert (found["regions"]["receiver+fused"], found["regions"]["sharer+fused"]) == (1, 1)
     assert (found["rates"]["kept"]["value"], found["rates"]["gained"]["value"]) == (0.5, 1.0)
