@@ -27,8 +27,8 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
 @pytest.mark.parametrize(
     "words", [["--help"], ["--version"], ["fti"], ["fit", "--help"], ["config", "list"]], ids=" ".join
 )
-def test_words_about_the_program_import_nothing_heavy(line: str) -> None:
-    code = f"from c2c_lightning.cli import main\ntry: main({line.split()})\nexcept SystemExit: pass"
+def test_words_about_the_program_import_nothing_heavy(words: list[str]) -> None:
+    code = f"from c2c_lightning.cli import main\ntry: main({words})\nexcept SystemExit: pass"
     assert imported_by(code) == set()
 
 

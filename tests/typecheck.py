@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from beartype import BeartypeConf, BeartypeHintOverrides, beartype
+from beartype import BeartypeConf, FrozenDict, beartype
 from beartype.roar import BeartypeDecorHintPep673Exception
 
 
@@ -15,7 +15,7 @@ def checked(function: Callable[..., Any]) -> Callable[..., Any]:
     """
     # Not imported: that module is checked while it is imported.
     stack = getattr(sys.modules.get("c2c_lightning.kv.layer"), "LayerStack", None)
-    overrides = BeartypeHintOverrides({} if stack is None else {stack: list})
+    overrides = FrozenDict({} if stack is None else {stack: list})
     try:
         return beartype(conf=BeartypeConf(hint_overrides=overrides))(function)
     except BeartypeDecorHintPep673Exception:
