@@ -37,7 +37,7 @@ class WatchedBar(FitProgressBar):
 
 def rendered(width: int, total: int | None, completed: int, values: str) -> str:
     console = Console(width=width, file=io.StringIO(), force_terminal=False)
-    progress = Progress(*columns(), console=console)
+    progress = Progress(*columns(width), console=console)
     progress.add_task("step", total=total, completed=completed, values=values)
     console.print(progress)
     return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
@@ -51,6 +51,14 @@ def test_the_line_fits_80_columns_and_no_value_is_cut(total: int | None) -> None
     assert len(line) <= 80
     assert values in line
     assert f"12345/{total}" in line if total else "12345" in line
+
+
+@pytest.mark.parametrize("width", [60, 70])
+@pytest.mark.parametrize("total", [600, 20_000])
+def test_no_number_is_cut_on_a_narrow_terminal(width: int, total: int) -> None:
+    values = "loss 12.345 validation loss 12.345"
+    (line,) = rendered(width, total, 110, values).splitlines()
+    assert f"step 110/{total} {values}" in line
 
 
 def test_losses_are_shown_from_the_first_step_in_words(models: Path, tmp_path: Path) -> None:

@@ -13,6 +13,9 @@ from rich.text import Text
 from c2c_lightning.error_console import ERROR_CONSOLE
 from c2c_lightning.training._utils import is_log_step
 
+#: Columns that a whole line needs without its bar, with steps of five digits.
+_NARROW = 76
+
 #: The logged values that are shown, by their names in words.
 _SHOWN = {"train/loss": "loss", "val/loss": "validation loss"}
 
@@ -120,7 +123,7 @@ class FitProgressBar(ProgressBar):
         if not self._is_enabled:
             return None
         if self._progress is None:
-            self._progress = Progress(*columns(), console=ERROR_CONSOLE, refresh_per_second=5)
+            self._progress = Progress(*columns(ERROR_CONSOLE.width), console=ERROR_CONSOLE, refresh_per_second=5)
             self._progress.start()
         known = total if total != float("inf") else None
         return self._progress.add_task(name, total=known, completed=completed, values="")
@@ -135,9 +138,19 @@ class FitProgressBar(ProgressBar):
         self._progress = self._main = self._validation = None
 
 
-def columns() -> list[ProgressColumn]:
-    """Name, bar, count, time left, speed and values; the bar alone gives way on a narrow terminal."""
+def columns(width: int = 80) -> list[ProgressColumn]:
+    """Name, bar, count, time left, speed and values.
+
+    The bar alone gives way at 80 columns of the terminal. Below `_NARROW` columns, name, count and values are left,
+    since rich would cut the numbers.
+    """
     whole = Column(no_wrap=True)
+    if width < _NARROW:
+        return [
+            TextColumn("{task.description}", table_column=whole),
+            CountColumn(table_column=whole),
+            TextColumn("{task.fields[values]}", markup=False, table_column=whole),
+        ]
     return [
         TextColumn("{task.description}", table_column=whole),
         BarColumn(bar_width=None, table_column=Column(max_width=24)),
