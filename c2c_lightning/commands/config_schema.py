@@ -27,6 +27,9 @@ _CLASS = {
 }
 _NAMED_CLASS = {"anyOf": [{"type": "string"}, _CLASS]}
 _CALLBACKS = {"anyOf": [{"type": "null"}, _NAMED_CLASS, {"type": "array", "items": _NAMED_CLASS}]}
+# jsonargparse 4.53 fails at a metaclass among the arguments of Lightning's pruning callback, and at the optimizer class
+# that Lightning makes at run time.
+_REPLACED = ("trainer.callbacks", "model.optimizer")
 _FILE = {"type": "string", "pattern": r"\.(ya?ml|json)$", "description": "a file with the options of this group"}
 
 
@@ -49,14 +52,13 @@ def config_schema(command: str) -> dict[str, Any]:
 
     parser = run_parser(command)
     for action in list(parser._actions):
-        # jsonargparse 4.53 fails at a metaclass among the arguments of Lightning's pruning callback.
-        if action.dest == "trainer.callbacks":
+        if action.dest in _REPLACED:
             parser._remove_action(action)
     schema: dict[str, Any] = json.loads(parser.get_completion_script("jsonschema"))
     schema.pop("required", None)
     groups = schema["properties"]
     groups["trainer"]["properties"]["callbacks"] = _CALLBACKS
-    if "optimizer" in groups["model"]["properties"]:
+    if command in ("fit", "validate"):
         groups["model"]["properties"]["optimizer"] = _NAMED_CLASS
     for key in ("model", "data", "trainer"):
         groups[key].pop("required", None)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from c2c_lightning.cli import main
@@ -63,3 +64,10 @@ def test_a_configuration_may_name_its_schema(tmp_path: Path, capsys: pytest.Capt
     with pytest.raises(SystemExit):
         main(["fit", "--config", str(file), "--print_config"])
     assert "embedded:receiver" in capsys.readouterr().out
+
+
+def test_a_run_before_does_not_matter() -> None:
+    # Lightning makes such a class, which no module holds, for the optimizer of a run.
+    made = type("LightningAdamW", (torch.optim.AdamW,), {"__module__": "lightning.pytorch.core.optimizer"})
+    assert config_schema("fit")["properties"]["model"]
+    del made
