@@ -22,11 +22,7 @@ PYTHON ?= $(shell $(FIND_PYTHON))
 # Tiny models: more threads than this only spin. Nothing is looked up on the hub.
 TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 
-<<<<<<< HEAD
-.PHONY: install quickstart demo first-hour docs gpu test test-newest test-slow lint format types contracts notebooks clean
-=======
-.PHONY: install quickstart docs gpu test test-newest models-newest test-slow lint format types contracts notebooks clean
->>>>>>> 6dc120f (Family matrix: every language model class as receiver and sharer, in docs/models.md; what latent receivers read, measured)
+.PHONY: install quickstart demo first-hour docs gpu test test-newest models-newest test-slow lint format types contracts notebooks clean
 .DELETE_ON_ERROR:
 
 install: $(STAMP)
