@@ -50,8 +50,10 @@ class FirstConfig:
 
     @property
     def validation_share(self) -> float:
-        """Share of the rows that is held out; more of few rows."""
-        return 0.01 if self.num_rows is None or self.num_rows >= 5000 else 0.1
+        """Share of the rows that is held out; more of few rows, which are chosen by chance and may be fewer."""
+        if self.num_rows is None or self.num_rows >= 5000:
+            return 0.01
+        return 0.1 if self.num_rows >= 100 else 0.2
 
     @property
     def max_steps(self) -> int:

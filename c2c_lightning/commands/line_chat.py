@@ -39,7 +39,12 @@ class LineChat(ABC):
         """Answer a question by receiver, text-to-text and C2C; the conversation stays as it is."""
 
     def run(self) -> None:
-        """Read and answer lines until the input ends."""
+        """Read and answer lines until the input ends.
+
+        Raises:
+            SystemExit: with 1, where no line of an input that is not a terminal could be answered.
+        """
+        num_answered, num_failed = 0, 0
         if is_terminal := sys.stdin.isatty():
             edit_lines()
             self.show(HELP, "dim")
@@ -47,15 +52,19 @@ class LineChat(ABC):
             try:
                 line = input("> " if is_terminal else "").strip()
             except (EOFError, KeyboardInterrupt):
-                return
+                line = "/quit"
             if line == "/quit":
-                return
+                break
             try:
                 self.answer(line)
+                num_answered += bool(line)
             except C2CError as error:
+                num_failed += 1
                 self.show(str(error), "red")
             except KeyboardInterrupt:
                 self.show("stopped; the conversation is as it was before", "dim")
+        if num_failed and not num_answered and not is_terminal:
+            raise SystemExit(1)
 
     def answer(self, line: str) -> None:
         """Do what one line asks for."""

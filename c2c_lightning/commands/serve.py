@@ -30,16 +30,17 @@ def run_serve(args: Sequence[str]) -> None:
     fill(options.message_prompt, question="")  # a wrong placeholder is an error before models are loaded
     try:
         from c2c_lightning.serving.app import create_app
-        from c2c_lightning.serving.http_server import HTTPServer
+        from c2c_lightning.serving.http_server import HTTPServer, reserve_address
         from c2c_lightning.serving.model_catalogue import ModelCatalogue, load_fusers
         from c2c_lightning.serving.prefix_cache import PrefixCache
     except ModuleNotFoundError as error:
         raise MissingExtraError(f"{error.name} is not installed: pip install 'c2c-lightning[serve]'") from error
+    address = reserve_address(options.host, options.port)
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     fused = load_fusers(options.fuser, options.receiver, options.sharers, options.dtype, device)
     message = T2T(options.message_prompt, options.message_max_new_tokens)
     catalogue = ModelCatalogue(fused, PrefixCache(options.prefix_cache_mib * 2**20), message)
-    server = HTTPServer(create_app(catalogue, _settings(options)), options.host, options.port)
+    server = HTTPServer(create_app(catalogue, _settings(options)), address)
     if options.host not in ("127.0.0.1", "localhost", "::1") and not _api_key(options):
         logger.warning("the server is open to the network and has no --api_key")
     logger.info("models: %s", ", ".join(catalogue.models))

@@ -26,12 +26,13 @@ def run_sharer(args: Sequence[str]) -> None:
     """Hold a sharer and send its cache entries to receivers in other processes (see docs/serving.md)."""
     options = _parser().options(args[1:])
     try:
-        from c2c_lightning.serving.http_server import HTTPServer
+        from c2c_lightning.serving.http_server import HTTPServer, reserve_address
         from c2c_lightning.serving.server_settings import ServerSettings
         from c2c_lightning.serving.sharer_app import create_sharer_app
         from c2c_lightning.serving.waiting_rows import QueueLimits
     except ModuleNotFoundError as error:
         raise MissingExtraError(f"{error.name} is not installed: pip install 'c2c-lightning[serve]'") from error
+    address = reserve_address(options.host, options.port)
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     spec = LMSpec(options.model, options.revision, options.dtype)
     key = options.key or os.environ.get(KEY_VARIABLE) or None
@@ -41,7 +42,7 @@ def run_sharer(args: Sequence[str]) -> None:
         queue=QueueLimits(max_waiting=options.max_waiting),
     )
     app = create_sharer_app(load_frozen(spec, device), settings, options.max_answer_mib * 2**20)
-    server = HTTPServer(app, options.host, options.port)
+    server = HTTPServer(app, address)
     if options.host not in ("127.0.0.1", "localhost", "::1") and key is None:
         logger.warning("the sharer is open to the network and has no key: set %s", KEY_VARIABLE)
     logger.info("sharer %s at %s (Ctrl-C stops)", options.model, server.url)

@@ -21,12 +21,11 @@ class HTTPServer(uvicorn.Server):
 
     Args:
         app: from `create_app`.
-        host: address to listen on.
-        port: port; 0 for a free one.
+        address: from `reserve_address`; default a free port of this machine alone.
         log_level: of uvicorn.
     """
 
-    def __init__(self, app: FastAPI, host: str = "127.0.0.1", port: int = 0, log_level: str = "warning") -> None:
+    def __init__(self, app: FastAPI, address: socket.socket | None = None, log_level: str = "warning") -> None:
         self.answer_server = app.state.server
         seconds = self.answer_server.settings.shutdown_seconds
         super().__init__(
@@ -40,7 +39,8 @@ class HTTPServer(uvicorn.Server):
                 log_config=None,
             )
         )
-        self.socket = _listen(host, port)
+        self.socket = address or reserve_address("127.0.0.1", 0)
+        self.socket.listen(2048)
         host, port = self.socket.getsockname()[:2]
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
@@ -65,8 +65,16 @@ class HTTPServer(uvicorn.Server):
         self.run(sockets=[self.socket])
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    """A listening socket, bound before the models answer so that a port in use is one clear error."""
+def reserve_address(host: str, port: int) -> socket.socket:
+    """A socket bound to an address, for use before models are loaded; it refuses connections until a server listens.
+
+    Args:
+        host: address to listen on.
+        port: port; 0 for a free one.
+
+    Raises:
+        ConfigurationError: the port is in use, or the address is not of this machine.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -77,5 +85,4 @@ def _listen(host: str, port: int) -> socket.socket:
         raise ConfigurationError(
             f"cannot listen on {host}:{port}: {error}. Choose another --port or --host."
         ) from error
-    listening.listen(2048)
     return listening

@@ -74,6 +74,17 @@ def test_refusals_and_missing_servers_are_one_message(server: HTTPServer) -> Non
             RemoteChat(url, "c2c", None, console()).talk("Hi")
 
 
+def test_an_input_that_no_server_answers_fails(
+    server: HTTPServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("Hi\n"))
+    with pytest.raises(SystemExit) as end:
+        RemoteChat("http://127.0.0.1:9", "c2c", None, console()).run()
+    assert end.value.code == 1
+    monkeypatch.setattr("sys.stdin", io.StringIO("Hi\n"))
+    RemoteChat(server.url, "c2c", None, console(), max_tokens=2).run()
+
+
 @pytest.mark.parametrize("args", [[], ["--fuser", "a", "--url", "b"]])
 def test_a_fuser_or_an_address_is_needed(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:

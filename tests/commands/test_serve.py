@@ -39,6 +39,17 @@ def test_mistakes_are_one_message(fuser: str, capsys: pytest.CaptureFixture[str]
     assert "cannot listen on 127.0.0.1:99999" in refused(capsys, 1, "--fuser", fuser, "--port", "99999")
 
 
+def test_a_port_in_use_is_told_before_models_are_loaded(fuser: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        for command in (["serve", "--fuser", fuser], ["sharer", "--model", "embedded:sharer"]):
+            with pytest.raises(SystemExit):
+                main([*command, "--port", port])
+            said = capsys.readouterr().err
+            assert f"cannot listen on 127.0.0.1:{port}" in said
+            assert "loading" not in said
+
+
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 @pytest.mark.slow
 def test_curl_reads_an_answer_and_a_stream(fuser: str) -> None:

@@ -196,3 +196,11 @@ def test_the_description_has_no_folders(tmp_path: Path) -> None:
     assert InstructionDataModule(local).description == "chat.jsonl"
     mixture = [Messages("owner/name"), Messages(f"{tmp_path}/*.jsonl"), Messages("embedded:facts/train_chat")]
     assert InstructionDataModule(mixture).description == "owner/name + *.jsonl + embedded:facts/train_chat"
+
+
+def test_one_validation_row_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for share, count in ((1e-9, 1), (0.9, 0)):
+        caplog.clear()
+        data_module(tmp_path, write_chat(tmp_path / "a.jsonl", 30), validation_share=share).prepare()
+        warnings = [record for record in caplog.records if "one row is held out" in record.getMessage()]
+        assert len(warnings) == count

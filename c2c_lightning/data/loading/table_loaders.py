@@ -1,5 +1,6 @@
 """Loaders over tables of encoded rows."""
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,6 +23,8 @@ from c2c_lightning.data.sources import Mixture, Source
 
 Data = Source | Mixture | Sequence[Source]
 """One source, a mixture, or several sources of which every row is read."""
+
+logger = logging.getLogger(__name__)
 
 
 class Loaders(ABC):
@@ -98,7 +101,13 @@ class TableLoaders(Loaders):
 
     def _validation_rows(self, validation: Data | None) -> PreparedRows | None:
         if validation is None:
-            return hold_out(self._train, self._settings.validation_share)
+            held_out = hold_out(self._train, self._settings.validation_share)
+            if held_out is not None and len(held_out.rows) < 2:
+                logger.warning(
+                    "one row is held out for validation: too few to measure with another row's cache "
+                    "(validation loss with mismatched caches). Raise `data.validation_share`."
+                )
+            return held_out
         rows = prepare(sources_of(validation), "validation", replace(self._settings, max_rows=None))
         leave_out_questions(self._train, rows)
         return rows
