@@ -229,7 +229,7 @@ def test_the_command(
         ([], "either --ckpt_path"),
         (["--fuser", "x", "--ckpt_path", "y"], "either --ckpt_path"),
         (["--ckpt_path", "y"], "belong together"),
-        (["--fuser", "x"], "add --report FILE or --push"),
+        (["--fuser", "x"], "add --report FILE, --push OWNER/NAME or --prune RULE"),
         (["--fuser", "x", "--report", "r", "--private"], "belong to --push"),
     ],
 )
