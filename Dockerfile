@@ -1,23 +1,23 @@
 # The package for CPUs with its pinned versions; by default it trains and evaluates the quickstart.
 #   docker build -t c2c-lightning .
-#   docker run --rm -v "$PWD/runs:/work/runs" c2c-lightning
-# For CUDA: --build-arg TORCH_INDEX=https://pypi.org/simple (docs/container.md).
+#   docker run --rm -v "$PWD/runs:/app/runs" c2c-lightning
+# A small image without CUDA: --build-arg TORCH_INDEX=ADDRESS, PyTorch's index of CPU wheels (docs/container.md).
 FROM python:3.11-slim
 
-# Pinned like everything else; the CPU index has the same version without the CUDA libraries.
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# Empty: PyTorch comes from pip's own index, with the CUDA libraries on Linux.
+ARG TORCH_INDEX=
 
-WORKDIR /work
+WORKDIR /app
 RUN python -m venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH \
-    HF_HOME=/work/cache \
-    MPLCONFIGDIR=/work/cache/matplotlib \
+    HF_HOME=/app/cache \
+    MPLCONFIGDIR=/app/cache/matplotlib \
     OMP_NUM_THREADS=1 \
     TOKENIZERS_PARALLELISM=false
 
 # Dependencies first: a change of the package does not install them again.
 COPY constraints.txt ./
-RUN pip install --no-cache-dir --constraint constraints.txt --index-url "$TORCH_INDEX" --extra-index-url https://pypi.org/simple torch
+RUN pip install --no-cache-dir --constraint constraints.txt ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} torch
 
 COPY pyproject.toml setup.py MANIFEST.in README.md LICENSE ./
 COPY c2c_lightning c2c_lightning
