@@ -50,7 +50,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("work")
     for name in ("configs", "docs"):
         (path / name).symlink_to(ROOT / name)
-    config = FuserConfig(hidden_dim=8, intermediate_dim=8, token_alignment="span")
+    config = FuserConfig(hidden_dim=8, intermediate_dim=8, token_alignment="span", gate_init=1.0)
     model = C2CModel(load_frozen("embedded:receiver"), [load_frozen("embedded:sharer")], config).eval()
     fuser = model.save_pretrained(path / "runs" / "quickstart" / "fuser")
     line = {"accuracy": 0.5, "n": 2, "ci95": [0.1, 0.9], "seconds_per_answer": 0.1}
