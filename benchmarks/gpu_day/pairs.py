@@ -43,7 +43,11 @@ SHARER = {
 
 
 #: Settings of fuser kinds whose default sizes do not fit the small pair.
-SMALL_OPTIONS: dict[str, dict[str, Any]] = {"low_rank": {"rank": 16, "num_blocks": 1}}
+SMALL_OPTIONS: dict[str, dict[str, Any]] = {
+    "low_rank": {"rank": 16, "num_blocks": 1},
+    "ridge": {"trainable": True},
+    "ridge_start": {"rank": 16, "num_blocks": 1},
+}
 
 
 def small_pair(attention: str = "sdpa", dtype: Any = "float32", **fuser: Any) -> RandomPair:
@@ -75,7 +79,9 @@ def paper_pair(day: Day, dtype: Any = "bfloat16", **fuser: Any) -> RandomPair:
     if day.is_tiny:
         return small_pair(dtype=dtype, gate_noise="gumbel", **fuser)
     sizes = yaml.safe_load(PAPER.read_text(encoding="utf-8"))["init_args"]
-    return RandomPair(sizes["receiver"], sizes["sharers"], FuserConfig(**fuser), dtype)
+    # A ridge map that is only fitted has nothing to train.
+    options = {"trainable": True} if fuser.get("kind") == "ridge" else {}
+    return RandomPair(sizes["receiver"], sizes["sharers"], FuserConfig(**{"options": options, **fuser}), dtype)
 
 
 def build(day: Day, pair: RandomPair) -> C2CModel:

@@ -92,4 +92,6 @@ def test_options_of_runs_exist(page: str, command: str, folder: Path, monkeypatc
     monkeypatch.chdir(folder)
     if "RUN.yaml" in command or "$" in command or "..." in command:
         pytest.skip("a placeholder in place of a configuration")
+    if "mine.yaml" in command or "runs/first.yaml" in command or ".help" in command:
+        pytest.skip("a configuration that another command writes, or help")
     assert not exit_code([*arguments(command.split(" && ")[0]), "--print_config"])
