@@ -42,7 +42,7 @@ quickstart: install
 	@test -f $(RUN)/fuser/fuser_config.json && test -f $(RUN)/report.json
 	@echo "Fuser: $(RUN)/fuser   Evaluation: $(RUN)/report.json   Talk to it: $(BIN)/lightning chat --fuser $(RUN)/fuser"
 
-# Every page anew: a page that did not change would not repeat its warnings.
+# Every page is built again: Sphinx repeats no warnings of pages that did not change.
 docs: install
 	$(TEST_ENV) $(BIN)/python -m sphinx -q -E -W --keep-going -n -d docs/_build/doctrees docs docs/_build/html
 	$(BIN)/python -m tools.site_check docs/_build/html

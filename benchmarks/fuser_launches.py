@@ -5,7 +5,7 @@
 One prompt is fused in inference, on tensors without values (`meta`): Qwen3-0.6B as receiver, Qwen2.5-0.5B as sharer,
 caches in bfloat16, the paper's fuser in float32. Counted are PyTorch's operations except views and allocations: on a
 GPU each is at least one launch. The traffic is what they read and write, matrix products apart. The root-mean-square
-norm is one kernel on CUDA; without a GPU, PyTorch's layer norm stands for it. JSON on stdout.
+norm is one kernel on CUDA; without a GPU, PyTorch's layer norm is counted in its place. JSON on stdout.
 """
 
 import argparse

@@ -56,7 +56,7 @@ class LMClass:
                 return model_class._from_config(config, dtype=torch.float32).eval()
         except UntestedError:
             raise
-        except Exception as error:  # whatever a class that is new here may need
+        except Exception as error:  # a new class may fail in any way
             raise UntestedError(f"{type(error).__name__}: {' '.join(str(error).split())[:160]}") from error
 
 

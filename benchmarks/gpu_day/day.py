@@ -1,4 +1,4 @@
-"""The options of a run. Standard library only: the process that starts the parts survives whatever fails in them."""
+"""The options of a run. Standard library only: the process that starts the parts survives any failure in them."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -29,7 +29,7 @@ def no_host_sync(day: Day, mode: str) -> Result:
         return _runs_on_meta(mode)
     model = small_model(day.device, fusion_mode=mode, gate_noise="gumbel", dropout=0.1)
     batches, trainer = [batch.to(day.device) for batch in _batches()], Trainer(model)
-    trainer.steps(batches)  # makes the optimizer's state, and whatever is computed once
+    trainer.steps(batches)  # makes the optimizer's state, and everything that is computed once
     waits = Counter[str]()
     with listed_waits(waits):
         trainer.steps(batches)

@@ -70,7 +70,7 @@ class Journal:
         self.part, self._path, self.entries = part, path, list[Entry]()
 
     def check(self, name: str, work: Callable[[], Result | None]) -> Result:
-        """Run a check or a measurement; the next one runs whatever comes of it.
+        """Run a check or a measurement; the next one runs even if it fails.
 
         Args:
             name: of the entry.

@@ -64,8 +64,8 @@ def _lines(day: Day, entries: Sequence[Entry], tables: dict[str, Any]) -> Iterat
     yield from ("", "## Checks and measurements", "", "| part | name | status | s | result |")
     yield "| --- | --- | --- | ---: | --- |"
     for entry in entries:
-        told = _escaped(entry.message[:200] or ", ".join(_numbers(entry.result))[:600])
-        yield f"| {entry.part} | {entry.name} | {entry.status} | {entry.seconds:.1f} | {told} |"
+        text = _escaped(entry.message[:200] or ", ".join(_numbers(entry.result))[:600])
+        yield f"| {entry.part} | {entry.name} | {entry.status} | {entry.seconds:.1f} | {text} |"
 
 
 def _numbers(result: dict[str, Any], prefix: str = "") -> Iterator[str]:

@@ -48,7 +48,7 @@ class SharerClient:
         """The sharer's description.
 
         Raises:
-            SharerMissingError: nobody answers.
+            SharerMissingError: no sharer answers.
             ChannelError: the answer is not that of a sharer.
         """
         response = self._send("GET", "/v1/sharer", None)

@@ -75,7 +75,7 @@ def run_init(args: Sequence[str]) -> None:
 
 
 def _refuse(options: Any, output: Path) -> None:
-    """Refuse to replace a file, and to ask where nobody can answer."""
+    """Refuse to replace a file, and to ask questions without a terminal."""
     if output.is_dir():
         raise ConfigurationError(f"`--output` is {output}, a folder. Name a YAML file.")
     if output.exists() and not options.force:

@@ -68,7 +68,7 @@ def run_trial(config: FirstConfig) -> Trial:
     """Load the models and train for a few steps on the first rows, in a temporary folder.
 
     Raises:
-        C2CError: whatever `lightning fit` would fail at.
+        C2CError: any error that `lightning fit` would raise.
     """
     optimizer = partial(AdamW, lr=config.learning_rate, weight_decay=0.01)
     module = C2CModule(config.receiver, list(config.sharers), config.fuser, optimizer=optimizer)

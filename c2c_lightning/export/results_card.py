@@ -16,7 +16,7 @@ REPORT_NAME = "report.json"
 
 
 def write_results_card(directory: str | Path, report: str | Path) -> None:
-    """Write the card of a fuser directory anew, with the tables and verdicts of an evaluation of this fuser.
+    """Rewrite the card of a fuser directory with the tables and verdicts of an evaluation of this fuser.
 
     Args:
         directory: fuser directory.

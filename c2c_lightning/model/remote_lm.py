@@ -61,7 +61,7 @@ class RemoteLM(FrozenLM):
         """Connect to `spec.url`.
 
         Raises:
-            SharerMissingError: nobody answers there.
+            SharerMissingError: no sharer answers there.
             PairMismatchError: the sharer there has another tokenizer.
         """
         assert spec.url is not None

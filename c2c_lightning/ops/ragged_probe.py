@@ -35,7 +35,7 @@ def runs_ragged(model: Any, num_layers: int, layout: CacheLayout | None = None) 
     try:
         with ragged_attention(model, SequenceLengths(ragged.lengths, (0,) * len(ragged.lengths))):
             packed = prefill.run(ragged.pack(ids), None, ragged.pack(positions))
-    except Exception as error:  # whatever a model's code does with a mask that is no tensor
+    except Exception as error:  # model code may fail in any way on a mask that is no tensor
         logger.info("%s runs padded batches: %s", type(model).__name__, error)
         return False
     same = [ragged.unpack_kv(ragged.pack_kv(layer)) for layer in padded]

@@ -63,7 +63,7 @@ def _facts(model: C2CModel, prefilled: Prefilled, number: int, is_detailed: bool
 
 
 def _parts(rows: Sequence[AnswerRow], prompts: Sequence[PreparedPrompt]) -> Iterator[list[int]]:
-    """Rows that may share a batch: nobody's answer may be longer than the room of another's prompt.
+    """Rows that may share a batch: each answer must fit behind the longest prompt of the batch.
 
     A row whose answer has ended is fed padding until the longest answer of its batch ends.
     """

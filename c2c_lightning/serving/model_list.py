@@ -38,6 +38,6 @@ def _baselines(catalogue: ModelCatalogue, fused: ServedModel) -> dict[str, str]:
 
 
 def shown_name(lm: FrozenLM) -> str:
-    """The name of a language model; of a local directory its last part, since folders are nobody's business."""
+    """The name of a language model; of a local folder its last part, since clients need not know the server's paths."""
     path = Path(lm.spec.path).expanduser()
     return path.name if path.exists() or path.is_absolute() else lm.spec.path

@@ -38,7 +38,7 @@ class PendingAnswers:
     def _listen(self, event: RowEvent) -> None:
         """Called by the inference thread."""
         if self._is_streamed or event.is_end:
-            with suppress(RuntimeError):  # the event loop is closed: nobody reads any more
+            with suppress(RuntimeError):  # the event loop is closed, and with it the connection
                 self._loop.call_soon_threadsafe(self._queue.put_nowait, event)
 
     async def events(self) -> AsyncIterator[RowEvent]:

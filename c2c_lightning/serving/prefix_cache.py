@@ -10,7 +10,7 @@ from torch import Tensor
 from c2c_lightning.kv.layer import states_of
 from c2c_lightning.model.fused_prompt import FusedPrompt
 
-#: Shorter prompts, and shorter common beginnings, are computed anew: batching them gains more.
+#: Shorter prompts, and shorter common prefixes, are computed again: batching them gains more.
 MIN_TOKENS = 32
 
 

@@ -128,7 +128,7 @@ def test_the_receiver_prefills_while_the_sharer_does() -> None:
     assert done.stdout.split()[:2] == ["receiver", "sharer"]
 
 
-def test_a_missing_sharer_is_an_error_or_is_left_out_and_told(local: C2CModel) -> None:
+def test_a_missing_sharer_is_an_error_or_is_left_out_and_reported(local: C2CModel) -> None:
     with running_app(create_sharer_app(local.sharers[0])) as server:
         refusing = remote_model(local, server.url)
         leaving = remote_model(local, server.url, on_missing="receiver_alone")
