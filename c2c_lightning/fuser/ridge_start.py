@@ -6,18 +6,18 @@
 trained too (after k2-cascade's projector: ridge plus a residual whose last map starts at 0).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from c2c_lightning.errors import FuserConfigError
-from c2c_lightning.fuser.gate import Gate
 from c2c_lightning.fuser.kind import FuserKind, GateNoise, LinearMaps, NewGate, find_kind, kind_name, register_kind
 from c2c_lightning.fuser.packing import PackedKV
 from c2c_lightning.fuser.ridge import RidgeConfig, RidgeKind
+from c2c_lightning.fuser.wrapping_kind import WrappingKind
 from c2c_lightning.kv.geometry import LayerGeometry
 
 
@@ -37,7 +37,7 @@ class RidgeStartConfig:
 
 
 @register_kind("ridge_start")
-class RidgeStartKind(FuserKind):
+class RidgeStartKind(WrappingKind):
     """A ridge map and another kind, whose gates are those of the whole."""
 
     config_class = RidgeStartConfig
@@ -103,19 +103,6 @@ class RidgeStartKind(FuserKind):
         aligned, sources = (PackedKV(*(side[:, where].flatten(0, 1) for side in sides)) for where in _PARTS)
         base, added = self.ridge.residual(receiver, sources, noise), self.inner.residual(receiver, aligned, noise)
         return PackedKV(base.keys + self.key_scale * added.keys, base.values + self.value_scale * added.values)
-
-    @property
-    def gates(self) -> list[Gate]:
-        """See `FuserKind.gates`."""
-        return self.inner.gates
-
-    def draw_uniform(self, num_layers: int, batch: int, tokens: int) -> tuple[Tensor, Tensor]:
-        """See `FuserKind.draw_uniform`."""
-        return self.inner.draw_uniform(num_layers, batch, tokens)
-
-    def norm_parameters(self) -> Iterator[nn.Parameter]:
-        """See `FuserKind.norm_parameters`."""
-        return self.inner.norm_parameters()
 
     @classmethod
     def linear_maps(cls, receiver: LayerGeometry, sharer: LayerGeometry, config: RidgeStartConfig) -> LinearMaps:

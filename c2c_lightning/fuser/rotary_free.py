@@ -9,18 +9,18 @@ learn positions, and the positions of two fused tokens may differ, as in private
 Axes: L layers of the stack, F fused tokens, H KV heads, D head width.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from c2c_lightning.alignment.fusion_plan import FusedTokens
 from c2c_lightning.errors import FuserConfigError, FuserInputError
-from c2c_lightning.fuser.gate import Gate
 from c2c_lightning.fuser.kind import FuserKind, GateNoise, LinearMaps, NewGate, find_kind, kind_name, register_kind
 from c2c_lightning.fuser.packing import PackedKV
 from c2c_lightning.fuser.rotary_tables import RotaryTables
+from c2c_lightning.fuser.wrapping_kind import WrappingKind
 from c2c_lightning.kv.geometry import LayerGeometry
 from c2c_lightning.kv.layer import LayerKV
 from c2c_lightning.kv.rotary import LayerRotary
@@ -40,7 +40,7 @@ class RotaryFreeConfig:
 
 
 @register_kind("rotary_free")
-class RotaryFreeKind(FuserKind):
+class RotaryFreeKind(WrappingKind):
     """Wraps another kind; parameters, gates and operations are those of that kind."""
 
     config_class = RotaryFreeConfig
@@ -141,19 +141,6 @@ class RotaryFreeKind(FuserKind):
     def residual(self, receiver: PackedKV, sharer: PackedKV, noise: GateNoise) -> PackedKV:
         """That of the kind within, on position-free keys."""
         return self.inner.residual(receiver, sharer, noise)
-
-    @property
-    def gates(self) -> list[Gate]:
-        """See `FuserKind.gates`."""
-        return self.inner.gates
-
-    def draw_uniform(self, num_layers: int, batch: int, tokens: int) -> tuple[Tensor, Tensor]:
-        """See `FuserKind.draw_uniform`."""
-        return self.inner.draw_uniform(num_layers, batch, tokens)
-
-    def norm_parameters(self) -> Iterator[nn.Parameter]:
-        """See `FuserKind.norm_parameters`."""
-        return self.inner.norm_parameters()
 
     def compiled_parts(self) -> list[nn.Module]:
         """See `FuserKind.compiled_parts`."""
