@@ -2,7 +2,6 @@
 
 import logging
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -11,12 +10,9 @@ from rich.progress import Progress
 from rich.table import Table
 
 from c2c_lightning.analysis.layer_ablation import RowScore, ablate, num_measured, pruned_model, row_score
-from c2c_lightning.data.batch import TrainingBatch
-from c2c_lightning.data.collate import collate_examples
-from c2c_lightning.data.preprocessing.row_encoder import ParsedRow, RowEncoder
+from c2c_lightning.data.preprocessing.row_encoder import training_batches
 from c2c_lightning.data.sources.chat import Messages
 from c2c_lightning.error_console import ERROR_CONSOLE
-from c2c_lightning.errors import DataError
 from c2c_lightning.export.description import TrainingRecord
 from c2c_lightning.export.from_checkpoint import export_checkpoint
 from c2c_lightning.fuser.pruning import closed_layers, fused_layers, num_bytes
@@ -53,7 +49,7 @@ def prune(
         DataError: no rows.
         FuserConfigError: no layer would be left.
     """
-    batches = [] if rows is None else read_batches(model, rows)
+    batches = [] if rows is None else training_batches(Messages(rows), model.encoder, MAX_ROWS, BATCH_SIZE)
     before = row_score(model, batches) if batches else None
     dropped = closed_layers(model.fuser)
     if by == "measured":
@@ -65,27 +61,6 @@ def prune(
     small.training_record = _record(model, small, before, after)
     small.save_pretrained(output_dir, overwrite)
     Console().print(_table(model, small, before, after))
-
-
-def read_batches(model: C2CModel, rows: str) -> list[TrainingBatch]:
-    """Batches of the first conversations in a file.
-
-    Raises:
-        DataError: the file has no rows.
-    """
-    source, encoder = Messages(rows), model.encoder
-    reader = RowEncoder(source, encoder)
-    parsed = (reader.parse(row, number) for number, row in enumerate(source.load()))
-    table = list(islice((row for row in parsed if isinstance(row, ParsedRow)), MAX_ROWS))
-    if not table:
-        raise DataError(f"{rows} has no rows to measure accuracy on that can be read.")
-    examples = encoder.encode_examples(
-        [row.messages for row in table],
-        [row.sharer_messages for row in table],
-        [row.chat_template_kwargs for row in table],
-    )
-    ids = encoder.receiver_pad_id, encoder.sharer_pad_ids
-    return [collate_examples(examples[n : n + BATCH_SIZE], *ids) for n in range(0, len(examples), BATCH_SIZE)]
 
 
 def _record(model: C2CModel, small: C2CModel, before: RowScore | None, after: RowScore | None) -> TrainingRecord:

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from c2c_lightning.cli import main
-from c2c_lightning.commands.prune_fuser import read_batches
+from c2c_lightning.data.preprocessing.row_encoder import training_batches
+from c2c_lightning.data.sources.chat import Messages
 from c2c_lightning.export import load_fuser
 from c2c_lightning.model.c2c import C2CModel
 
@@ -23,7 +24,7 @@ def test_fit_solves_and_saves(kind: str, tmp_path: Path, monkeypatch: pytest.Mon
     model = C2CModel.from_pretrained("run/fuser")
     assert isinstance(model.chat([[{"role": "user", "content": "Where is it?"}]], max_new_tokens=2)[0], str)
     # The map predicts the receiver's own entries of other text, better than their mean.
-    prompt = read_batches(model, "embedded:facts/train_chat")[0].prompt
+    prompt = training_batches(Messages("embedded:facts/train_chat"), model.encoder, 32, 32)[0].prompt
     state, tokens = model.prefill(prompt), prompt.plan.one_pass[0].fused_tokens[0]
     own, mapped = (kv[-1].keys[tokens.row, :, tokens.token] for kv in (state.unfused_kv, state.fused_kv))
     assert float((own - mapped).norm() / (own - own.mean(0)).norm()) < 0.9

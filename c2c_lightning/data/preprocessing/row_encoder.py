@@ -3,9 +3,12 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from itertools import islice
 from typing import Any
 
 from c2c_lightning.alignment.content_spans import content_text
+from c2c_lightning.data.batch import TrainingBatch
+from c2c_lightning.data.collate import collate_examples
 from c2c_lightning.data.encode import EncodedExample, Encoder
 from c2c_lightning.data.messages import Conversation, check_example, is_empty, is_trained
 from c2c_lightning.data.readers.json_lines import ORIGIN, TooLargeError, decode
@@ -125,6 +128,22 @@ def _refuse_nul(messages: Conversation) -> None:
     for number, message in enumerate(messages):
         if "\x00" in content_text(message):
             raise DataError(f"The content of message {number} has NUL bytes.")
+
+
+def training_batches(source: Source, encoder: Encoder, max_rows: int, batch_size: int) -> list[TrainingBatch]:
+    """Batches of the first rows of a source, in their order; rows that cannot be read are left out.
+
+    Raises:
+        DataError: no row can be read.
+    """
+    reader = RowEncoder(source, encoder)
+    parsed = (reader.parse(row, number) for number, row in enumerate(source.load()))
+    rows = list(islice((row for row in parsed if isinstance(row, ParsedRow)), max_rows))
+    examples = [item.example for item in reader.encode(rows) if isinstance(item, Accepted)]
+    if not examples:
+        raise DataError(f"{source.name} has no rows that can be read.")
+    ids = encoder.receiver_pad_id, encoder.sharer_pad_ids
+    return [collate_examples(examples[n : n + batch_size], *ids) for n in range(0, len(examples), batch_size)]
 
 
 def prompts_of(source: Source, encoder: Encoder) -> Iterator[tuple[Conversation, Conversation | None]]:
