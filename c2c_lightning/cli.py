@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "analyze.run_analyze",
         "tokens that sharers' caches are read from, padding, who is right where, a fuser's gates and effective ranks",
     ),
+    "oracle": ("oracle.run_oracle", "the paper's oracle experiments"),
     "chat": ("terminal_chat.run_chat", "talk in the terminal"),
     "serve": ("serve.run_serve", "OpenAI-compatible server: receiver, sharers, text-to-text, C2C by model name"),
     "lm-eval": ("lm_eval.run_lm_eval", "lm-evaluation-harness with the model `c2c`"),
@@ -133,12 +134,13 @@ def _hint(given: Sequence[str]) -> str:
 
 
 def _num_command_words(given: Sequence[str]) -> int:
-    """2 where the second word names an analysis, which has options of its own."""
-    if given[0] != "analyze":
-        return 1
-    from c2c_lightning.commands.analyze import ANALYSES  # imported already, since the command has run
+    """2 where the second word names an analysis or another subcommand, which has options of its own."""
+    from c2c_lightning.commands.completion import NESTED
 
-    return 2 if given[1:2] and given[1] in ANALYSES else 1
+    if given[0] not in NESTED:
+        return 1
+    module = importlib.import_module(f"c2c_lightning.commands.{COMMANDS[given[0]][0].rpartition('.')[0]}")
+    return 2 if given[1:2] and given[1] in getattr(module, NESTED[given[0]]) else 1
 
 
 def _fail(console: Console, message: str, code: int) -> None:

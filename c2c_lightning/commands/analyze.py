@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
-from jsonargparse import ArgumentError, Namespace
+from jsonargparse import Namespace
 from rich.console import Console
 
 from c2c_lightning.alignment.strategy import TokenAlignment
@@ -12,7 +12,8 @@ from c2c_lightning.analysis.alignment_report import alignment_report
 from c2c_lightning.analysis.padding_report import padding_report
 from c2c_lightning.commands.analyze_fuser import analyze_gates, analyze_rank
 from c2c_lightning.commands.analyze_overlap import analyze_overlap
-from c2c_lightning.commands.parsing import CommandParser, did_you_mean
+from c2c_lightning.commands.parsing import CommandParser
+from c2c_lightning.commands.subcommands import SubcommandTable
 from c2c_lightning.data.encode import Encoder
 from c2c_lightning.data.preprocessing.prepare import Settings, prepare
 from c2c_lightning.data.preprocessing.row_encoder import prompts_of
@@ -35,21 +36,7 @@ Options of one analysis: `lightning analyze alignment --help`."""
 
 def run_analyze(args: Sequence[str]) -> None:
     """Run the analysis named by the second word."""
-    usage = f"lightning analyze {'|'.join(ANALYSES)} --config FILE or NAME"
-    if list(args[1:2]) in (["-h"], ["--help"]):
-        Console().print(_help(usage), markup=False, highlight=False, soft_wrap=True)
-        raise SystemExit(0)
-    if len(args) < 2:
-        raise ArgumentError(None, f"no analysis is named: {usage}")
-    if args[1] not in ANALYSES:
-        raise ArgumentError(None, f"there is no analysis {args[1]!r}: {usage}{did_you_mean(args[1], ANALYSES)}")
-    ANALYSES[args[1]](args[2:])
-
-
-def _help(usage: str) -> str:
-    """The purpose of each analysis, and examples."""
-    purposes = [f"  {name:<10} {' '.join((run.__doc__ or '').split())}" for name, run in ANALYSES.items()]
-    return "\n".join([f"usage: {usage} [options]", "", *purposes, "", EXAMPLES])
+    SubcommandTable("analyze", "an analysis", ANALYSES, EXAMPLES).run(args)
 
 
 def analyze_alignment(args: Sequence[str]) -> None:

@@ -15,7 +15,7 @@ SHELLS = ("bash", "zsh", "tcsh")
 #: Commands whose options are another program's.
 _FOREIGN = ("lm-eval",)
 #: Commands with a second word, and the table of these words.
-_NESTED = {"analyze": "ANALYSES", "config": "ACTIONS"}
+NESTED = {"analyze": "ANALYSES", "oracle": "ORACLES", "config": "ACTIONS"}
 
 Commands = Mapping[str, tuple[str, str]]
 
@@ -46,12 +46,12 @@ def whole_parser(commands: Commands) -> ArgumentParser:
         module, _, function = path.rpartition(".")
         loaded = importlib.import_module(f"c2c_lightning.commands.{module}")
         run = getattr(loaded, function)
-        if name in _NESTED:
+        if name in NESTED:
             parser = ArgumentParser()
             # Before its own subcommands, as jsonargparse asks for.
             subcommands.add_subcommand(name, parser, help=purpose)
             nested = parser.add_subcommands()
-            for word in getattr(loaded, _NESTED[name]):
+            for word in getattr(loaded, NESTED[name]):
                 nested.add_subcommand(word, parser_of(run, [name, word]))
         elif name in RUN_COMMANDS:
             subcommands.add_subcommand(name, loaded.run_parser(name), help=purpose)

@@ -39,8 +39,8 @@ _QUIET_WARNINGS = (
 )
 
 #: Commands that import transformers, and those that import datasets too.
-_READS_TABLES = ("init", "fit", "validate", "test", "predict", "analyze")
-_LOADS_MODELS = (*_READS_TABLES, "chat", "serve", "sharer", "bench", "oracle", "lm-eval")
+_READS_TABLES = ("init", "fit", "validate", "test", "predict", "analyze", "oracle")
+_LOADS_MODELS = (*_READS_TABLES, "chat", "serve", "sharer", "bench", "lm-eval")
 
 
 class TerminalHandler(logging.Handler):

@@ -1,0 +1,15 @@
+"""`lightning oracle`: the paper's oracle experiments, as JSON, tables and pictures."""
+
+from collections.abc import Sequence
+
+from c2c_lightning.commands.subcommands import Subcommands, SubcommandTable
+
+EXAMPLES = """\
+Options of one experiment: `lightning oracle NAME --help`."""
+
+ORACLES: Subcommands = {}
+
+
+def run_oracle(args: Sequence[str]) -> None:
+    """Run the oracle experiment named by the second word."""
+    SubcommandTable("oracle", "an oracle experiment", ORACLES, EXAMPLES).run(args)
