@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from c2c_lightning.data.batch import PromptBatch
+from c2c_lightning.data.batch import PromptBatch, TrainingBatch
 
 
 def swap_sharers(prompts: PromptBatch, donors: PromptBatch) -> PromptBatch:
@@ -14,6 +14,14 @@ def swap_sharers(prompts: PromptBatch, donors: PromptBatch) -> PromptBatch:
     pairs = zip(prompts.sharers, donors.sharers, strict=True)
     sharers = (replace(theirs, source_index=reread(mine.index, theirs.index)) for mine, theirs in pairs)
     return PromptBatch(prompts.receiver, tuple(sharers)).to(device)
+
+
+def swap_rows(batch: TrainingBatch) -> TrainingBatch:
+    """The batch with the sharer prompts of each row's successor, cyclically."""
+    host, rows = batch.on_host, torch.arange(len(batch)).roll(-1)
+    swapped = swap_sharers(host.prompt, host.prompt.select(rows))
+    other = TrainingBatch(swapped, host.response_ids, host.response_mask, host.supervised)
+    return other.to(batch.response_ids.device)
 
 
 def reread(index: Tensor, donor_index: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric, SumMetric
 
 from c2c_lightning.data.batch import TrainingBatch
-from c2c_lightning.data.mismatch import swap_sharers
+from c2c_lightning.data.mismatch import swap_rows
 from c2c_lightning.training.train_model import TrainModel
 
 logger = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ class ValidationLosses(nn.Module):
         tokens = num_tokens.clamp(min=1)
         self.fused.update(model.batch_loss(batch) / tokens, weight)
         # Computed for a single row too: where the fuser is sharded, processes must make the same number of passes.
-        other = model.batch_loss(mismatched(batch)) / tokens
+        other = model.batch_loss(swap_rows(batch)) / tokens
         self.mismatched.update(other if len(batch) > 1 else torch.zeros_like(other), weight * (len(batch) > 1))
         self.pairs.update(len(batch) - 1)
         if self._receiver_loss is None:
@@ -72,11 +72,3 @@ class ValidationLosses(nn.Module):
         for metric in (self.fused, self.mismatched, self.receiver, self.pairs):
             metric.reset()
         return losses
-
-
-def mismatched(batch: TrainingBatch) -> TrainingBatch:
-    """The batch with the sharer prompts of each row's successor, cyclically."""
-    host, rows = batch.on_host, torch.arange(len(batch)).roll(-1)
-    swapped = swap_sharers(host.prompt, host.prompt.select(rows))
-    other = TrainingBatch(swapped, host.response_ids, host.response_mask, host.supervised)
-    return other.to(batch.response_ids.device)

@@ -13,11 +13,11 @@ from torch.optim import AdamW
 
 from benchmarks.host_reads import DEVICE, HostReadError, host_reads_refused
 from c2c_lightning.data.batch import PromptBatch, SharerTokens, TokenBatch, TrainingBatch
+from c2c_lightning.data.mismatch import swap_rows
 from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.model.frozen_lm import FrozenLM
 from c2c_lightning.model.lm_spec import LMSpec
 from c2c_lightning.training.train_model import TrainModel
-from c2c_lightning.training.validation import mismatched
 from tests.tiny import Style, tiny_model, tiny_tokenizer
 
 MODES = ("prefill", "prompt", "decode")
@@ -84,7 +84,7 @@ def test_a_validation_step_waits_for_no_value() -> None:
     model, batch = model_on_device("prefill"), training_batch(is_padded=True).to(DEVICE)
     with host_reads_refused(), torch.no_grad():
         model.eval().batch_loss(batch)
-        model.batch_loss(mismatched(batch))
+        model.batch_loss(swap_rows(batch))
 
 
 @pytest.mark.parametrize(
