@@ -97,6 +97,7 @@ MODULES = {
     "evaluation.render": "evaluation.report.render",
     "evaluation.run": "evaluation.run_description",
     "evaluation.share": "evaluation.distributed",
+    "evaluation.statistics": "analysis.statistics",
     "evaluation.summary": "evaluation.report.aggregate",
     "evaluation.team": "evaluation.load_models",
     "export.checkpoint": "export.from_checkpoint",

@@ -8,10 +8,10 @@ from typing import Any
 
 from rich.table import Table
 
+from c2c_lightning.analysis.statistics import wilson_interval
 from c2c_lightning.errors import BenchmarkError
 from c2c_lightning.evaluation.prediction_log import Prediction
 from c2c_lightning.evaluation.report.aggregate import grouped, scores_of
-from c2c_lightning.evaluation.statistics import wilson_interval
 
 Right = Mapping[str, set[int]]
 """By role (receiver, sharer, fused): the rows of the questions answered right."""

@@ -2,10 +2,10 @@
 
 import pytest
 
+from c2c_lightning.analysis.statistics import wilson_interval
 from c2c_lightning.errors import BenchmarkError
 from c2c_lightning.evaluation.overlap_report import overlap_report
 from c2c_lightning.evaluation.prediction_log import Prediction
-from c2c_lightning.evaluation.statistics import wilson_interval
 from tests.evaluation.report.test_report import answers
 
 #: Fig. 7 of the paper, Qwen3-4B: number of questions that exactly a set of models answers right.

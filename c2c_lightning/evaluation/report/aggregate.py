@@ -8,14 +8,14 @@ from operator import attrgetter
 from statistics import stdev
 from typing import Any
 
-from c2c_lightning.evaluation.prediction_log import Prediction
-from c2c_lightning.evaluation.statistics import (
+from c2c_lightning.analysis.statistics import (
     bootstrap_interval,
     calibration_error,
     compare,
     quantiles,
     wilson_interval,
 )
+from c2c_lightning.evaluation.prediction_log import Prediction
 
 #: Tolerance of log-probabilities from different orders of summation in bfloat16 (eight bits).
 _ROUNDING = 0.02

@@ -10,13 +10,13 @@ import pytest
 from rich.console import Console
 
 from c2c_lightning import evaluation
+from c2c_lightning.analysis.statistics import mcnemar_p_value, wilson_interval
 from c2c_lightning.evaluation.prediction_log import Prediction
 from c2c_lightning.evaluation.report.aggregate import closed_gates, overlap, paired, summarise
 from c2c_lightning.evaluation.report.build_report import REPORT_VERSION, build_report
 from c2c_lightning.evaluation.report.publish import publish
 from c2c_lightning.evaluation.report.render import markdown
 from c2c_lightning.evaluation.report.terminal import show
-from c2c_lightning.evaluation.statistics import mcnemar_p_value, wilson_interval
 
 ONE = Prediction("bench", "c2c", 0, 0, "q", "s", "Q", "out", "A", "A", 1.0, True, seconds=0.5, new_tokens=3)
 

@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import pytest
 
-from c2c_lightning.evaluation.statistics import (
+from c2c_lightning.analysis.statistics import (
     bootstrap_interval,
     calibration_error,
     compare,
