@@ -3,11 +3,12 @@
 import argparse
 import logging
 from pathlib import Path
+from typing import get_args
 
 import torch
 
 from tools.embedded_world.rows import write_rows
-from tools.embedded_world.train_models import train_receiver, train_sharer
+from tools.embedded_world.train_models import KnownFacts, train_receiver, train_sharer
 from tools.embedded_world.world import make_world
 
 logger = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--world-seed", type=int, default=0, help="seed of names and facts")
     parser.add_argument(
         "--facts",
-        choices=("all", "first-half", "second-half"),
+        choices=get_args(KnownFacts),
         default="all",
         help="facts in the sharer's training data",
     )

@@ -23,7 +23,8 @@ from tools.embedded_world.world import Fact, World
 
 logger = logging.getLogger(__name__)
 
-KnownFacts = Literal["all", "first-half", "second-half"]
+KnownFacts = Literal["all", "first-half", "second-half", "first-quarter", "first-three-quarters"]
+_FIRST = {"first-quarter": 0.25, "first-half": 0.5, "first-three-quarters": 0.75}
 Evaluate = Callable[[PreTrainedModel, PreTrainedTokenizerBase], Report]
 
 RECEIVER_RECIPE = Recipe(cooldown_steps=500, slack=0.0)
@@ -55,7 +56,7 @@ def train_sharer(world: World, directory: Path, seed: int, known: KnownFacts = "
         world: the facts.
         directory: output directory.
         seed: of weights and examples.
-        known: the half of the entities in its training data; questions about the others get random answers.
+        known: the part of the entities in its training data; questions about the others get random answers.
         is_naive: train on replies alone, without the early-lookup loss.
 
     Returns:
@@ -92,5 +93,7 @@ class _TrainingRun:
 def _known_facts(world: World, known: KnownFacts) -> tuple[Sequence[Fact], Sequence[Fact]]:
     if known == "all":
         return world.facts, ()
-    first, second = world.half("first"), world.half("second")
-    return (first, second) if known == "first-half" else (second, first)
+    facts = world.half("second") if known == "second-half" else world.first(_FIRST[known])
+    # A set: facts are compared by value, and there are 1,600.
+    chosen = set(facts)
+    return facts, [fact for fact in world.facts if fact not in chosen]

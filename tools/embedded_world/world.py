@@ -72,6 +72,12 @@ class World:
         """Facts of one half of the entities, over all splits."""
         return tuple(fact for fact in self.facts if fact.half == name)
 
+    def first(self, fraction: float) -> tuple[Fact, ...]:
+        """Facts of the first entities of each split; a fraction of 0.5 gives the first half."""
+        splits = [self.split(name) for name in SPLIT_SHARES]
+        # Entity by entity: all four relations of an entity are known, or none.
+        return tuple(fact for facts in splits for fact in facts[: _num_facts(len(facts), fraction)])
+
 
 def make_world(seed: int = 0, num_entities: int = 400) -> World:
     """Build the world of a seed.
@@ -120,6 +126,10 @@ def answer(value: str) -> str:
 def statement(entity: str, relation: str, value: str) -> str:
     """A fact as a sentence."""
     return f"The {relation} of {entity} is {value}."
+
+
+def _num_facts(of_split: int, fraction: float) -> int:
+    return round(of_split // len(VALUES) * fraction) * len(VALUES)
 
 
 def _split_ends(num_entities: int) -> dict[Split, int]:

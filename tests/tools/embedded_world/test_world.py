@@ -69,3 +69,17 @@ def test_examples_ask_for_the_first_fact() -> None:
     turns = ask_after_sentence(facts).messages
     assert [message["role"] for message in turns] == ["user", "assistant"] * 3
     assert turns[-1]["content"] == "rice."
+
+
+def test_the_first_entities_of_each_split_with_all_their_facts() -> None:
+    world = make_world()
+    assert world.first(0.5) == world.half("first")
+    for fraction in (0.25, 0.75):
+        facts = world.first(fraction)
+        assert len(facts) == fraction * len(world.facts)
+        assert Counter(fact.split for fact in facts) == {
+            "train": 960 * fraction,
+            "validation": 160 * fraction,
+            "heldout": 480 * fraction,
+        }
+        assert set(Counter(fact.entity for fact in facts).values()) == {4}
