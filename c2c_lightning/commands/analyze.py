@@ -12,6 +12,7 @@ from c2c_lightning.analysis.alignment_report import alignment_report
 from c2c_lightning.analysis.padding_report import padding_report
 from c2c_lightning.commands.analyze_fuser import analyze_gates, analyze_rank
 from c2c_lightning.commands.analyze_overlap import analyze_overlap
+from c2c_lightning.commands.analyze_positions import analyze_positions
 from c2c_lightning.commands.parsing import CommandParser
 from c2c_lightning.commands.subcommands import SubcommandTable
 from c2c_lightning.data.encode import Encoder
@@ -25,12 +26,13 @@ from c2c_lightning.model.lm_spec import LMSpec, tokenizer_spec
 from c2c_lightning.model.load_lm import load_tokenizer
 
 EXAMPLES = """\
-Examples, the last three after `lightning fit` and `lightning test` with `--config quickstart`:
+Examples, the last four after `lightning fit` and `lightning test` with `--config quickstart`:
   lightning analyze alignment --config quickstart_alignment
   lightning analyze padding --config quickstart_alignment
   lightning analyze overlap --config quickstart_overlap
   lightning analyze rank --config quickstart_fuser
   lightning analyze gates --config quickstart_fuser
+  lightning analyze positions --config quickstart_positions
 Options of one analysis: `lightning analyze alignment --help`."""
 
 
@@ -84,6 +86,7 @@ ANALYSES = {
     "overlap": analyze_overlap,
     "rank": analyze_rank,
     "gates": analyze_gates,
+    "positions": analyze_positions,
 }
 
 

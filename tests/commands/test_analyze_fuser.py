@@ -38,6 +38,15 @@ def test_gates(fuser: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert (tmp_path / "gates.png").stat().st_size > 1000
 
 
+def test_positions(fuser: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = str(Path(CONFIG).with_name("quickstart_positions.yaml"))
+    options = ["--fuser", fuser, "--max_rows", "8", "--output_dir", str(tmp_path)]
+    main(["analyze", "positions", "--config", config, *options])
+    spans = json.loads((tmp_path / "positions.json").read_text())["spans"]
+    assert [(span["begin"], span["end"]) for span in spans] == [(0, 1), (1, 4), (4, None)]
+    assert "transferred" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
