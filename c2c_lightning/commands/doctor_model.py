@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from c2c_lightning.commands.doctor_sections import Finding
-from c2c_lightning.errors import C2CError
+from c2c_lightning.errors import C2CError, FuserFormatError, HubError
 
 
 class LanguageModel:
@@ -22,7 +22,8 @@ class LanguageModel:
         try:
             report = report_model(self.path, self.fuser)
         except C2CError as error:
-            yield Finding(self.path, str(error), True)
+            of_fuser = self.fuser is not None and isinstance(error, (FuserFormatError, HubError))
+            yield Finding(str(self.fuser) if of_fuser else self.path, str(error), True)
             return
         if report.refusal is not None:
             yield Finding(self.path, report.refusal, True)

@@ -103,8 +103,10 @@ def with_suggestion(error: ArgumentError, *parsers: ArgumentParser) -> ArgumentE
     """The same error with the known key that is most like an unknown one, or the form of a language model."""
     message = str(error)
     if found := _UNKNOWN_KEY.search(message):
-        known = [name for parser in parsers for name in _keys(parser)]
-        message += did_you_mean(found[1] or found[2], known)
+        known = {name for parser in parsers for name in _keys(parser)}
+        # On a command line an option is named with its dashes.
+        dashes = "--" if found[0].endswith(f"--{found[1] or found[2]}") else ""
+        message += did_you_mean(f"{dashes}{found[1] or found[2]}", {f"{dashes}{name}" for name in known})
     elif found := _UNKNOWN_ARGUMENT.search(message):
         made = locate(found[1])
         message += did_you_mean(found[2], inspect.signature(made).parameters if callable(made) else ())

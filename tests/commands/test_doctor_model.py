@@ -61,3 +61,9 @@ def test_bars_of_loaded_weights_are_off(words: list[str], is_quiet: bool) -> Non
     transformers_logging.enable_progress_bar()
     quiet_bars(["doctor", *words])
     assert transformers_logging.is_progress_bar_enabled() is not is_quiet
+
+
+def test_a_missing_fuser_is_named_not_the_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["doctor", "--model", "embedded:receiver", "--fuser", str(tmp_path / "none"), "--json"])
+    assert json.loads(capsys.readouterr().out)["Model"][0]["name"] == str(tmp_path / "none")

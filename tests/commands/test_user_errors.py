@@ -33,12 +33,12 @@ def message_of(capsys: pytest.CaptureFixture[str], code: int, arguments: Sequenc
 @pytest.mark.parametrize(
     ("arguments", "suggestion"),
     [
-        ([*FIT, "--data.batch_sise", "4"], "data.batch_size"),
-        ([*FIT, "--model.fuser.hiden_dim", "4"], "model.fuser.hidden_dim"),
+        ([*FIT, "--data.batch_sise", "4"], "--data.batch_size"),
+        ([*FIT, "--model.fuser.hiden_dim", "4"], "--model.fuser.hidden_dim"),
         ([*FIT, "--data.train", '{"class_path": "Messages", "init_args": {"pth": "x"}}'], "path"),
-        ([*BENCH, "--sed", "3"], "seed"),
-        ([*ANALYZE, "--max_row", "3"], "max_rows"),
-        (["export", "--ckpt_pth", "x", "--output_dir", "y"], "ckpt_path"),
+        ([*BENCH, "--sed", "3"], "--seed"),
+        ([*ANALYZE, "--max_row", "3"], "--max_rows"),
+        (["export", "--ckpt_pth", "x", "--output_dir", "y"], "--ckpt_path"),
         (["tes"], "test"),
     ],
 )
