@@ -107,17 +107,20 @@ class FusionStep:
         begin: column of the first fused token.
         end: column after the last token of these spans.
         fused_tokens: one entry per sharer.
+        unfused_end: column after the last token before `end` that is not fused with any sharer, in any row; None if it
+            is not known.
     """
 
     begin: int
     end: int
     fused_tokens: tuple[FusedTokens, ...]
+    unfused_end: int | None = None
 
     @classmethod
-    def of(cls, end: int, fused_tokens: Sequence[FusedTokens]) -> "FusionStep":
+    def of(cls, end: int, fused_tokens: Sequence[FusedTokens], unfused_end: int | None = None) -> "FusionStep":
         """A step that begins at its first fused token."""
         begin = min((int(fused.token.min()) for fused in fused_tokens if len(fused)), default=end)
-        return cls(begin, end, tuple(fused_tokens))
+        return cls(begin, end, tuple(fused_tokens), unfused_end)
 
     def split(self, column: int) -> "tuple[FusionStep, FusionStep]":
         """The fused tokens before a column and those from it on, as two steps."""
@@ -127,7 +130,7 @@ class FusionStep:
 
     def to(self, device: torch.device | str) -> "FusionStep":
         """Copy to a device."""
-        return FusionStep(self.begin, self.end, tuple(fused.to(device) for fused in self.fused_tokens))
+        return replace(self, fused_tokens=tuple(fused.to(device) for fused in self.fused_tokens))
 
 
 @dataclass(frozen=True)
@@ -167,7 +170,10 @@ class FusionPlan:
         is_fused = torch.stack([index[:, :-1] >= 0 for index in source_indices], -1) & real[..., None]
         span_end = span_ends(is_fused, real)
         ends = sorted(set(span_end[is_fused.any(-1)].tolist()))
-        steps = tuple(_step(end, is_fused & (span_end == end)[..., None], source_indices, positions) for end in ends)
+        is_unfused = (real & ~is_fused.any(-1)).any(0)
+        steps = tuple(
+            _step(end, is_fused & (span_end == end)[..., None], is_unfused, source_indices, positions) for end in ends
+        )
         return cls(steps, _in_one_pass(steps, len(mask)), _num_read_tokens(steps, len(source_indices)))
 
     def to(self, device: torch.device | str) -> "FusionPlan":
@@ -176,15 +182,26 @@ class FusionPlan:
         return FusionPlan(steps, one_pass, self.num_read_tokens)
 
 
-def _step(end: int, is_fused: Tensor, source_indices: Sequence[Tensor], positions: TokenPositions | None) -> FusionStep:
-    """The step of the tokens (batch, tokens, sharers) that end at one column."""
+def _step(
+    end: int, is_fused: Tensor, is_unfused: Tensor, source_indices: Sequence[Tensor], positions: TokenPositions | None
+) -> FusionStep:
+    """The step of the spans that end at one column.
+
+    Args:
+        end: the column.
+        is_fused: (batch, tokens, sharers), the tokens of these spans.
+        is_unfused: (tokens,), whether any row has a token there that is fused in no step.
+        source_indices: see `FusionPlan.of`.
+        positions: see `FusionPlan.of`.
+    """
     fused = []
     for number, index in enumerate(source_indices):
         row, token = is_fused[..., number].nonzero(as_tuple=True)
         source = index[row, token]
         ids = () if positions is None else (positions.receiver[row, token], positions.sharers[number][row, source])
         fused.append(FusedTokens(row, token, source, *ids))
-    return FusionStep.of(end, fused)
+    unfused = is_unfused[:end].nonzero()
+    return FusionStep.of(end, fused, int(unfused.max()) + 1 if len(unfused) else 0)
 
 
 def _in_one_pass(steps: tuple[FusionStep, ...], batch: int) -> tuple[FusionStep, ...]:

@@ -251,6 +251,7 @@ class ProjectKind(FuseKind):
     """Ablation: the projected sharer replaces the receiver's entries."""
 
     fuser_class = SharerOnlyFuser
+    reads_receiver = False
 
 
 @register_kind("no_gates")

@@ -83,7 +83,8 @@ class FuserConfig:
             from the clean receiver are summed).
         span_order: `sectioned` (the tokens after a span are computed on its fused entries) or `one_pass`.
         fusion_mode: which tokens are fused: `prefill` (the prompt but its last token), `prompt` (that token too), or
-            `decode` (response tokens too).
+            `decode` (response tokens too). `replace` is `prefill` for kinds that do not read the receiver's entries
+            (`ridge`, `project`): the receiver does not process the fused tokens.
         channel: precision in which the sharers' entries are read: `bits` 32, 16, 8 or 4; see `ChannelConfig`.
         complex: settings that only `c2c_c` has.
         options: settings of `kind`, by name; needed for those of a kind of one's own.
@@ -108,7 +109,7 @@ class FuserConfig:
     token_alignment: TokenAlignment = "auto"
     sharer_order: Literal["sequential", "parallel"] = "sequential"
     span_order: Literal["sectioned", "one_pass"] = "sectioned"
-    fusion_mode: Literal["prefill", "prompt", "decode"] = "prefill"
+    fusion_mode: Literal["prefill", "replace", "prompt", "decode"] = "prefill"
     channel: ChannelConfig = field(default_factory=ChannelConfig)
     complex: ComplexConfig = field(default_factory=ComplexConfig)
     options: dict[str, Any] = field(default_factory=dict)
@@ -124,6 +125,9 @@ class FuserConfig:
             raise FuserConfigError("initial_temperature and final_temperature must be above 0.")
         for own in [SharerKind(), *(self.sharer_kinds or ())]:
             self._kind_settings(own)
+        for own in self.sharer_kinds or [SharerKind()]:
+            kind, settings = self._kind_settings(own)
+            check_fusion_mode(self.fusion_mode, kind.used_kinds(settings))
 
     def kinds(self, num_sharers: int) -> list[tuple[type[FuserKind], Any]]:
         """Class and configuration of each sharer's fuser.
@@ -151,3 +155,28 @@ class FuserConfig:
         common = self.options if find_kind(self.kind) is kind else {}
         shared = {**{name: getattr(self, name) for name in _SHARED}, **asdict(self.complex)}
         return kind, kind.make_config({**common, **own.options}, shared)
+
+
+def check_fusion_mode(mode: str, kinds: Sequence[type[FuserKind]]) -> None:
+    """Refuse a fusion mode in which a fuser kind cannot be computed.
+
+    Args:
+        mode: the fusion mode.
+        kinds: a kind and those within it.
+
+    Raises:
+        FuserConfigError: names the kind.
+    """
+    reading = [kind_name(kind) for kind in kinds if kind.reads_receiver]
+    if mode == "replace" and reading:
+        raise FuserConfigError(
+            f"`fusion_mode: replace` leaves out the receiver's pass over the fused tokens, but the fuser kind "
+            f"{reading[0]!r} reads its entries. Set `kind: ridge`, alone or within `rotary_free`, or "
+            "`fusion_mode: prefill`."
+        )
+    pooling = [kind_name(kind) for kind in kinds if not kind.is_pointwise]
+    if mode in ("prompt", "decode") and pooling:
+        raise FuserConfigError(
+            f"`fusion_mode: {mode}` fuses tokens one at a time, but the fuser kind {pooling[0]!r} reads all tokens of "
+            "a span. Set `fusion_mode: prefill`."
+        )

@@ -73,12 +73,15 @@ class LinearMaps:
 class FuserKind(nn.Module, ABC):
     """F of Eq. 3 between receiver layers of one shape and sharer layers of one shape.
 
-    The layers are stacked: every parameter and buffer has L as its first dimension. The tensors of the state dict are
-    those of the fuser file.
+    The layers are stacked: every parameter and buffer of a pointwise kind has L as its first dimension. The tensors of
+    the state dict are those of the fuser file.
 
     Attributes:
         config_class: dataclass of the kind's settings.
         needs_rotary: whether `bind_rotary` must be called before the kind is used.
+        is_pointwise: whether each token of each layer is fused by itself. Other kinds may share parameters between
+            layers; they are fused span by span (`fusion_mode: prefill`), and their layers cannot be pruned.
+        reads_receiver: whether the residual depends on more of the receiver's entries than that it replaces them.
         reads_hidden: whether the sharer's hidden states are its input in the place of keys and values.
         receiver_layers: the receiver layers of the stack, ascending.
         sharer_layers: for each of them the sharer layer that it is fused with; k in a row for kinds that read k layers.
@@ -86,6 +89,8 @@ class FuserKind(nn.Module, ABC):
 
     config_class: ClassVar[type[Any]] = NoOptions
     needs_rotary: ClassVar[bool] = False
+    is_pointwise: ClassVar[bool] = True
+    reads_receiver: ClassVar[bool] = True
     reads_hidden = False
 
     def __init__(self, pairs: Sequence[tuple[int, int]]) -> None:

@@ -62,6 +62,7 @@ class RidgeKind(FuserKind):
     """
 
     config_class = RidgeConfig
+    reads_receiver = False
     sources: Tensor
 
     def __init__(

@@ -45,6 +45,7 @@ class RotaryFreeKind(WrappingKind):
 
     config_class = RotaryFreeConfig
     needs_rotary = True
+    reads_receiver = False  # the kind within may
 
     def __init__(
         self,

@@ -236,7 +236,7 @@ class C2CModel(C2CCore):
         prompt = self._checked(prompt).to(self.receiver.device)
         plan = self.mode.plan(prompt, self.fuser.config)
         origin = None if sharer_kv is not None else self._origin(active_sharers)
-        start = None if prefix is None else match_prefix(prefix, prompt, plan, origin)
+        start = None if prefix is None else match_prefix(prefix, prompt, plan, origin, self.mode.replaces_receiver)
         if sharer_kv is None:
             sharer_kv = self.prefill_sharers(prompt, active_sharers, None if start is None else start.sharer_kv)
         try:

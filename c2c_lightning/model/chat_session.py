@@ -81,7 +81,7 @@ class ChatSession:
         """The prompt, and the columns in front of which the receiver's answers begin."""
         prompt, config = self.model.encode([messages], None, [self.chat_template_kwargs]), self.model.fuser.config
         last = prompt.num_receiver_tokens - 1
-        if config.fusion_mode != "prefill" or config.span_order == "one_pass":
+        if self.model.mode.fuses_last_prompt_token or config.span_order == "one_pass":
             return prompt, [last]
         # A template may render earlier turns differently: such an answer begins where the tokens differ.
         shared = self._num_shared_tokens(prompt)

@@ -37,7 +37,7 @@ class C2CCore(FusedModel):
         """
         state = start or PrefillState.empty(self.receiver, prompt.receiver)
         for step in self.mode.plan(prompt, self.fuser.config):
-            state = state.prefill(self.receiver, until=step.end)
+            state = self.mode.prefill(self, state, sharer_kv, step)
             state = state.fuse(self.fuser, sharer_kv, step)
         return state
 

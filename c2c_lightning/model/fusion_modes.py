@@ -66,8 +66,15 @@ class FusionMode(Protocol):
     fuses_response: bool
     """Whether response tokens are fused, so that the cache they attend to depends on them."""
 
+    replaces_receiver: bool
+    """Whether the receiver does not process fused tokens, so that it has no entries of its own for them."""
+
     def plan(self, prompt: PromptBatch, config: FuserConfig) -> tuple[FusionStep, ...]:
         """The fusion steps of a prompt, in order."""
+        ...
+
+    def prefill(self, core: FusedModel, state: PrefillState, sharer_kv: SharerKV, step: FusionStep) -> PrefillState:
+        """The receiver's cache up to the end of a step, whose tokens are fused next."""
         ...
 
     def num_sharer_tokens(self, prompt: PromptBatch) -> Sequence[int]:
@@ -101,10 +108,15 @@ class PrefillFusion:
 
     fuses_last_prompt_token = False
     fuses_response = False
+    replaces_receiver = False
 
     def plan(self, prompt: PromptBatch, config: FuserConfig) -> tuple[FusionStep, ...]:
         """Span by span as released, or all spans of a row at once."""
         return prompt.plan.one_pass if config.span_order == "one_pass" else prompt.fusion_plan
+
+    def prefill(self, core: FusedModel, state: PrefillState, sharer_kv: SharerKV, step: FusionStep) -> PrefillState:
+        """The receiver processes all tokens."""
+        return state.prefill(core.receiver, until=step.end)
 
     def num_sharer_tokens(self, prompt: PromptBatch) -> Sequence[int]:
         """The columns that receiver tokens read."""
@@ -124,6 +136,30 @@ class PrefillFusion:
         """The fused cache up to the end of the last span."""
         state = core.fuse_prompt(prompt, sharer_kv)
         return ResponsePrefix(state.fused_kv, states=state.states)
+
+
+class ReplacementFusion(PrefillFusion):
+    """As `PrefillFusion`, but the receiver does not process the fused tokens: the fuser gives it all their entries.
+
+    For kinds that read the sharer alone (`FuserKind.reads_receiver`), of one sharer. The answers are those of mode
+    `prefill` with `span_order: sectioned`; a receiver pass over the fused tokens is saved.
+    """
+
+    replaces_receiver = True
+
+    def plan(self, prompt: PromptBatch, config: FuserConfig) -> tuple[FusionStep, ...]:
+        """Span by span: there is no other prefill that `one_pass` could fuse."""
+        return prompt.fusion_plan
+
+    def prefill(self, core: FusedModel, state: PrefillState, sharer_kv: SharerKV, step: FusionStep) -> PrefillState:
+        """The receiver processes the tokens that are not fused.
+
+        In a batch that includes fused tokens to the left of the last unfused one of any row: one block of columns.
+        """
+        check_replacement(core)
+        if sharer_kv[0] is None or step.unfused_end is None:
+            return super().prefill(core, state, sharer_kv, step)
+        return state.prefill(core.receiver, until=step.unfused_end).skip(step.end)
 
 
 class PromptFusion(PrefillFusion):
@@ -208,7 +244,32 @@ class DecodeFusion(PromptFusion):
         return ResponsePrefix([layer.tokens(0, begin) for layer in fused_kv], edit_rows, start.states)
 
 
-MODES: dict[str, FusionMode] = {"prefill": PrefillFusion(), "prompt": PromptFusion(), "decode": DecodeFusion()}
+MODES: dict[str, FusionMode] = {
+    "prefill": PrefillFusion(),
+    "replace": ReplacementFusion(),
+    "prompt": PromptFusion(),
+    "decode": DecodeFusion(),
+}
+
+
+def check_replacement(core: FusedModel) -> None:
+    """Refuse models whose receiver has to process fused tokens itself.
+
+    Raises:
+        PairMismatchError: several sharers, layers without a partner, or a receiver with states.
+    """
+    unfused = [n for n, m in enumerate(core.fuser.sharers[0].layer_map) if m is None]
+    reason = (
+        f"there are {len(core.sharers)} sharers, and tokens of one that is left out would have no entries"
+        if len(core.sharers) > 1
+        else f"receiver layers {unfused} are not fused, so their entries have to be computed"
+        if unfused
+        else f"{core.receiver.spec.path} has states after each token besides its cache"
+        if core.receiver.layout is not None
+        else None
+    )
+    if reason:
+        raise PairMismatchError(f"`fusion_mode: replace` is not possible: {reason}. Set `fusion_mode: prefill`.")
 
 
 def check_hidden_size(wanted: KVGeometry, given: KVGeometry, name: str) -> None:

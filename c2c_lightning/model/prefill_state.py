@@ -61,6 +61,13 @@ class PrefillState:
         checkpoints = self.checkpoints + checkpoint(until, new)
         return replace(self, unfused_kv=unfused_kv, fused_kv=fused_kv, checkpoints=checkpoints)
 
+    def skip(self, until: int) -> Self:
+        """The state with zeros as the entries of the tokens up to column `until`: a fusion step replaces them all."""
+        new = max(0, until - self.num_tokens)
+        zeros = [layer.map(lambda x: x.new_zeros(*x.shape[:2], new, x.shape[3])) for layer in self.fused_kv]
+        unfused_kv, fused_kv = append_kv(self.unfused_kv, zeros), append_kv(self.fused_kv, zeros)
+        return replace(self, unfused_kv=unfused_kv, fused_kv=fused_kv)
+
     def fuse(self, fuser: Fuser, sharer_kv: SharerKV, step: FusionStep) -> Self:
         """The state with the tokens of a step fused (paper, Eq. 3)."""
         if not any(len(fused) for fused in step.fused_tokens):

@@ -44,7 +44,7 @@ class PrefixMatch(PrefillState):
 
 
 def match_prefix(
-    cached: FusedPrompt, prompt: PromptBatch, plan: Sequence[FusionStep], origin: Any
+    cached: FusedPrompt, prompt: PromptBatch, plan: Sequence[FusionStep], origin: Any, fused_only: bool = False
 ) -> PrefixMatch | None:
     """The entries that new prompts share with one cached prompt; None if nothing may be reused.
 
@@ -55,6 +55,7 @@ def match_prefix(
         prompt: the new prompts, on the same device; each may begin as the cached one does, or not.
         plan: their fusion steps.
         origin: identity of what would make their entries.
+        fused_only: whether fused tokens have no entries of the receiver's own, see `FusionMode.replaces_receiver`.
 
     Raises:
         PromptError: the cached batch has more than one prompt.
@@ -65,7 +66,7 @@ def match_prefix(
         return None
     shifts = _first_columns(prompt.receiver) - _first_columns(cached.prompt.receiver)
     rows = [_match_row(cached, prompt, plan, row, int(shift)) for row, shift in enumerate(shifts)]
-    reused = ReusedColumns.of(cached.checkpoints, shifts, [row.unfused for row in rows])
+    reused = ReusedColumns.of(cached.checkpoints, shifts, [row.fused if fused_only else row.unfused for row in rows])
     fused_end = min(reused.end, ReusedColumns.of((), shifts, [row.fused for row in rows]).end)
     sharer_kv: list[LayerStack | None] = []
     for number, kv in enumerate(cached.sharer_kv):

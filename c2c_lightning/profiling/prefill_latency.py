@@ -50,18 +50,20 @@ class PrefillLatency:
             "cpu_seconds": {name: timed.cpu_seconds for name, timed in times.items()},
             "ratio": median_ratio(times["with_fusion"].wall, _sums([times[name].wall for name in alone])),
             "ratio_by_cpu_time": median_ratio(times["with_fusion"].cpu, _sums([times[name].cpu for name in alone])),
-            "ratio_of_needed_work": self._needed_ratio(PairShape.of(model)),
+            "ratio_of_needed_work": self._needed_ratio(model),
             "rounds": self.rounds,
         }
 
-    def _needed_ratio(self, pair: PairShape) -> float:
+    def _needed_ratio(self, model: C2CModel) -> float:
         """Needed operations with fusion, over those of each model's prefill with one logit."""
-        tokens = self.prompt_tokens
+        tokens, pair = self.prompt_tokens, PairShape.of(model)
         fused = sum(
             prefill(lm, tokens - 1, num_layers=fuser.sharer_layers) + fuse(fuser, tokens - 1)
             for lm, fuser in zip(pair.sharers, pair.fusers, strict=True)
         )
-        fused += prefill(pair.receiver, tokens - 1) + forward(pair.receiver, 1, tokens - 1, heads=1)
+        if not model.mode.replaces_receiver:
+            fused += prefill(pair.receiver, tokens - 1)
+        fused += forward(pair.receiver, 1, tokens - 1, heads=1)
         return fused / sum(forward(lm, tokens, 0, heads=1) for lm in (pair.receiver, *pair.sharers))
 
 

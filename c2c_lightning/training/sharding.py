@@ -137,7 +137,7 @@ def check_shardable(config: FuserConfig, is_sharded: bool) -> None:
             "`shard_models` needs a strategy that shards: add `--config configs/trainer/fsdp2.yaml`, or set "
             "`trainer.strategy: c2c_lightning.training.sharding.FSDP2Strategy`."
         )
-    if config.span_order != "one_pass" or config.fusion_mode == "decode":
+    if config.span_order != "one_pass" or config.fusion_mode in ("decode", "replace"):
         raise ConfigurationError(
             "`shard_models` gathers the language models block by block in all processes together, so each must make "
             f"as many passes; with span_order {config.span_order!r} and fusion_mode {config.fusion_mode!r} their "

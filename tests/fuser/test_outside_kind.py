@@ -153,7 +153,7 @@ def test_each_sharer_has_a_kind_of_its_own() -> None:
         ({"kind": "nowhere.Kind"}, "Import its module first"),
         ({"sharer_order": "sequentail"}, "one of sequential, parallel. Did you mean 'sequential'"),
         ({"gate_noise": "gumble"}, "Did you mean 'gumbel'"),
-        ({"fusion_mode": "Prompt"}, "one of prefill, prompt, decode. Did you mean 'prompt'"),
+        ({"fusion_mode": "Prompt"}, "one of prefill, replace, prompt, decode. Did you mean 'prompt'"),
         ({"span_order": "onepass"}, "Did you mean 'one_pass'"),
         ({"layer_alignment": "terminl"}, "Did you mean 'terminal'"),
         ({"token_alignment": "spans"}, "Did you mean 'span'"),
