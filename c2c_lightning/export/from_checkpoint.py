@@ -75,6 +75,11 @@ def _directory_message(path: Path) -> str:
 
 def fuser_of(checkpoint: dict[str, Any], where: str) -> tuple[Fuser, FuserDescription]:
     """The fuser of a checkpoint in float32, and its description; `where` is the file, for messages."""
+    if isinstance(checkpoint["c2c"], dict) and (baseline := checkpoint["c2c"].get("baseline")):
+        raise CheckpointError(
+            f"{where} holds a trained receiver ({baseline}), not a fuser. The callback ExportFuser writes it to "
+            "`receiver` in the run folder at the end of training; `--ckpt_path` continues an unfinished one."
+        )
     description = FuserDescription.from_json(checkpoint["c2c"], where)
     # The names of a compiled fuser include the wrapper.
     tensors = {

@@ -73,13 +73,14 @@ def freeze_gates(fuser: Fuser) -> None:
 
 
 def arguments_of(checkpoint_path: Any) -> dict[str, Any]:
-    """The arguments of `C2CModule` from the plain values in a checkpoint."""
+    """The arguments of `C2CModule` from the plain values in a checkpoint; the baseline as plain values."""
     # Memory-mapped, so that weights are read once.
     saved = torch.load(checkpoint_path, map_location="cpu", weights_only=True, mmap=True)["hyper_parameters"]
     return {
         "receiver": LMSpec(**saved["receiver"]),
         "sharers": [LMSpec(**spec) for spec in saved["sharers"]],
         "fuser": parse_config(saved["fuser"]),
+        "baseline": saved.get("baseline", {}),
     }
 
 

@@ -17,7 +17,8 @@ from c2c_lightning.data.encode import Encoder
 from c2c_lightning.errors import ConfigurationError
 from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.model.lm_spec import LMSpec
-from c2c_lightning.training.build_model import arguments_of, build_encoder, build_model, describe
+from c2c_lightning.training.baselines import Baseline, baseline_of
+from c2c_lightning.training.build_model import arguments_of
 from c2c_lightning.training.callbacks.defaults import training_callbacks
 from c2c_lightning.training.checkpoint_io import refuse_pickles
 from c2c_lightning.training.finite_values import refuse_non_finite
@@ -69,6 +70,7 @@ class C2CModule(LightningModule):
         activation_checkpointing: bool = False,
         shard_models: bool = False,
         non_finite: Literal["stop", "skip"] = "stop",
+        baseline: Baseline | None = None,
     ) -> None:
         """Keep names and choices; models are loaded by `configure_model`.
 
@@ -87,6 +89,8 @@ class C2CModule(LightningModule):
             shard_models: with `FSDP2Strategy`, shard the frozen models too, block by block.
             non_finite: stop at a loss or gradient that is NaN or infinite, or skip and count its optimizer step; with
                 `skip`, every step waits for the device.
+            baseline: what is trained instead of the fuser, or a fuser on mismatched caches; a class of
+                `c2c_lightning.training.baselines`.
         """
         super().__init__()
         if not sharers:
@@ -103,15 +107,16 @@ class C2CModule(LightningModule):
         self.optimizer_factory, self.schedule, self.parameter_groups = optimizer, schedule, parameter_groups
         self.loss_average, self.non_finite, self.compile_fuser = loss_average, non_finite, compile_fuser
         self.activation_checkpointing, self.shard_models = activation_checkpointing, shard_models
+        self.baseline = baseline or Baseline()
         # Plain values only, so that checkpoints load with `weights_only`; factories are left out.
         specs = {"receiver": asdict(receiver), "sharers": [asdict(spec) for spec in sharers]}
-        self.save_hyperparameters({**specs, "fuser": asdict(fuser)})
+        self.save_hyperparameters({**specs, "fuser": asdict(fuser), "baseline": self.baseline.settings})
         self.validation_losses = ValidationLosses(per_token=loss_average == "tokens")
 
     @cached_property
     def encoder(self) -> Encoder:
         """Encodes conversations for these models."""
-        return build_encoder(self.receiver_spec, self.sharer_specs, self.fuser_config)
+        return self.baseline.encoder(self.receiver_spec, self.sharer_specs, self.fuser_config)
 
     @property
     def context_lengths(self) -> tuple[int | None, ...]:
@@ -128,14 +133,14 @@ class C2CModule(LightningModule):
             return
         strategy = None if self._trainer is None else self.trainer.strategy
         models = (self.receiver_spec, self.sharer_specs, self.fuser_config)
-        self.model = build_model(*models, strategy, self.shard_models, self.compile_fuser)
+        self.model = self.baseline.model(*models, strategy, self.shard_models, self.compile_fuser)
         self.model.activation_checkpointing = self.activation_checkpointing
         # Every process sets its gate temperatures itself.
         exclude_from_ddp(self, [name for name, _ in self.named_buffers()])
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """The optimizer of the fuser, and its schedule, stepped with it."""
-        optimizer = self.parameter_groups.build(self.model.fuser, self.optimizer_factory)
+        """The optimizer of the trained parameters, and its schedule, stepped with it."""
+        optimizer = self.parameter_groups.build(self.model, self.optimizer_factory)
         scheduler = self.schedule.build(optimizer, self.trainer.estimated_stepping_batches)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -147,7 +152,7 @@ class C2CModule(LightningModule):
 
     def training_step(self, batch: TrainingBatch, batch_idx: int) -> Tensor:
         """The summed loss of a batch, which `TokenAverage` divides by the tokens of the step; or its mean."""
-        loss = self.model.batch_loss(batch)
+        loss = self.model.batch_loss(self.baseline.training_batch(batch))
         # A batch may have no tokens: it keeps this process in step with others at the end of an epoch.
         tokens = batch.response_mask.sum().clamp(min=1)
         self.log("train/loss", loss.detach() / tokens, prog_bar=True, batch_size=len(batch))
@@ -168,7 +173,7 @@ class C2CModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse non-finite weights; add the description that `lightning export` needs."""
         refuse_non_finite(checkpoint, self.global_step)
-        checkpoint["c2c"] = describe(self.model).to_json()
+        checkpoint["c2c"] = self.baseline.description(self.model)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint that does not fit."""
@@ -179,6 +184,7 @@ class C2CModule(LightningModule):
     def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Self:
         """The module of a local checkpoint file; arguments in `kwargs` override those of the checkpoint."""
         refuse_pickles(kwargs.get("weights_only"))
-        arguments = {**arguments_of(checkpoint_path), **kwargs}
+        saved = arguments_of(checkpoint_path)
+        arguments = {**saved, "baseline": baseline_of(saved["baseline"]), **kwargs}
         loaded: Self = super().load_from_checkpoint(checkpoint_path, *args, **arguments)
         return loaded

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -11,7 +11,7 @@ from transformers import get_scheduler
 
 from c2c_lightning.errors import ConfigurationError
 from c2c_lightning.fuser.config_checks import check_fields
-from c2c_lightning.fuser.fuser import Fuser
+from c2c_lightning.fuser.fuser import ParameterRoles
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,15 @@ class Schedule:
         return scheduler
 
 
+@runtime_checkable
+class HasRoles(Protocol):
+    """A fuser, or a model that is trained."""
+
+    def parameter_roles(self) -> ParameterRoles:
+        """Its parameters by their role for the optimizer."""
+        ...
+
+
 @dataclass(frozen=True)
 class ParameterGroups:
     """How the fuser's parameters differ for the optimizer.
@@ -71,9 +80,9 @@ class ParameterGroups:
         if not 0 <= self.gate_rate < math.inf:
             raise ConfigurationError(f"parameter_groups: `gate_rate` is {self.gate_rate}, but must be 0 or more.")
 
-    def build(self, fuser: Fuser, optimizer: Callable[[Any], Optimizer]) -> Optimizer:
-        """An optimizer over the fuser's parameters, each in exactly one group."""
-        roles = fuser.parameter_roles()
+    def build(self, trained: HasRoles, optimizer: Callable[[Any], Optimizer]) -> Optimizer:
+        """An optimizer over the trained parameters, each in exactly one group."""
+        roles = trained.parameter_roles()
         no_decay = {} if self.decay_all else {"weight_decay": 0.0}
         groups: list[dict[str, Any]] = [
             {"params": roles.weights},

@@ -2,6 +2,7 @@
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -9,10 +10,11 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from torch.distributed.fsdp import FSDPModule
 
 from c2c_lightning.data.batch import PromptBatch, TrainingBatch
-from c2c_lightning.fuser.fuser import Fuser
+from c2c_lightning.fuser.fuser import Fuser, ParameterRoles
 from c2c_lightning.kv.layer import LayerKV, SharerKV
 from c2c_lightning.model.c2c import C2CModel
 from c2c_lightning.model.prefill_state import PrefillState
+from c2c_lightning.model.pretrained import save_pretrained
 from c2c_lightning.training.activation_checkpointing import activation_checkpointing_context
 
 
@@ -22,10 +24,12 @@ class TrainModel(C2CModel):
     Attributes:
         activation_checkpointing: recompute the receiver's response pass, layer by layer, in the backward pass.
         is_untrained: the fuser was neither trained nor loaded from a checkpoint.
+        has_bare_receiver: whether `batch_loss` without sharers is the loss of the untrained receiver.
     """
 
     activation_checkpointing = False
     is_untrained = True
+    has_bare_receiver = True
 
     def batch_loss(self, batch: TrainingBatch, active_sharers: tuple[int, ...] | None = None) -> Tensor:
         """Summed cross-entropy of the supervised response tokens, ().
@@ -39,11 +43,13 @@ class TrainModel(C2CModel):
         """
         if not torch.is_grad_enabled():
             return self.response_loss(batch, active_sharers)
-        recomputation: AbstractContextManager[None] = nullcontext()
-        if self.activation_checkpointing:
-            recomputation = activation_checkpointing_context(self.receiver.model, self.receiver.blocks)
-        with recomputation:
+        with self._recomputation():
             return self.response_loss(batch, active_sharers) + self._unused_parameters(batch.prompt)
+
+    def _recomputation(self) -> AbstractContextManager[None]:
+        if self.activation_checkpointing and torch.is_grad_enabled():
+            return activation_checkpointing_context(self.receiver.model, self.receiver.blocks)
+        return nullcontext()
 
     def _unused_parameters(self, prompt: PromptBatch) -> Tensor:
         """Zero, with a gradient for the sharers that no row uses: DDP waits for the gradient of every parameter."""
@@ -68,6 +74,16 @@ class TrainModel(C2CModel):
             return state
         zero = 0.0 * next(p for p in self.fuser.parameters() if p.requires_grad).flatten()[0]
         return replace(state, fused_kv=[LayerKV(layer.keys + zero, layer.values + zero) for layer in state.fused_kv])
+
+    def parameter_roles(self) -> ParameterRoles:
+        """The trained parameters by their role for the optimizer."""
+        return self.fuser.parameter_roles()
+
+    def write(self, directory: Path, is_first_process: bool) -> None:
+        """Write the fuser directory from the first process; all processes call this together."""
+        fuser = self.whole_fuser()
+        if is_first_process and fuser is not None:
+            save_pretrained(directory, fuser, self.receiver, self.sharers, self.training_record, overwrite=True)
 
     def whole_fuser(self) -> Fuser | None:
         """The fuser; a sharded one is gathered on the CPU of the first process, and None elsewhere.

@@ -21,7 +21,8 @@ class ValidationLosses(nn.Module):
     - `val/loss_mismatched`: with fusion, each row with the sharer cache of the next row in its batch. Its difference to
       `val/loss` measures transferred information; the remaining gain over the receiver is extra capacity of the fuser.
       Batches of one row are left out.
-    - `val/loss_receiver`: of the receiver alone. It is constant, so it is computed once per run.
+    - `val/loss_receiver`: of the receiver alone. It is constant, so it is computed once per run. Not where the weights
+      of the receiver itself are trained.
 
     NaN in a batch makes the mean NaN, with a warning.
 
@@ -47,11 +48,12 @@ class ValidationLosses(nn.Module):
         weight = num_tokens if self.per_token else num_tokens.clamp(max=1)
         tokens = num_tokens.clamp(min=1)
         self.fused.update(model.batch_loss(batch) / tokens, weight)
-        # Computed for a single row too: where the fuser is sharded, processes must make the same number of passes.
-        other = model.batch_loss(swap_rows(batch)) / tokens
-        self.mismatched.update(other if len(batch) > 1 else torch.zeros_like(other), weight * (len(batch) > 1))
-        self.pairs.update(len(batch) - 1)
-        if self._receiver_loss is None:
+        if model.sharers:
+            # Computed for a single row too: where the fuser is sharded, processes must make the same number of passes.
+            other = model.batch_loss(swap_rows(batch)) / tokens
+            self.mismatched.update(other if len(batch) > 1 else torch.zeros_like(other), weight * (len(batch) > 1))
+            self.pairs.update(len(batch) - 1)
+        if model.has_bare_receiver and self._receiver_loss is None:
             self.receiver.update(model.batch_loss(batch, active_sharers=()) / tokens, weight)
 
     def compute(self, is_trial: bool) -> dict[str, Tensor]:
@@ -60,11 +62,13 @@ class ValidationLosses(nn.Module):
         Args:
             is_trial: whether these are a few batches before training, whose receiver loss is not that of the run.
         """
-        receiver = self.receiver.compute() if self._receiver_loss is None else self._receiver_loss
+        losses = {"val/loss": self.fused.compute()}
+        receiver = self.receiver.compute() if self.receiver.update_called else self._receiver_loss
+        if receiver is not None:
+            losses["val/loss_receiver"] = receiver
         if not is_trial:
             self._receiver_loss = receiver
-        losses = {"val/loss": self.fused.compute(), "val/loss_receiver": receiver}
-        if self.pairs.compute() > 0:
+        if self.pairs.update_called and self.pairs.compute() > 0:
             losses["val/loss_mismatched"] = self.mismatched.compute()
         for name, value in losses.items():
             if not torch.isfinite(value):

@@ -71,7 +71,7 @@ def batch(trained: C2CModule, rows: Sequence[int]) -> TrainingBatch:
         )
         for number in rows
     ]
-    return collate_examples(examples, 0, [0])
+    return collate_examples(examples, 0, [0] * len(trained.encoder.strategies))
 
 
 def loader(trained: C2CModule, batches: Sequence[Sequence[int]]) -> DataLoader[Any]:

@@ -6,18 +6,18 @@ from pathlib import Path
 from lightning import LightningModule, Trainer
 
 from c2c_lightning.export.description import TrainingRecord
-from c2c_lightning.model.pretrained import save_pretrained
 from c2c_lightning.training._utils import model_of
+from c2c_lightning.training.baselines import Baseline
 from c2c_lightning.training.run_folder import FinalOutput, run_path
 
 logger = logging.getLogger(__name__)
 
 
 class ExportFuser(FinalOutput):
-    """Writes the final fuser of `fit`.
+    """Writes the final fuser of `fit`; of a baseline that trains the receiver, its adapters or the whole model.
 
     Args:
-        output_dir: fuser directory, default `fuser` in the run folder.
+        output_dir: where to; default `fuser` (or `receiver`) in the run folder.
     """
 
     def __init__(self, output_dir: str | None = None) -> None:
@@ -25,21 +25,22 @@ class ExportFuser(FinalOutput):
 
     def outputs(self, trainer: Trainer) -> list[Path]:
         """The fuser directory."""
-        return [run_path(trainer, self.output_dir, "fuser")]
+        return [run_path(trainer, self.output_dir, _baseline(trainer).output_name)]
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Gather the fuser from all processes and write it from the first one."""
         if not self.may_write(trainer):
             logger.warning("No step was trained, so no fuser is written.")
             return
-        model = model_of(pl_module)
-        fuser = model.whole_fuser()
-        if not trainer.is_global_zero or fuser is None:
-            return
+        model, (output_dir,) = model_of(pl_module), self.outputs(trainer)
         model.training_record = training_record(trainer)
-        (output_dir,) = self.outputs(trainer)
-        save_pretrained(output_dir, fuser, model.receiver, model.sharers, model.training_record, overwrite=True)
-        logger.info("fuser written to %s", output_dir)
+        model.write(output_dir, trainer.is_global_zero)
+        if trainer.is_global_zero:
+            logger.info("%s written to %s", _baseline(trainer).output_name, output_dir)
+
+
+def _baseline(trainer: Trainer) -> Baseline:
+    return getattr(trainer.lightning_module, "baseline", Baseline())
 
 
 def training_record(trainer: Trainer) -> TrainingRecord:
@@ -53,6 +54,7 @@ def training_record(trainer: Trainer) -> TrainingRecord:
         "accumulate_grad_batches": trainer.accumulate_grad_batches,
         "processes": trainer.world_size,
         "precision": str(trainer.precision),
+        **{f"baseline {name}": value for name, value in _baseline(trainer).settings.items()},
     }
     description = getattr(data, "description", None)
     return TrainingRecord(description, trainer.global_step, None, settings, results)

@@ -83,7 +83,8 @@ class RunPicture(FinalOutput):
                 gates.plot(values.numpy(), "o-", markersize=4, label=f"sharer {number}, {part}")
         gates.axhline(0, color="grey", lw=0.8)
         gates.set(xlabel="receiver layer", ylabel="gate logit (open above 0)")
-        for axes in (curve, gates):
+        gates.set_visible(len(logits) > 0)  # a baseline that trains the receiver has none
+        for axes in (curve, gates) if len(logits) else (curve,):
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
             # Below the axes, where it hides no curve.
             axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, frameon=False)

@@ -6,7 +6,6 @@ from torch import Tensor, distributed
 from torch.optim import Optimizer
 
 from c2c_lightning.data.batch import TrainingBatch
-from c2c_lightning.training._utils import model_of
 
 
 class TokenAverage(Callback):
@@ -33,7 +32,7 @@ class TokenAverage(Callback):
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Scale the gradients."""
         scale = trainer.accumulate_grad_batches * trainer.world_size / self._tokens.take()
-        for parameter in model_of(pl_module).fuser.parameters():
+        for parameter in pl_module.parameters():
             if parameter.grad is not None:
                 parameter.grad.mul_(scale)
 
