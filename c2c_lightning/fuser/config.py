@@ -16,6 +16,7 @@ from c2c_lightning.fuser.channel_config import ChannelConfig
 from c2c_lightning.fuser.config_checks import check_fields, check_range
 from c2c_lightning.fuser.kind import FuserKind, find_kind, kind_name
 from c2c_lightning.fuser.low_rank import LowRankKind as LowRankKind
+from c2c_lightning.fuser.memory import MemoryKind as MemoryKind
 from c2c_lightning.fuser.ridge import RidgeKind as RidgeKind
 from c2c_lightning.fuser.ridge_start import RidgeStartKind as RidgeStartKind
 from c2c_lightning.fuser.rotary_free import RotaryFreeKind as RotaryFreeKind
@@ -58,8 +59,9 @@ class FuserConfig:
         kind: `c2c`; an ablation of paper table 8: `project` (the projected sharer replaces the receiver's entries),
             `fuse` (adds the projection, no head weighting, no gates), `no_weights`, `no_gates`; `c2c_c` (paper,
             appendix A.1.3); `low_rank` (a few per cent of the size); `rotary_free` (another kind, named by
-            `options.kind`, on keys without position); `ridge` (a linear map in closed form); or a kind of one's own by
-            its registered name or class path, see `fuser.kind`.
+            `options.kind`, on keys without position); `ridge` (a linear map in closed form); `memory` (a few slots that
+            pool both caches over layers and tokens); or a kind of one's own by its registered name or class path, see
+            `fuser.kind`.
         hidden_dim: width of the fuser. This and the next three are settings of the kinds that have a setting of the
             same name.
         intermediate_dim: inner width of its blocks (not of `c2c_c`).

@@ -224,6 +224,12 @@ class Fuser(nn.Module):
         """Entries of a sharer in the precision of the configured channel."""
         return self.config.channel.channel.transmit(layer, self.training)
 
+    @property
+    def is_pointwise(self) -> bool:
+        """Whether each token is fused by itself, see `FuserKind.is_pointwise`."""
+        kinds = self.config.kinds(len(self.sharers))
+        return all(used.is_pointwise for kind, settings in kinds for used in kind.used_kinds(settings))
+
     def needs_rotary(self, number: int) -> bool:
         """Whether `bind_rotary` must be called for a sharer."""
         return any(group.needs_rotary for group in self.sharers[number].groups)

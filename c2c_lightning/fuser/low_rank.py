@@ -18,7 +18,7 @@ from c2c_lightning.fuser.config_checks import check_fields, check_range
 from c2c_lightning.fuser.gate import Gate, draw_uniform
 from c2c_lightning.fuser.kind import FuserKind, GateNoise, LinearMaps, NewGate, register_kind
 from c2c_lightning.fuser.packing import PackedKV
-from c2c_lightning.kv.geometry import HiddenGeometry, LayerGeometry
+from c2c_lightning.kv.geometry import LayerGeometry
 from c2c_lightning.ops.residual_mlp import ResidualMLP
 from c2c_lightning.ops.stacked_linear import NarrowLinear, StackedLinear
 
@@ -76,7 +76,7 @@ class LowRankKind(FuserKind):
         check_rank(config.rank, receiver)
         layers, heads, half = len(pairs), receiver.kv_heads, config.rank // 2
         self.kv_heads = heads
-        self.down = StackedLinear(layers, _in_dim(receiver, sharer), config.rank)
+        self.down = StackedLinear(layers, receiver.token_width + sharer.token_width, config.rank)
         block = (layers, config.rank, config.expansion * config.rank, config.dropout)
         self.blocks = nn.Sequential(*(ResidualMLP(*block) for _ in range(config.num_blocks)))
         self.up_keys = StackedLinear(layers, half, heads * receiver.key_dim)
@@ -112,7 +112,7 @@ class LowRankKind(FuserKind):
         rank, inner, heads = config.rank, config.expansion * config.rank, receiver.kv_heads
         other = [(rank, inner), (inner, rank)] * config.num_blocks
         other += [(rank // 2, heads * receiver.key_dim), (rank // 2, heads * receiver.value_dim), (rank, 2 * heads)]
-        return LinearMaps([(_in_dim(receiver, sharer), rank)], other)
+        return LinearMaps([(receiver.token_width + sharer.token_width, rank)], other)
 
 
 def check_rank(rank: int, receiver: LayerGeometry) -> None:
@@ -127,11 +127,3 @@ def check_rank(rank: int, receiver: LayerGeometry) -> None:
             f"rank is {rank}, but keys and values use half of it each, and the receiver's {receiver.kv_heads} KV heads "
             f"have {width} dimensions together. Set rank to at most {2 * width}."
         )
-
-
-def _in_dim(receiver: LayerGeometry, sharer: LayerGeometry) -> int:
-    """Keys and values of both models in one token, or hidden states once."""
-    own = receiver.kv_heads * (receiver.key_dim + receiver.value_dim)
-    if isinstance(sharer, HiddenGeometry):
-        return own + sharer.key_dim
-    return own + sharer.kv_heads * (sharer.key_dim + sharer.value_dim)

@@ -5,12 +5,12 @@ Axes: L layers of a stack, B batch, T tokens, F fused tokens of a batch, H KV he
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from c2c_lightning.errors import FuserInputError
@@ -19,11 +19,50 @@ from c2c_lightning.ops.stacked_norm import EPS
 
 
 @dataclass(frozen=True)
+class TokenPlaces:
+    """Where packed tokens are in their batch.
+
+    Attributes:
+        row: (F,), row in the batch.
+        token: (F,), column.
+        batch: rows B.
+        num_tokens: columns T.
+    """
+
+    row: Int[Tensor, " tokens"]
+    token: Int[Tensor, " tokens"]
+    batch: int
+    num_tokens: int
+
+    @property
+    def mask(self) -> Bool[Tensor, "batch columns"]:
+        """Which columns of which rows are packed, (B, T)."""
+        mask = torch.zeros(self.batch, self.num_tokens, dtype=torch.bool, device=self.row.device)
+        return mask.index_put((self.row, self.token), torch.ones_like(self.row, dtype=torch.bool))
+
+    def padded(self, x: Float[Tensor, "layers tokens width"]) -> Float[Tensor, "batch columns layers width"]:
+        """Numbers of packed tokens at their places in the batch, (B, T, L, W), zeros elsewhere."""
+        empty = x.new_zeros(self.batch, self.num_tokens, len(x), x.shape[-1])
+        return empty.index_put((self.row, self.token), x.transpose(0, 1))
+
+    def packed(self, x: Float[Tensor, "batch columns layers width"]) -> Float[Tensor, "layers tokens width"]:
+        """The inverse of `padded`."""
+        return x[self.row, self.token].transpose(0, 1)
+
+
+@dataclass(frozen=True)
 class PackedKV:
-    """Keys and values of packed tokens for a stack of layers."""
+    """Keys and values of packed tokens for a stack of layers.
+
+    Attributes:
+        keys: of all tokens.
+        values: of all tokens.
+        places: where the tokens are, for kinds that are not pointwise; None for entries that are not the receiver's.
+    """
 
     keys: Float[Tensor, "layers tokens kv_heads key_dim"]
     values: Float[Tensor, "layers tokens kv_heads value_dim"]
+    places: TokenPlaces | None = None
 
     @property
     def distinct(self) -> tuple[Tensor, ...]:
@@ -44,12 +83,13 @@ def pack_receiver(
     layers: Sequence[LayerKV], row: Int[Tensor, " tokens"], token: Int[Tensor, " tokens"], like: Tensor
 ) -> PackedKV:
     """As `pack`, for the tokens that are fused: none occurs twice, and they are in the order of rows and columns."""
+    places = TokenPlaces(row.to(like.device), token.to(like.device), len(layers[0].keys), layers[0].num_tokens)
     if not _are_all_tokens(layers, row):
-        return pack(layers, row, token, like)
+        return replace(pack(layers, row, token, like), places=places)
     # One copy kernel that also converts, instead of a choice by index and a conversion.
     form: dict[str, Any] = {"dtype": like.dtype, "device": like.device, "memory_format": torch.contiguous_format}
     keys, values = (_stack(part).to(**form).flatten(1, 2) for part in _sides(layers))
-    return PackedKV(keys, values)
+    return PackedKV(keys, values, places)
 
 
 def _are_all_tokens(layers: Sequence[LayerKV], row: Tensor) -> bool:

@@ -30,8 +30,13 @@ def without_layers(fuser: Fuser, dropped: Sequence[Collection[int]]) -> Fuser:
         dropped: for each sharer the receiver layers that it is no longer fused into.
 
     Raises:
-        FuserConfigError: no layer is left.
+        FuserConfigError: no layer is left, or the layers of a kind read each other.
     """
+    if not fuser.is_pointwise:
+        raise FuserConfigError(
+            "layers of this fuser cannot be removed: its kind pools all of them, so that the others would change too. "
+            "Train it with a `layer_map` that leaves out layers (-1)."
+        )
     pairs = list(zip(fuser.sharers, dropped, strict=True))
     maps = [[None if n in out else m for n, m in enumerate(sharer.layer_map)] for sharer, out in pairs]
     if all(m is None for layer_map in maps for m in layer_map):

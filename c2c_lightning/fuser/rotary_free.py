@@ -10,7 +10,7 @@ Axes: L layers of the stack, F fused tokens, H KV heads, D head width.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
@@ -134,7 +134,7 @@ class RotaryFreeKind(WrappingKind):
                 "`PromptBatch.plan`, or fill in `FusedTokens.position` and `source_position`."
             )
         mine, theirs = self.packed(receiver, sharer, fused)
-        mine = PackedKV(self.receiver_rotary.undo(mine.keys, fused.position), mine.values)
+        mine = replace(mine, keys=self.receiver_rotary.undo(mine.keys, fused.position))
         theirs = PackedKV(self.sharer_rotary.undo(theirs.keys, fused.source_position), theirs.values)
         residual = self.inner.residual(mine, theirs, noise)
         return PackedKV(self.receiver_rotary.redo(residual.keys, fused.position), residual.values)

@@ -32,6 +32,11 @@ class LayerGeometry:
     value_dim: int
     is_latent: bool = False
 
+    @property
+    def token_width(self) -> int:
+        """Numbers of one token: all keys and values."""
+        return self.kv_heads * (self.key_dim + self.value_dim)
+
     def describe(self) -> str:
         """The shapes in words."""
         if self.is_latent:
@@ -43,6 +48,11 @@ class LayerGeometry:
 @dataclass(frozen=True)
 class HiddenGeometry(LayerGeometry):
     """Shapes of one layer's hidden states in the place of keys and values: one head, the same tensor for both."""
+
+    @property
+    def token_width(self) -> int:
+        """Numbers of one token: its hidden state once."""
+        return self.key_dim
 
 
 @dataclass(frozen=True)

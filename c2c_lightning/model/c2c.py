@@ -250,8 +250,9 @@ class C2CModel(C2CCore):
         return FusedPrompt(prompt, plan, sharer_kv, state.unfused_kv, state.fused_kv, origin, state.checkpoints)
 
     def _origin(self, active_sharers: Sequence[int] | None) -> Any:
-        """Identity of everything but the tokens that determines fused entries; None if they are random."""
-        if self.fuser.training:  # dropout and gate noise
+        """Identity of everything but the tokens before them that determines fused entries; None if there is none."""
+        # Dropout and gate noise are random; kinds that are not pointwise read the later tokens of a span too.
+        if self.fuser.training or not self.fuser.is_pointwise:
             return None
         # An optimizer step or `load_state_dict` raises the version of a weight.
         weights = tuple((weight.data_ptr(), weight._version) for weight in self.fuser.parameters())

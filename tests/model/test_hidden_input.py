@@ -23,6 +23,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "c2c": {},
     "low_rank": {"kind": "low_rank", "options": {"rank": 8}},
     "rotary_free": {"kind": "rotary_free", "options": {"kind": "low_rank", "rank": 8}},
+    "memory": {"kind": "memory", "options": {"width": 8}},
 }
 
 
