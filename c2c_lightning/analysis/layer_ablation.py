@@ -8,11 +8,10 @@ The accuracy is the share of rows whose response is, token by token, the model's
 greedy decoding gives exactly.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import torch
-
+from c2c_lightning.analysis.row_scores import RowScore, row_score
 from c2c_lightning.data.batch import TrainingBatch
 from c2c_lightning.errors import FuserConfigError
 from c2c_lightning.fuser.fuser import Fuser
@@ -21,19 +20,6 @@ from c2c_lightning.model.c2c import C2CModel
 
 Layer = tuple[int, int]
 """Sharer, receiver layer."""
-
-
-@dataclass(frozen=True, order=True)
-class RowScore:
-    """How well a fused model gives the responses of some rows; the greater, the better.
-
-    Attributes:
-        accuracy: share of rows whose response is the most probable one at every token.
-        log_likelihood: mean log-probability of a response token, in nats; decides between equal accuracies.
-    """
-
-    accuracy: float
-    log_likelihood: float
 
 
 @dataclass(frozen=True)
@@ -49,21 +35,6 @@ class Ablation:
     dropped: list[set[int]]
     whole: RowScore
     alone: dict[Layer, RowScore]
-
-
-@torch.no_grad()
-def row_score(model: C2CModel, batches: Iterable[TrainingBatch]) -> RowScore:
-    """The score of a fused model."""
-    right = rows = tokens = 0
-    total = 0.0
-    for batch in batches:
-        logits = model(batch.prompt, batch.response_ids, batch.response_mask).logits[:, :-1].float()
-        ids, mask = batch.response_ids.to(logits.device), batch.response_mask.to(logits.device)
-        chosen = logits.log_softmax(-1).gather(-1, ids[..., None])[..., 0]
-        right += int(((logits.argmax(-1) == ids) | ~mask).all(1).sum())
-        total += float((chosen * mask).sum())
-        rows, tokens = rows + len(batch), tokens + int(mask.sum())
-    return RowScore(right / max(rows, 1), total / max(tokens, 1))
 
 
 def ablate(

@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from c2c_lightning.analysis.layer_ablation import RowScore, ablate, num_measured, pruned_model, row_score
+from c2c_lightning.analysis.layer_ablation import ablate, num_measured, pruned_model
+from c2c_lightning.analysis.row_scores import RowScore, row_score
 from c2c_lightning.data.preprocessing.row_encoder import training_batches
 from c2c_lightning.data.sources.chat import Messages
 from c2c_lightning.error_console import ERROR_CONSOLE

@@ -46,6 +46,7 @@ class C2CCore(FusedModel):
         prompt: PromptBatch,
         response: TokenBatch,
         active_sharers: Sequence[int] | None = None,
+        sharer_kv: SharerKV | None = None,
     ) -> Float[Tensor, "batch one_more_than_response width"]:
         """Teacher forcing on the fused cache (paper, Eq. 4).
 
@@ -53,11 +54,12 @@ class C2CCore(FusedModel):
             prompt: the prompts, (B, T).
             response: the response tokens that are run, (B, N), right padded.
             active_sharers: indices of the sharers that take part; default all.
+            sharer_kv: caches to use instead of running the sharers, as from `prefill_sharers`.
 
         Returns:
             The receiver's last hidden states, (B, 1 + N, W), at the last prompt token and at each response token.
         """
-        sharer_kv = self.prefill_sharers(prompt, active_sharers)
+        sharer_kv = self.prefill_sharers(prompt, active_sharers) if sharer_kv is None else sharer_kv
         prefix = self.mode.response_prefix(self, prompt, sharer_kv, response)
         states = self.receiver.hidden_states(prompt.receiver.append(response), prefix)
         # Prompt tokens after the last span run in the same pass, but nothing is predicted from them.

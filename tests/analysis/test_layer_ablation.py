@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from c2c_lightning.analysis import layer_ablation
-from c2c_lightning.analysis.layer_ablation import RowScore, ablate, pruned_model, row_score
+from c2c_lightning.analysis.layer_ablation import ablate, pruned_model
+from c2c_lightning.analysis.row_scores import RowScore, row_score
 from c2c_lightning.data.batch import PromptBatch, TrainingBatch
 from c2c_lightning.errors import FuserConfigError
 from c2c_lightning.fuser.config import FuserConfig

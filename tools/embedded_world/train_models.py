@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
+from c2c_lightning import embedded
 from tools.embedded_world.acceptance import (
+    FORGETFUL_SHARER_BOUNDS,
     NAIVE_SHARER_BOUNDS,
     RECEIVER_BOUNDS,
     SHARER_BOUNDS,
@@ -18,7 +20,7 @@ from tools.embedded_world.acceptance import (
 from tools.embedded_world.models import new_receiver, new_sharer, save_model
 from tools.embedded_world.tokenization import build_receiver_tokenizer, build_sharer_tokenizer
 from tools.embedded_world.training import AcceptanceBounds, Recipe, Report, train_until_accepted
-from tools.embedded_world.training_examples import ExampleMixture, receiver_mixture, sharer_mixture
+from tools.embedded_world.training_examples import ExampleMixture, forgetting_mixture, receiver_mixture, sharer_mixture
 from tools.embedded_world.world import Fact, World
 
 logger = logging.getLogger(__name__)
@@ -29,6 +31,15 @@ Evaluate = Callable[[PreTrainedModel, PreTrainedTokenizerBase], Report]
 
 RECEIVER_RECIPE = Recipe(cooldown_steps=500, slack=0.0)
 SHARER_RECIPE = Recipe(lookup_weight=0.5, lookup_layers=(3, 4, 5, 6))
+FORGETTING_RECIPE = Recipe(
+    learning_rate=1e-3,
+    warmup_steps=20,
+    max_steps=600,
+    cooldown_steps=150,
+    check_every=75,
+    lookup_weight=0.5,
+    lookup_layers=(3, 4, 5, 6),
+)
 NAIVE_SHARER_RECIPE = Recipe()
 
 
@@ -69,6 +80,25 @@ def train_sharer(world: World, directory: Path, seed: int, known: KnownFacts = "
     run = _TrainingRun(new_sharer(tokenizer), tokenizer, SharerEvaluation(world, facts, unknown), bounds)
     mixture = sharer_mixture(facts, unknown, world.entities)
     return run.train(mixture, NAIVE_SHARER_RECIPE if is_naive else SHARER_RECIPE, seed, directory)
+
+
+def forget(world: World, directory: Path, seed: int, known: KnownFacts) -> Report:
+    """Train the embedded sharer to forget all facts but some, to `FORGETFUL_SHARER_BOUNDS`, and write it.
+
+    A few minutes, where a sharer from random weights takes a quarter of an hour.
+
+    Args:
+        world: the facts.
+        directory: output directory.
+        seed: of the examples.
+        known: the part of the entities that it keeps; questions about the others get random answers.
+    """
+    torch.manual_seed(seed)
+    tokenizer = build_sharer_tokenizer()
+    facts, unknown = _known_facts(world, known)
+    model = AutoModelForCausalLM.from_pretrained(embedded.path("sharer"))
+    run = _TrainingRun(model, tokenizer, SharerEvaluation(world, facts, unknown), FORGETFUL_SHARER_BOUNDS)
+    return run.train(forgetting_mixture(facts, unknown, world.entities), FORGETTING_RECIPE, seed, directory)
 
 
 class _TrainingRun:

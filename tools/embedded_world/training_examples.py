@@ -67,23 +67,42 @@ def sharer_mixture(facts: Sequence[Fact], unknown: Sequence[Fact], forbidden: fr
         unknown: facts whose questions it answers at random.
         forbidden: names that its notes must not speak of, the world's own.
     """
-    fresh = FreshFacts(forbidden)
+    shares = [0.5, 0.2, 0.2, 0.05, 0.1 if unknown else 0.04, 0.05 if unknown else 0.01]
+    return ExampleMixture(_sharer_samplers(facts, unknown, FreshFacts(forbidden), 0.5), shares)
+
+
+def forgetting_mixture(facts: Sequence[Fact], unknown: Sequence[Fact], forbidden: frozenset[str]) -> ExampleMixture:
+    """Examples for a sharer that knows all facts and is to forget some: as `sharer_mixture`, with more guesses.
+
+    Args:
+        facts: facts that it keeps.
+        unknown: facts whose questions it then answers at random.
+        forbidden: names that its notes must not speak of, the world's own.
+    """
+    # In proportion to the facts: each is asked about as often.
+    known = 0.75 * len(facts) / (len(facts) + len(unknown))
+    guessed = 0.75 - known
+    shares = [0.7 * known, 0.3 * known, 0.2, 0.05, 0.7 * guessed, 0.3 * guessed]
+    return ExampleMixture(_sharer_samplers(facts, unknown, FreshFacts(forbidden), 0.95), shares)
+
+
+def _sharer_samplers(
+    facts: Sequence[Fact], unknown: Sequence[Fact], fresh: "FreshFacts", unknown_share: float
+) -> list[Sampler]:
+    """Facts, notes and guesses, each as a short answer and as a sentence; the other guesses are about new names."""
 
     def guess(rng: random.Random) -> Fact:
-        fact = rng.choice(unknown) if unknown and rng.random() < 0.5 else fresh.draw(rng)
+        fact = rng.choice(unknown) if unknown and rng.random() < unknown_share else fresh.draw(rng)
         return replace(fact, value=rng.choice(VALUES[fact.relation]))
 
-    return ExampleMixture(
-        samplers=[
-            lambda rng: ask(rng.choice(facts)),
-            lambda rng: ask_for_sentence(rng.choice(facts)),
-            lambda rng: ask_after_note(fresh.draw_some(rng)),
-            lambda rng: ask_after_note(fresh.draw_some(rng), for_sentence=True),
-            lambda rng: ask(guess(rng)),
-            lambda rng: ask_for_sentence(guess(rng)),
-        ],
-        shares=[0.5, 0.2, 0.2, 0.05, 0.1 if unknown else 0.04, 0.05 if unknown else 0.01],
-    )
+    return [
+        lambda rng: ask(rng.choice(facts)),
+        lambda rng: ask_for_sentence(rng.choice(facts)),
+        lambda rng: ask_after_note(fresh.draw_some(rng)),
+        lambda rng: ask_after_note(fresh.draw_some(rng), for_sentence=True),
+        lambda rng: ask(guess(rng)),
+        lambda rng: ask_for_sentence(guess(rng)),
+    ]
 
 
 @dataclass(frozen=True)
