@@ -10,7 +10,7 @@ from c2c_lightning.errors import MissingExtraError
 
 def rank_figure(report: RankReport) -> Any:
     """Curves as in Fig. 12 of the paper: keys on the left, values on the right."""
-    figure, locator = _figure(10.0, 4.5)
+    figure, locator = new_figure(10.0, 4.5)
     for axes, part in zip(figure.subplots(1, 2), PARTS, strict=True):
         for cache, by_part in report.ranks.items():
             axes.plot(report.layers, by_part[part], "o-", markersize=4, label=cache)
@@ -22,7 +22,7 @@ def rank_figure(report: RankReport) -> Any:
 
 def gate_figure(reports: Mapping[str, GateReport], sharer: int) -> Any:
     """Heat maps of gate times mean weight, a row of two for each data set."""
-    figure, locator = _figure(10.0, 1 + 2.5 * len(reports))
+    figure, locator = new_figure(10.0, 1 + 2.5 * len(reports))
     grid = figure.subplots(len(reports), 2, squeeze=False)
     for row, (name, report) in zip(grid, reports.items(), strict=True):
         for axes, part in zip(row, PARTS, strict=True):
@@ -35,7 +35,7 @@ def gate_figure(reports: Mapping[str, GateReport], sharer: int) -> Any:
     return figure
 
 
-def _figure(width: float, height: float) -> tuple[Any, Any]:
+def new_figure(width: float, height: float) -> tuple[Any, Any]:
     """A figure, and a locator of whole numbers; MissingExtraError without matplotlib."""
     try:
         from matplotlib.figure import Figure

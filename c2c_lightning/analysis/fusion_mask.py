@@ -74,10 +74,8 @@ def gate_units(fuser: Fuser) -> list[FusedUnit]:
 
 def head_units(fuser: Fuser) -> list[FusedUnit]:
     """Every KV head of every layer that is fused."""
-    heads = [layer.kv_heads for layer in fuser.receiver_geometry.layers]
-    return [
-        FusedUnit(unit.sharer, unit.layer, None, head) for unit in layer_units(fuser) for head in range(heads[unit.layer])
-    ]
+    counts = [layer.kv_heads for layer in fuser.receiver_geometry.layers]
+    return [FusedUnit(u.sharer, u.layer, None, head) for u in layer_units(fuser) for head in range(counts[u.layer])]
 
 
 @contextmanager

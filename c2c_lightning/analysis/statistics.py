@@ -48,6 +48,24 @@ def bootstrap_interval(values: Sequence[float]) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def bootstrap_intervals(table: Sequence[Sequence[float]]) -> list[tuple[float, float]]:
+    """Percentile bootstrap intervals of means over the same questions (10,000 seeded resamples, the same for all).
+
+    Args:
+        table: for each mean its values, one for each question.
+    """
+    values = np.asarray(table, dtype=float)
+    if not values.size:
+        return [(math.nan, math.nan)] * len(table)
+    n = values.shape[1]
+    random, means = np.random.default_rng(0), []
+    # In parts: the counts of all resamples of many questions are large.
+    for _ in range(10):
+        means.append(random.multinomial(n, [1 / n] * n, size=1000) @ values.T / n)
+    low, high = np.quantile(np.concatenate(means), [0.025, 0.975], axis=0)
+    return list(zip(low.tolist(), high.tolist(), strict=True))
+
+
 def compare(a: Sequence[float], b: Sequence[float]) -> dict[str, Any]:
     """A comparison in `report.json` of the scores, in [0, 1], of two responders on the same questions.
 

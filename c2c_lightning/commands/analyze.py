@@ -11,6 +11,7 @@ from c2c_lightning.alignment.strategy import TokenAlignment
 from c2c_lightning.analysis.alignment_report import alignment_report
 from c2c_lightning.analysis.padding_report import padding_report
 from c2c_lightning.commands.analyze_fuser import analyze_gates, analyze_rank
+from c2c_lightning.commands.analyze_layers import analyze_layers
 from c2c_lightning.commands.analyze_overlap import analyze_overlap
 from c2c_lightning.commands.analyze_positions import analyze_positions
 from c2c_lightning.commands.parsing import CommandParser
@@ -32,6 +33,7 @@ Examples, the last four after `lightning fit` and `lightning test` with `--confi
   lightning analyze overlap --config quickstart_overlap
   lightning analyze rank --config quickstart_fuser
   lightning analyze gates --config quickstart_fuser
+  lightning analyze layers --config quickstart_fuser
   lightning analyze positions --config quickstart_positions
 Options of one analysis: `lightning analyze alignment --help`."""
 
@@ -86,6 +88,7 @@ ANALYSES = {
     "overlap": analyze_overlap,
     "rank": analyze_rank,
     "gates": analyze_gates,
+    "layers": analyze_layers,
     "positions": analyze_positions,
 }
 

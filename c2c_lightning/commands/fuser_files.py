@@ -30,7 +30,14 @@ def run_export(args: Sequence[str]) -> None:
         choices=["closed", "measured"],
         help="remove layers: those with closed gates (no loss), or also those that measure worst on --rows",
     )
-    parser.add_argument("--rows", type=str | None, help="conversations that --prune measures accuracy on")
+    parser.add_argument(
+        "--drop_layers",
+        type=str | None,
+        help="remove these layers: 3,5 (with several sharers 0:3,1:5), or layers.json of `lightning analyze layers`",
+    )
+    parser.add_argument(
+        "--rows", type=str | None, help="conversations that accuracy is measured on, where layers are removed"
+    )
     parser.add_argument("--keep", type=int | None, help="largest number of layers that --prune measured keeps")
     parser.add_argument("--report", type=str | None, help="report.json of `lightning test`, for the card")
     parser.add_argument("--push", type=str | None, metavar="OWNER/NAME", help="upload to this repository of the hub")
@@ -44,11 +51,12 @@ def run_export(args: Sequence[str]) -> None:
     from c2c_lightning.export.results_card import write_results_card
 
     directory = Path(options.output_dir or options.fuser)
-    if options.prune is not None:
-        from c2c_lightning.commands.prune_fuser import load_for_pruning, prune
+    if options.prune is not None or options.drop_layers is not None:
+        from c2c_lightning.commands.prune_fuser import Pruning, load_for_pruning, prune
 
         model = load_for_pruning(options.ckpt_path, options.fuser)
-        prune(model, options.prune, options.rows, options.keep, directory, options.overwrite)
+        pruning = Pruning(options.prune, options.drop_layers, options.rows, options.keep)
+        prune(model, pruning, directory, options.overwrite)
         logger.info("fuser written to %s", directory)
     elif options.ckpt_path is not None:
         export_checkpoint(Path(options.ckpt_path), directory, options.overwrite)
@@ -69,19 +77,22 @@ def _check_export(options: Any) -> None:
     """
     if (options.ckpt_path is None) == (options.fuser is None):
         raise ArgumentError(None, "give either --ckpt_path (a checkpoint) or --fuser (an existing fuser directory).")
-    if options.prune is not None and options.output_dir is None:
-        raise ArgumentError(None, "--prune writes another fuser: add --output_dir DIR.")
-    if options.prune is None and (options.rows is not None or options.keep is not None):
+    is_pruned = options.prune is not None or options.drop_layers is not None
+    if options.prune is not None and options.drop_layers is not None:
+        raise ArgumentError(None, "give either --prune RULE or --drop_layers LAYERS.")
+    if is_pruned and options.output_dir is None:
+        raise ArgumentError(None, "--prune and --drop_layers write another fuser: add --output_dir DIR.")
+    if not is_pruned and (options.rows is not None or options.keep is not None):
         raise ArgumentError(None, "--rows and --keep belong to --prune.")
-    if options.prune is None and (options.ckpt_path is None) != (options.output_dir is None):
+    if not is_pruned and (options.ckpt_path is None) != (options.output_dir is None):
         raise ArgumentError(None, "--ckpt_path and --output_dir belong together; --fuser needs neither.")
     if options.prune == "measured" and options.rows is None:
         raise ArgumentError(None, "--prune measured needs --rows FILE, the conversations that layers are measured on.")
-    if options.prune == "closed" and options.keep is not None:
+    if options.prune != "measured" and options.keep is not None:
         raise ArgumentError(None, "--keep belongs to --prune measured.")
     if options.push is None and (options.private or options.revision is not None):
         raise ArgumentError(None, "--private and --revision belong to --push OWNER/NAME.")
-    if options.fuser is not None and options.push is None and options.report is None and options.prune is None:
+    if options.fuser is not None and options.push is None and options.report is None and not is_pruned:
         raise ArgumentError(None, "--fuser is exported already: add --report FILE, --push OWNER/NAME or --prune RULE.")
     if options.ckpt_path is not None and (Path(options.ckpt_path) / "fuser_config.json").is_file():
         raise CheckpointError(

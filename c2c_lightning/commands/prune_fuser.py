@@ -1,7 +1,8 @@
-"""`lightning export --prune`: a fuser without the layers that contribute least."""
+"""`lightning export --prune` and `--drop_layers`: a fuser without some of its layers."""
 
 import logging
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -11,6 +12,8 @@ from rich.table import Table
 
 from c2c_lightning.analysis.layer_ablation import ablate, num_measured, pruned_model
 from c2c_lightning.analysis.row_scores import RowScore, row_score
+from c2c_lightning.commands.dropped_layers import read_dropped_layers
+from c2c_lightning.data.batch import TrainingBatch
 from c2c_lightning.data.preprocessing.row_encoder import training_batches
 from c2c_lightning.data.sources.chat import Messages
 from c2c_lightning.error_console import ERROR_CONSOLE
@@ -33,30 +36,51 @@ def load_for_pruning(ckpt_path: str | None, fuser: str | None) -> C2CModel:
         return C2CModel.from_pretrained(Path(folder) / "fuser")
 
 
-def prune(
-    model: C2CModel, by: str, rows: str | None, keep: int | None, output_dir: Path, overwrite: bool = False
-) -> None:
+@dataclass(frozen=True)
+class Pruning:
+    """Which layers are removed.
+
+    Attributes:
+        rule: `closed` (layers whose gates are closed, without any loss) or `measured` (see `analysis.layer_ablation`);
+            None for the layers that `drop_layers` names.
+        drop_layers: see `commands.dropped_layers`.
+        rows: file of conversations that accuracy is measured on; needed for `measured`.
+        keep: largest number of layers that `measured` keeps.
+    """
+
+    rule: str | None = None
+    drop_layers: str | None = None
+    rows: str | None = None
+    keep: int | None = None
+
+    def layers(self, model: C2CModel, batches: Sequence[TrainingBatch]) -> list[set[int]]:
+        """For each sharer the receiver layers to remove."""
+        if self.drop_layers is not None:
+            return read_dropped_layers(self.drop_layers, model.fuser)
+        if self.rule == "closed":
+            return closed_layers(model.fuser)
+        with Progress(console=ERROR_CONSOLE) as progress:
+            task = progress.add_task("Layers", total=num_measured(model.fuser))
+            return ablate(model, batches, self.keep, lambda: progress.advance(task)).dropped
+
+
+def prune(model: C2CModel, pruning: Pruning, output_dir: Path, overwrite: bool = False) -> None:
     """Write a pruned fuser, and print what it saves and costs.
 
     Args:
         model: the fused model.
-        by: `closed` (layers whose gates are closed, without any loss) or `measured` (see `analysis.layer_ablation`).
-        rows: file of conversations that accuracy is measured on; needed for `measured`.
-        keep: largest number of layers that `measured` keeps.
+        pruning: which layers are removed.
         output_dir: fuser directory to write.
         overwrite: whether a fuser with other weights may be replaced.
 
     Raises:
         DataError: no rows.
-        FuserConfigError: no layer would be left.
+        FuserConfigError: no layer would be left, or an unknown layer is named.
     """
+    rows = pruning.rows
     batches = [] if rows is None else training_batches(Messages(rows), model.encoder, MAX_ROWS, BATCH_SIZE)
+    dropped = pruning.layers(model, batches)
     before = row_score(model, batches) if batches else None
-    dropped = closed_layers(model.fuser)
-    if by == "measured":
-        with Progress(console=ERROR_CONSOLE) as progress:
-            task = progress.add_task("Layers", total=num_measured(model.fuser))
-            dropped = ablate(model, batches, keep, lambda: progress.advance(task)).dropped
     small = pruned_model(model, dropped)
     after = row_score(small, batches) if batches else None
     small.training_record = _record(model, small, before, after)

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from c2c_lightning.cli import main
+from c2c_lightning.export import load_fuser
 from c2c_lightning.fuser.config import FuserConfig
+from c2c_lightning.fuser.pruning import fused_layers
 from c2c_lightning.model.c2c import C2CModel
 from c2c_lightning.model.load_lm import load_frozen
 
@@ -53,6 +55,8 @@ def test_positions(fuser: str, tmp_path: Path, capsys: pytest.CaptureFixture[str
         (["rank", "--tokens", "100000"], "tokens"),
         (["rank", "--tokens", "1"], "`tokens` must be at least 2"),
         (["gates", "--sharer", "3"], "there is no sharer 3"),
+        (["layers", "--sharer", "3"], "there is no sharer 3"),
+        (["layers", "--units", "[]"], "`units` must name at least one"),
     ],
 )
 def test_impossible_choices_are_refused_and_nothing_is_written(
@@ -65,3 +69,26 @@ def test_impossible_choices_are_refused_and_nothing_is_written(
     assert end.value.code == 1
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_layers_and_their_removal(
+    fuser: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "layers"
+    options = ["--fuser", fuser, "--max_rows", "6", "--batch_size", "3", "--max_lost_gain", "1e9"]
+    options += ["--max_accuracy_drop", "1", "--output_dir", str(out)]
+    main(["analyze", "layers", "--config", CONFIG, *options])
+    report = json.loads((out / "layers.json").read_text())
+    assert len(report["units"]) == 4 + 8 + 8
+    assert len(report["drop_layers"][0]) == 3
+    assert (out / "layers.png").stat().st_size > 1000
+    assert "--drop_layers" in capsys.readouterr().out
+
+    def refuse(*args: object) -> None:
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr("c2c_lightning.commands.analyze_layers.measure", refuse)
+    main(["analyze", "layers", "--config", CONFIG, *options])
+    assert json.loads((out / "layers.json").read_text()) == report
+    main(["export", "--fuser", fuser, "--drop_layers", str(out / "layers.json"), "--output_dir", str(tmp_path / "s")])
+    assert len(fused_layers(load_fuser(tmp_path / "s").fuser)[0]) == 1

@@ -49,6 +49,39 @@ def test_measured_keeps_as_many_as_asked(directory: Path, tmp_path: Path) -> Non
     assert len(fused_layers(load_fuser(tmp_path / "small").fuser)[0]) == 1
 
 
+def test_named_layers(directory: Path, tmp_path: Path) -> None:
+    main(["export", "--fuser", str(directory), "--output_dir", str(tmp_path / "small"), "--drop_layers", "0,3"])
+    assert fused_layers(load_fuser(tmp_path / "small").fuser) == [[1, 2]]
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        ("7", "names layer 7, but the layers fused with sharer 0 are 0, 1, 2, 3"),
+        ("1:0", "names sharer 1"),
+        ("two", "cannot read 'two'"),
+        ("0,1,2,3", "no layer of the fuser would be left"),
+        ("none.json", "cannot read a list of layers from none.json"),
+        ("empty.json", "names no layer"),
+    ],
+)
+def test_layers_that_cannot_be_removed_are_refused(
+    layers: str,
+    message: str,
+    directory: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("empty.json").write_text('{"drop_layers": [[]]}')
+    with pytest.raises(SystemExit) as ended:
+        main(["export", "--fuser", str(directory), "--output_dir", "small", "--drop_layers", layers])
+    assert ended.value.code == 1
+    assert message in " ".join(capsys.readouterr().err.split())
+    assert not Path("small").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -57,6 +90,9 @@ def test_measured_keeps_as_many_as_asked(directory: Path, tmp_path: Path) -> Non
         (["--prune", "closed", "--output_dir", "small", "--keep", "2"], "--keep belongs to"),
         (["--prune", "some", "--output_dir", "small"], "prune"),
         (["--keep", "2", "--output_dir", "small"], "belong to --prune"),
+        (["--drop_layers", "2"], "add --output_dir"),
+        (["--drop_layers", "2", "--prune", "closed", "--output_dir", "small"], "either --prune RULE or --drop_layers"),
+        (["--drop_layers", "2", "--keep", "2", "--output_dir", "small"], "--keep belongs to"),
     ],
     ids=str,
 )
