@@ -1,5 +1,7 @@
 """Picture of the parts of layers and heads in the answers."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from c2c_lightning.analysis.fuser_pictures import new_figure
@@ -11,12 +13,12 @@ def layer_figure(report: LayerReport, pruning: PruningList | None, sharer: int =
     effects = [effect for effect in report.effects if effect.unit.sharer == sharer]
     layers = [effect for effect in effects if effect.unit.part is None and effect.unit.head is None]
     heads = [effect for effect in effects if effect.unit.head is not None]
-    panels = [_draw_layers] if layers else []
-    panels += [_draw_heads] if heads else []
-    panels += [_draw_pruning] if pruning is not None and pruning.steps else []
+    panels: list[Callable[[Any], None]] = [partial(_draw_layers, layers=layers)] if layers else []
+    panels += [partial(_draw_heads, heads=heads)] if heads else []
+    panels += [partial(_draw_pruning, pruning=pruning)] if pruning is not None and pruning.steps else []
     figure, locator = new_figure(5.0 * max(1, len(panels)), 4.5)
     for axes, draw in zip(figure.subplots(1, max(1, len(panels)), squeeze=False)[0], panels, strict=False):
-        draw(axes, heads if draw is _draw_heads else pruning if draw is _draw_pruning else layers)
+        draw(axes)
         axes.xaxis.set_major_locator(locator())
     return figure
 
