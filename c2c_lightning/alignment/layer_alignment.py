@@ -8,7 +8,8 @@ from c2c_lightning.errors import LayerMapError
 LayerMap = list[int | None]
 """For each receiver layer the sharer layer that it is fused with, or None for a layer that is not fused."""
 
-LayerAlignment = Literal["terminal", "depth", "skip"]
+LayerAlignment = Literal["terminal", "depth", "skip", "upper_half", "correlated"]
+"""How layers are aligned; `correlated` is found from data by `model.layer_probe`, and has no function here."""
 
 
 def terminal(num_receiver_layers: int, num_sharer_layers: int) -> LayerMap:
@@ -48,7 +49,23 @@ def depth(num_receiver_layers: int, num_sharer_layers: int) -> LayerMap:
     return [min(range(num_sharer_layers), key=lambda m: distance(n, m)) for n in range(num_receiver_layers)]
 
 
-ALIGNMENTS = {"terminal": terminal, "skip": terminal_or_skip, "depth": depth}
+def upper_half(num_receiver_layers: int, num_sharer_layers: int) -> LayerMap:
+    """The upper half of the receiver's layers reads the upper half of the sharer's, by depth; the lower is not fused.
+
+    Of an odd number of layers the middle one belongs to the upper half. Both ends meet; ties go to the upper layer.
+
+    Example:
+        >>> upper_half(6, 4)
+        [None, None, None, 2, 3, 3]
+    """
+    first, base = num_receiver_layers // 2, num_sharer_layers // 2
+    steps, rise = max(num_receiver_layers - first - 1, 1), num_sharer_layers - base - 1
+    # Integers, so that ties are exact.
+    above = [base + (2 * n * rise + steps) // (2 * steps) for n in range(num_receiver_layers - first)]
+    return [None] * first + above
+
+
+ALIGNMENTS = {"terminal": terminal, "skip": terminal_or_skip, "depth": depth, "upper_half": upper_half}
 
 
 def checked_map(layer_map: Sequence[int | None], num_receiver_layers: int, num_sharer_layers: int) -> LayerMap:

@@ -17,11 +17,28 @@ def swap_sharers(prompts: PromptBatch, donors: PromptBatch) -> PromptBatch:
 
 
 def swap_rows(batch: TrainingBatch) -> TrainingBatch:
-    """The batch with the sharer prompts of each row's successor, cyclically."""
-    host, rows = batch.on_host, torch.arange(len(batch)).roll(-1)
-    swapped = swap_sharers(host.prompt, host.prompt.select(rows))
+    """The batch with the sharer prompts of each row's donor."""
+    host = batch.on_host
+    swapped = swap_sharers(host.prompt, host.prompt.select(donor_rows(host.prompt)))
     other = TrainingBatch(swapped, host.response_ids, host.response_mask, host.supervised)
     return other.to(batch.response_ids.device)
+
+
+def donor_rows(prompts: PromptBatch) -> Tensor:
+    """For each row the next one, cyclically, whose sharers have other tokens; (batch,), of prompts on the CPU.
+
+    The next row at all where sharers have the same tokens in every row.
+    """
+    count = len(prompts)
+    tokens = [
+        [sharer.input_ids[row][sharer.mask[row].bool()].tolist() for sharer in prompts.sharers] for row in range(count)
+    ]
+    following = [[(row + step) % count for step in range(1, count)] for row in range(count)]
+    donors = [
+        next((other for other in others if tokens[other] != tokens[row]), (row + 1) % count)
+        for row, others in enumerate(following)
+    ]
+    return torch.tensor(donors, dtype=torch.long)
 
 
 def reread(index: Tensor, donor_index: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ from c2c_lightning.evaluation.runner import Runner
 from c2c_lightning.export.fuser_tensors import precision_free_checksum
 from c2c_lightning.model.c2c import C2CModel
 from c2c_lightning.model.lm_spec import LMSpec
-from c2c_lightning.responders.registry import ModelBundle, ResponderFactory
+from c2c_lightning.responders.responder_factory import ModelBundle, ResponderFactory
 from c2c_lightning.training.callbacks.progress_bar import FitProgressBar
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,8 @@ class EvaluationModule(LightningModule):
         receiver: the receiver; default the one in the fuser's configuration.
         sharers: likewise, one for each sharer.
         self_fuser: fuser from the receiver to itself, for the control `self`.
-        responders: by name (receiver, receiver:document, sharer, t2t, t2t:answer, routing, c2c, t-c2c) or class_path.
+        responders: by name (receiver, receiver:document, sharer, t2t, t2t:answer, routing, c2c, t-c2c) or class_path
+            (`Lora`, `Tuned`, `MismatchTrained` of `c2c_lightning.responders.registry`, each with its `path`).
         controls: mismatched, shuffled, zero, noise, self, gates_closed; default mismatched and gates_closed wherever
             the responder c2c runs, `[]` for none.
         mismatched_draws: number of donors for each question.
@@ -147,6 +148,7 @@ class EvaluationModule(LightningModule):
             "receiver": self.receiver and asdict(self.receiver),
             "sharers": self.sharers and [asdict(sharer) for sharer in self.sharers],
             "responders": [repr(factory) for factory in self.plan.factories()],
+            "responder_content": [fuser_fingerprint(path) for f in self.plan.factories() for path in f.files],
             "controls": list(self.plan.control_names),
             "mismatched_draws": self.plan.mismatched_draws,
             "generate": self.generate_kwargs,

@@ -28,7 +28,8 @@ from c2c_lightning.model.frozen_lm import FrozenLM
 from c2c_lightning.model.lm_spec import LMSpec
 from c2c_lightning.responders.base import OptionScores, Responder
 from c2c_lightning.responders.c2c_responder import C2CResponder
-from c2c_lightning.responders.registry import T2T, ModelBundle, factory_of
+from c2c_lightning.responders.registry import T2T, factory_of
+from c2c_lightning.responders.responder_factory import ModelBundle
 from c2c_lightning.responders.single_model import SingleModel
 
 try:

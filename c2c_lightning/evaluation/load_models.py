@@ -16,7 +16,7 @@ from c2c_lightning.model.c2c import C2CModel
 from c2c_lightning.model.lm_spec import LMSpec
 from c2c_lightning.model.load_lm import load_frozen
 from c2c_lightning.model.meta_geometry import expected_geometry
-from c2c_lightning.responders.registry import ModelBundle
+from c2c_lightning.responders.responder_factory import ModelBundle
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 

@@ -13,7 +13,8 @@ from c2c_lightning.evaluation.tasks import Question, Task
 from c2c_lightning.model.c2c import C2CModel
 from c2c_lightning.responders.base import Responder
 from c2c_lightning.responders.c2c_responder import C2CResponder
-from c2c_lightning.responders.registry import ModelBundle, ResponderFactory, factory_of
+from c2c_lightning.responders.registry import factory_of
+from c2c_lightning.responders.responder_factory import ModelBundle, ResponderFactory
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +77,8 @@ class EvaluationPlan:
     def check(self, benchmarks: Sequence[Task], has_fuser: bool, has_self_fuser: bool) -> None:
         """BenchmarkError for a name or requirement that is wrong, before a model is loaded."""
         factories = self.factories()
+        for factory in factories:
+            factory.check()
         unknown = [control for control in self.control_names if control not in get_args(ControlName)]
         if unknown:
             raise BenchmarkError(f"unknown control {unknown[0]!r}. Known are {', '.join(get_args(ControlName))}.")

@@ -75,8 +75,10 @@ class FuserConfig:
         final_temperature: gate temperature after `anneal_steps`.
         anneal_steps: optimizer steps over which the temperature falls.
         temperature_schedule: `geometric` (as released) or `linear` (the paper's text).
-        layer_alignment: `terminal` (as released), `depth` (normalised depth), or `skip` (terminal; layers without a
-            partner are not fused).
+        layer_alignment: `terminal` (as released), `depth` (normalised depth), `upper_half` (the upper halves by depth),
+            `correlated` (found by `lightning fit` on its first rows: the sharer layer that predicts the receiver's
+            entries best; the map is written into `layer_map`), or `skip` (terminal; layers without a partner are not
+            fused).
         layer_map: an explicit map per sharer: one sharer layer per receiver layer, -1 where nothing is fused;
             overrides `layer_alignment`.
         token_alignment: `auto` (identity when the tokenizers agree, else `longest`), `identity`, `first`, `longest`,

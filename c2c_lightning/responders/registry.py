@@ -1,68 +1,17 @@
 """Responder factories: a responder with its choices as plain data, for YAML; `build` takes the loaded models."""
 
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
 from c2c_lightning.errors import BenchmarkError
-from c2c_lightning.model.c2c import C2CModel
-from c2c_lightning.model.frozen_lm import FrozenLM
 from c2c_lightning.responders.base import Responder
 from c2c_lightning.responders.c2c_responder import C2CResponder, SomeSharers
 from c2c_lightning.responders.prompt_texts import TEXT_3
+from c2c_lightning.responders.responder_factory import ModelBundle, ResponderFactory
 from c2c_lightning.responders.routing import Routing
 from c2c_lightning.responders.single_model import ReceiverOnly, ReceiverWithDocument, SharerOnly, SingleModel
 from c2c_lightning.responders.text_to_text import AnswerAsMessage, TextToText
-
-
-@dataclass(frozen=True)
-class ModelBundle:
-    """Loaded models that responders share.
-
-    Attributes:
-        receiver: the answering model.
-        sharers: the models that communicate with it.
-        c2c: receiver, sharers and fuser; None without a fuser.
-    """
-
-    receiver: FrozenLM
-    sharers: tuple[FrozenLM, ...]
-    c2c: C2CModel | None = None
-
-    def sharer(self, number: int) -> FrozenLM:
-        """One sharer, by its number."""
-        if not 0 <= number < len(self.sharers):
-            known = f"the sharers are 0 to {len(self.sharers) - 1}" if self.sharers else "there are no sharers"
-            raise BenchmarkError(f"there is no sharer {number}: {known}. Give `sharers`, or correct the number.")
-        return self.sharers[number]
-
-    @property
-    def fused(self) -> C2CModel:
-        """The fused model; BenchmarkError if no fuser was given."""
-        if self.c2c is None:
-            raise BenchmarkError("C2C and its controls need a fuser: give `fuser`, or leave them out of `responders`.")
-        return self.c2c
-
-
-class ResponderFactory(ABC):
-    """Builds one responder from loaded models.
-
-    Attributes:
-        needs_fuser: whether it needs a fuser.
-        can_score: whether it computes log-probabilities of given answers (modes letter and cloze).
-    """
-
-    needs_fuser: ClassVar[bool] = False
-    can_score: ClassVar[bool] = True
-
-    @property
-    @abstractmethod
-    def name(self) -> str:
-        """Name in reports."""
-
-    @abstractmethod
-    def build(self, models: ModelBundle, measure_latency: bool = False) -> Responder:
-        """The responder; `measure_latency`: whether phases are timed exactly."""
+from c2c_lightning.responders.trained import Lora, MismatchTrained, Tuned
 
 
 @dataclass(frozen=True)
@@ -211,10 +160,23 @@ BY_NAME: dict[str, ResponderFactory] = {
 }
 
 
+#: Responders by name that need the folder of a training.
+NEEDS_PATH: dict[str, type[ResponderFactory]] = {
+    "receiver:lora": Lora,
+    "receiver:tuned": Tuned,
+    "c2c:trained_mismatched": MismatchTrained,
+}
+
+
 def factory_of(name: str | ResponderFactory) -> ResponderFactory:
     """The factory of a name; factories are returned unchanged."""
     if isinstance(name, ResponderFactory):
         return name
+    if name in NEEDS_PATH:
+        raise BenchmarkError(
+            f"the responder {name!r} needs the folder of its training: write it as `{{class_path: "
+            f"{NEEDS_PATH[name].__module__}.{NEEDS_PATH[name].__name__}, init_args: {{path: FOLDER}}}}`."
+        )
     if name not in BY_NAME:
         raise BenchmarkError(f"unknown responder {name!r}. Known are {', '.join(BY_NAME)}; or give a class_path.")
     return BY_NAME[name]

@@ -10,7 +10,8 @@ from c2c_lightning.errors import PromptError
 from c2c_lightning.model.frozen_lm import FrozenLM
 from c2c_lightning.responders.base import Answer
 from c2c_lightning.responders.question_prompt import QuestionPrompt
-from c2c_lightning.responders.registry import T2T, ModelBundle
+from c2c_lightning.responders.registry import T2T
+from c2c_lightning.responders.responder_factory import ModelBundle
 from c2c_lightning.serving.answer_row import AnswerRow, AnswerSettings, RowEvent
 from c2c_lightning.serving.prepared_prompt import C2CChoices, PreparedPrompt, answer_room
 from c2c_lightning.serving.served_models import ServedModel, SingleServed

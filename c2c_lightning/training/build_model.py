@@ -1,21 +1,27 @@
 """The model that is trained: frozen language models and a fresh fuser, on a device or sharded over processes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from lightning.pytorch.strategies import Strategy
 
+from c2c_lightning.alignment.layer_alignment import LayerMap
 from c2c_lightning.data.encode import Encoder
 from c2c_lightning.export.description import FuserDescription, parse_config
 from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.fuser.fuser import Fuser
+from c2c_lightning.model.frozen_lm import FrozenLM
 from c2c_lightning.model.lm_spec import LMSpec, tokenizer_spec
 from c2c_lightning.model.load_lm import load_frozen, load_tokenizer
 from c2c_lightning.model.pretrained import reference
 from c2c_lightning.training.compile_fuser import compile_fuser
 from c2c_lightning.training.sharding import check_shardable, mesh_of, shard, shard_frozen
 from c2c_lightning.training.train_model import TrainModel
+
+FindLayers = Callable[[FrozenLM, Sequence[FrozenLM]], list[LayerMap]]
+"""Given the loaded receiver and sharers, a layer map for each sharer."""
 
 
 def build_encoder(receiver: LMSpec, sharers: Sequence[LMSpec], fuser: FuserConfig) -> Encoder:
@@ -31,6 +37,7 @@ def build_model(
     strategy: Strategy | None = None,
     shard_models: bool = False,
     compile_choice: bool | str = False,
+    find_layers: FindLayers | None = None,
 ) -> TrainModel:
     """Load the frozen models and make a fuser, compiled and sharded if chosen.
 
@@ -41,6 +48,7 @@ def build_model(
         strategy: chooses the device, and whether the fuser is sharded; default the CPU.
         shard_models: shard the frozen models too.
         compile_choice: see `compile_fuser`.
+        find_layers: gives the layer map of `layer_alignment: correlated` once the models are loaded.
 
     Raises:
         ConfigurationError: the strategy or the fuser's choices do not allow to shard.
@@ -55,6 +63,8 @@ def build_model(
     if shard_models and mesh is not None:
         for lm in (first, *others):
             shard_frozen(lm, mesh, device)
+    if find_layers is not None and config.layer_alignment == "correlated" and config.layer_map is None:
+        config = replace(config, layer_map=find_layers(first, others))
     model = TrainModel(first, others, config)
     if config.gate_noise == "none":
         freeze_gates(model.fuser)

@@ -1,7 +1,7 @@
 """Training a fuser with Lightning."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from typing import Any, Literal, Self
 
@@ -12,16 +12,19 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
+from c2c_lightning.alignment.layer_alignment import LayerMap
 from c2c_lightning.data.batch import TrainingBatch
 from c2c_lightning.data.encode import Encoder
 from c2c_lightning.errors import ConfigurationError
 from c2c_lightning.fuser.config import FuserConfig
+from c2c_lightning.model.frozen_lm import FrozenLM
 from c2c_lightning.model.lm_spec import LMSpec
 from c2c_lightning.training.baselines import Baseline, baseline_of
 from c2c_lightning.training.build_model import arguments_of
 from c2c_lightning.training.callbacks.defaults import training_callbacks
 from c2c_lightning.training.checkpoint_io import refuse_pickles
 from c2c_lightning.training.finite_values import refuse_non_finite
+from c2c_lightning.training.layer_search import found_layer_map, is_searched, saved_layer_map
 from c2c_lightning.training.lightning_internals import callbacks_of, clip_gradients, exclude_from_ddp
 from c2c_lightning.training.optim import ParameterGroups, Schedule
 from c2c_lightning.training.resume import check_checkpoint
@@ -108,6 +111,7 @@ class C2CModule(LightningModule):
         self.loss_average, self.non_finite, self.compile_fuser = loss_average, non_finite, compile_fuser
         self.activation_checkpointing, self.shard_models = activation_checkpointing, shard_models
         self.baseline = baseline or Baseline()
+        self._loaded: tuple[FrozenLM, ...] = ()
         # Plain values only, so that checkpoints load with `weights_only`; factories are left out.
         specs = {"receiver": asdict(receiver), "sharers": [asdict(spec) for spec in sharers]}
         self.save_hyperparameters({**specs, "fuser": asdict(fuser), "baseline": self.baseline.settings})
@@ -121,7 +125,7 @@ class C2CModule(LightningModule):
     @property
     def context_lengths(self) -> tuple[int | None, ...]:
         """Positions of the receiver and of each sharer, None where there is no limit."""
-        return tuple(lm.max_tokens for lm in (self.model.receiver, *self.model.sharers))
+        return tuple(lm.max_tokens for lm in self._loaded or (self.model.receiver, *self.model.sharers))
 
     def configure_callbacks(self) -> Sequence[Callback]:
         """Callbacks of every training, unless the Trainer has its own."""
@@ -132,11 +136,26 @@ class C2CModule(LightningModule):
         if hasattr(self, "model"):
             return
         strategy = None if self._trainer is None else self.trainer.strategy
+        find_layers = None if self._trainer is None else self._find_layers
+        if strategy is not None and is_searched(self.fuser_config) and (known := saved_layer_map(self.trainer)):
+            self._keep_layer_map(known)
         models = (self.receiver_spec, self.sharer_specs, self.fuser_config)
-        self.model = self.baseline.model(*models, strategy, self.shard_models, self.compile_fuser)
+        self.model = self.baseline.model(*models, strategy, self.shard_models, self.compile_fuser, find_layers)
         self.model.activation_checkpointing = self.activation_checkpointing
         # Every process sets its gate temperatures itself.
         exclude_from_ddp(self, [name for name, _ in self.named_buffers()])
+
+    def _find_layers(self, receiver: FrozenLM, sharers: Sequence[FrozenLM]) -> list[LayerMap]:
+        """The layer map of `layer_alignment: correlated`."""
+        self._loaded = (receiver, *sharers)  # the data module asks for their context lengths
+        found = found_layer_map(self.trainer, receiver, sharers)
+        self._keep_layer_map(found)
+        return found
+
+    def _keep_layer_map(self, layer_map: list[LayerMap]) -> None:
+        """Make a found map part of the configuration, so that checkpoints and fusers need no search."""
+        self.fuser_config = replace(self.fuser_config, layer_map=layer_map)
+        self.hparams["fuser"] = asdict(self.fuser_config)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimizer of the trained parameters, and its schedule, stepped with it."""

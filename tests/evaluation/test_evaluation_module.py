@@ -23,7 +23,8 @@ from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.model.c2c import C2CModel
 from c2c_lightning.model.lm_spec import LMSpec
 from c2c_lightning.model.load_lm import load_frozen
-from c2c_lightning.responders.registry import C2C, T2T, ConfidenceRouting, ModelBundle, Receiver
+from c2c_lightning.responders.registry import C2C, T2T, ConfidenceRouting, Receiver
+from c2c_lightning.responders.responder_factory import ModelBundle
 from c2c_lightning.responders.single_model import ReceiverOnly
 from tests.evaluation.conftest import fused_pair
 

@@ -11,7 +11,7 @@ from c2c_lightning.cli import main
 from c2c_lightning.model.c2c import C2CModel
 from c2c_lightning.model.load_lm import load_frozen
 from c2c_lightning.responders.c2c_responder import C2CResponder
-from c2c_lightning.responders.registry import ModelBundle
+from c2c_lightning.responders.responder_factory import ModelBundle
 
 pytest.importorskip("lm_eval")
 

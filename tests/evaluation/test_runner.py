@@ -19,7 +19,8 @@ from c2c_lightning.evaluation.runner import Runner
 from c2c_lightning.evaluation.tasks import Task, load_questions, resolve
 from c2c_lightning.model.c2c import C2CModel
 from c2c_lightning.responders.c2c_responder import C2CResponder
-from c2c_lightning.responders.registry import BY_NAME, T2T, TC2C, ModelBundle
+from c2c_lightning.responders.registry import BY_NAME, T2T, TC2C
+from c2c_lightning.responders.responder_factory import ModelBundle
 from c2c_lightning.responders.single_model import ReceiverOnly
 
 GREEDY = {"max_new_tokens": 2, "do_sample": False}

@@ -143,6 +143,10 @@ def test_layer_alignments() -> None:
     assert depth(4, 7) == [0, 2, 4, 6]
     assert depth(3, 2) == [0, 0, 1], "a tie goes to the lower layer"
     assert depth(1, 3) == [0]
+    assert upper_half(18, 30) == [None] * 9 + [15, 17, 19, 20, 22, 24, 26, 27, 29]
+    assert upper_half(5, 5) == [None, None, 2, 3, 4], "the middle layer belongs to the upper half"
+    assert upper_half(1, 4) == [2]
+    assert upper_half(4, 1) == [None, None, 0, 0]
 
 
 def test_impossible_choices_are_named() -> None:

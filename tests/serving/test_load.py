@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from openai import OpenAI
 
-from c2c_lightning.responders.registry import BY_NAME, ModelBundle
+from c2c_lightning.responders.registry import BY_NAME
+from c2c_lightning.responders.responder_factory import ModelBundle
 from c2c_lightning.serving.answer_row import AnswerRow
 from tests.serving.served import MESSAGE, ask, catalogue, fused_model, running
 

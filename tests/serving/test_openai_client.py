@@ -6,7 +6,8 @@ from openai import OpenAI
 
 from c2c_lightning.responders.c2c_responder import C2CResponder
 from c2c_lightning.responders.question_prompt import QuestionPrompt
-from c2c_lightning.responders.registry import BY_NAME, ModelBundle
+from c2c_lightning.responders.registry import BY_NAME
+from c2c_lightning.responders.responder_factory import ModelBundle
 from c2c_lightning.serving.http_server import HTTPServer
 from tests.serving.served import MESSAGE, ask
 

@@ -98,7 +98,7 @@ def _geometry(model: str, known: Sequence[dict[int, LayerGeometry]]) -> KVGeomet
 def _with_maps(config: FuserConfig, maps: list[LayerMap], num_layers: int, depths: Sequence[int]) -> FuserConfig:
     """The configuration with these layer maps: as an alignment where one gives them, else explicit."""
     for name in get_args(LayerAlignment):
-        if maps == [ALIGNMENTS[name](num_layers, depth) for depth in depths]:
+        if name in ALIGNMENTS and maps == [ALIGNMENTS[name](num_layers, depth) for depth in depths]:
             return replace(config, layer_alignment=name)
     explicit: list[list[int | None]] = [
         [-1 if source is None else source for source in layer_map] for layer_map in maps

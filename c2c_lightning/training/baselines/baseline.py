@@ -10,7 +10,7 @@ from c2c_lightning.data.batch import TrainingBatch
 from c2c_lightning.data.encode import Encoder
 from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.model.lm_spec import LMSpec
-from c2c_lightning.training.build_model import build_encoder, build_model, describe
+from c2c_lightning.training.build_model import FindLayers, build_encoder, build_model, describe
 from c2c_lightning.training.train_model import TrainModel
 
 
@@ -36,9 +36,10 @@ class Baseline:
         strategy: Strategy | None,
         shard_models: bool = False,
         compile_choice: bool | str = False,
+        find_layers: FindLayers | None = None,
     ) -> TrainModel:
         """The model that is trained; arguments as in `build_model`."""
-        return build_model(receiver, sharers, fuser, strategy, shard_models, compile_choice)
+        return build_model(receiver, sharers, fuser, strategy, shard_models, compile_choice, find_layers)
 
     def training_batch(self, batch: TrainingBatch) -> TrainingBatch:
         """The batch that is trained on, from a batch of the data."""

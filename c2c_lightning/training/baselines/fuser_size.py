@@ -1,6 +1,7 @@
 """The number of trained parameters of a configured fuser, without loading a model."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
@@ -16,6 +17,8 @@ def fuser_parameters(receiver: LMSpec, sharers: Sequence[LMSpec], config: FuserC
     known = [geometry for geometry in theirs if geometry is not None]
     if mine is None or len(known) < len(theirs):
         return None
+    if config.layer_map is None and config.layer_alignment == "correlated":
+        config = replace(config, layer_alignment="terminal")  # another map of as many layers
     with torch.device("meta"):
         fuser = Fuser(mine, known, config)
     gates = {id(parameter) for parameter in fuser.parameter_roles().gates} if config.gate_noise == "none" else set()

@@ -20,6 +20,7 @@ from c2c_lightning.training.baselines.baseline import Baseline
 from c2c_lightning.training.baselines.fuser_size import fuser_parameters
 from c2c_lightning.training.baselines.receiver_encoder import Reads, ReceiverEncoder
 from c2c_lightning.training.baselines.tuned_receiver import TunedReceiver
+from c2c_lightning.training.build_model import FindLayers
 from c2c_lightning.training.sharding import mesh_of
 from c2c_lightning.training.train_model import TrainModel
 
@@ -52,6 +53,7 @@ class ReceiverBaseline(Baseline):
         strategy: Strategy | None,
         shard_models: bool = False,
         compile_choice: bool | str = False,
+        find_layers: FindLayers | None = None,
     ) -> TrainModel:
         """The receiver with its trained parameters; the sharers are not loaded."""
         if shard_models or compile_choice or (strategy is not None and mesh_of(strategy) is not None):

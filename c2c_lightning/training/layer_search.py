@@ -1,0 +1,67 @@
+"""The layer map of `layer_alignment: correlated`: found on the first training rows, or read from a checkpoint."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from lightning import Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+from rich.progress import Progress
+
+from c2c_lightning.alignment.layer_alignment import LayerMap
+from c2c_lightning.data.batch import PromptBatch
+from c2c_lightning.error_console import ERROR_CONSOLE
+from c2c_lightning.errors import ConfigurationError
+from c2c_lightning.export.from_checkpoint import damage_of
+from c2c_lightning.fuser.config import FuserConfig
+from c2c_lightning.model.frozen_lm import FrozenLM
+from c2c_lightning.model.layer_probe import PROBE_TOKENS, probe_layers
+from c2c_lightning.training.build_model import arguments_of
+
+logger = logging.getLogger(__name__)
+
+
+def is_searched(config: FuserConfig) -> bool:
+    """Whether the layer map is not known yet."""
+    return config.layer_alignment == "correlated" and config.layer_map is None
+
+
+def saved_layer_map(trainer: Trainer) -> list[LayerMap] | None:
+    """The layer map of the checkpoint that a run continues; None without one, or with one that is refused later."""
+    path = trainer.ckpt_path
+    if path is None or not Path(path).is_file() or damage_of(Path(path)):
+        return None
+    saved: FuserConfig = arguments_of(path)["fuser"]
+    return saved.layer_map
+
+
+def found_layer_map(trainer: Trainer, receiver: FrozenLM, sharers: Sequence[FrozenLM]) -> list[LayerMap]:
+    """The layer map that the first training batches give; that of the first process in all of them.
+
+    Raises:
+        ConfigurationError: no data to compare layers on, or sharded models.
+    """
+    data = getattr(trainer, "datamodule", None)
+    if data is None or trainer.state.fn != TrainerFn.FITTING:
+        raise ConfigurationError(
+            "`layer_alignment: correlated` compares layers on the rows of a data module at the start of `fit`. Name a "
+            "checkpoint whose map is known, give `layer_map`, or use another alignment."
+        )
+    if any(lm.is_sharded for lm in (receiver, *sharers)):
+        raise ConfigurationError(
+            "`layer_alignment: correlated` needs whole language models: remove `shard_models`, or give `layer_map`."
+        )
+    with Progress(console=ERROR_CONSOLE, disable=trainer.progress_bar_callback is None) as progress:
+        task = progress.add_task("Layers compared on tokens", total=PROBE_TOKENS)
+        found = probe_layers(receiver, sharers, _prompts(data), done=lambda new: progress.advance(task, new))
+    for number, sharer in enumerate(found):
+        best = sharer.scores.max(1).values
+        logger.info("sharer %d: layer map %s (R^2 %.2f to %.2f)", number, sharer.layer_map, best.min(), best.max())
+    maps: list[LayerMap] = trainer.strategy.broadcast([sharer.layer_map for sharer in found])
+    return maps
+
+
+def _prompts(data: object) -> Iterator[PromptBatch]:
+    # A loader of its own: the training's begins with the first batch.
+    for batch in data.train_dataloader():  # type: ignore[attr-defined]
+        yield batch.prompt
