@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from c2c_lightning.alignment.fusion_plan import FusedTokens, FusionStep
-from c2c_lightning.alignment.layer_alignment import checked_map, depth, terminal, terminal_or_skip
+from c2c_lightning.alignment.layer_alignment import checked_map, depth, terminal, terminal_or_skip, upper_half
 from c2c_lightning.errors import FuserConfigError, LayerMapError
 from c2c_lightning.fuser.c2c_kind import LayerFuser
 from c2c_lightning.fuser.config import FuserConfig
