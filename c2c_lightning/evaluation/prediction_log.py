@@ -36,6 +36,7 @@ class Prediction:
         peak_memory: most bytes in use during the question's batch, where it can be measured.
         log_probabilities: of the options, in modes letter and cloze.
         begins_with_choice: whether no answer was extracted although the reply begins with the text of a choice.
+        f1: F1 over words, with `scoring: squad`.
         written: in mode cloze, whether greedy decoding would begin with the text of a right choice.
     """
 
@@ -70,6 +71,7 @@ class Prediction:
     matches_unfused: bool | None = None
     bytes_sent: int = 0
     written: bool | None = None
+    f1: float | None = None
 
     @property
     def key(self) -> Key:

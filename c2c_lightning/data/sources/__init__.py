@@ -3,6 +3,7 @@
 from c2c_lightning.data.sources.chat import Messages, OpenHermes
 from c2c_lightning.data.sources.choice import MultipleChoice
 from c2c_lightning.data.sources.mixture import Mixture
+from c2c_lightning.data.sources.private_documents import PrivateDocuments
 from c2c_lightning.data.sources.question import GSM8K, LongBench, PromptResponse
 from c2c_lightning.data.sources.source import Source, TableSource
 
@@ -13,6 +14,7 @@ __all__ = [
     "Mixture",
     "MultipleChoice",
     "OpenHermes",
+    "PrivateDocuments",
     "PromptResponse",
     "Source",
     "TableSource",

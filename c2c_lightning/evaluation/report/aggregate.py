@@ -57,7 +57,7 @@ def summarise(predictions: Sequence[Prediction]) -> dict[str, Any]:
         **_counts(predictions),
     }
     line |= _cost(predictions) | _runs_apart(predictions) | _sent(predictions)
-    return line | _control(predictions) | _confidence(predictions) | _subjects(predictions)
+    return line | _control(predictions) | _confidence(predictions) | _f1(predictions) | _subjects(predictions)
 
 
 def _counts(predictions: Sequence[Prediction]) -> dict[str, int]:
@@ -132,9 +132,17 @@ def _confidence(predictions: Sequence[Prediction]) -> dict[str, Any]:
     return {"calibration_error": calibration_error(confidences, correct), "confidence": _mean(confidences)}
 
 
+def _f1(predictions: Sequence[Prediction]) -> dict[str, Any]:
+    """Mean F1 over questions and its bootstrap interval, with `scoring: squad`; an error counts as 0."""
+    if all(p.f1 is None for p in predictions):
+        return {}
+    means = [_mean([p.f1 or 0.0 for p in answers]) for answers in grouped(predictions, "index").values()]
+    return {"f1": _mean(means), "f1_ci95": list(bootstrap_interval(means))}
+
+
 def _subjects(predictions: Sequence[Prediction]) -> dict[str, Any]:
     by_subject = sorted(grouped(predictions, "subject").items())
-    lines = {subject: {"accuracy": _accuracy(answers), "n": len(answers)} for subject, answers in by_subject}
+    lines = {s: {"accuracy": _accuracy(answers), "n": len(answers), **_f1(answers)} for s, answers in by_subject}
     return {"by_subject": lines} if len(lines) > 1 else {}
 
 

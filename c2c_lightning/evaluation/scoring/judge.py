@@ -15,6 +15,7 @@ from c2c_lightning.evaluation.scoring.extract import (
 )
 from c2c_lightning.evaluation.scoring.longbench import longbench_score
 from c2c_lightning.evaluation.scoring.maths import judge_maths
+from c2c_lightning.evaluation.scoring.squad import first_line, squad_scores
 from c2c_lightning.evaluation.tasks.benchmark_question import Question
 from c2c_lightning.evaluation.tasks.prompts import letter
 from c2c_lightning.evaluation.tasks.task import Task
@@ -34,6 +35,7 @@ class Judgement:
         choice: index of the choice, for multiple choice.
         confidence: probability of the chosen option among the options, where undivided log-probabilities are compared.
         begins_with_choice: whether nothing was extracted although the first line or sentence is the text of a choice.
+        f1: F1 over words, with `scoring: squad`, whose score is the exact match.
         written: whether greedy decoding would begin with the text of a right choice, in mode cloze.
     """
 
@@ -44,6 +46,7 @@ class Judgement:
     confidence: float | None = None
     begins_with_choice: bool = False
     written: bool | None = None
+    f1: float | None = None
 
 
 def judge_reply(reply: str, question: Question, benchmark: Task) -> Judgement:
@@ -54,6 +57,9 @@ def judge_reply(reply: str, question: Question, benchmark: Task) -> Judgement:
     if benchmark.scoring == "longbench":
         score = longbench_score(reply, question.task, question.references, question.classes)
         return Judgement(reply, reply.strip() or None, score)
+    if benchmark.scoring == "squad":
+        exact, f1 = squad_scores(first_line(reply), question.references)
+        return Judgement(reply, first_line(reply) or None, exact, f1=f1)
     index = extract_choice(reply, question.choices, cast(ExtractionRule, benchmark.scoring))
     begins = index is None and first_line_choice(reply, question.choices) is not None
     score = float(index in question.right)
@@ -105,6 +111,8 @@ def follows(judgement: Judgement, question: Question, donor: Question, benchmark
     """
     if benchmark.worded().shows_choices:
         return judgement.choice in donor.right
+    if benchmark.mode == "generate" and benchmark.scoring == "squad":
+        return bool(squad_scores(judgement.extracted or "", donor.references)[0])
     if benchmark.mode == "cloze" and normalise(donor.gold) not in map(normalise, question.choices):
         return None
     if judgement.choice is not None:

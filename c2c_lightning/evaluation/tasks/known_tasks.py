@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from c2c_lightning.errors import BenchmarkError
-from c2c_lightning.evaluation.tasks.task import ROW_PARSERS, Task
+from c2c_lightning.evaluation.tasks.task import ROW_KINDS, Task
 
 #: Values that neither the user nor the registry sets: the paper's protocol with anchored extraction.
 DEFAULTS = Task(
@@ -71,8 +71,8 @@ def resolve(given: Task) -> Task:
     merged = Task(**values)
     if merged.path is None:
         raise BenchmarkError(f"the hub repository of {merged.name} cannot be loaded; set `path` to local files.")
-    if merged.rows not in ROW_PARSERS:
-        raise BenchmarkError(f"{merged.name}: unknown rows {merged.rows!r}. Known are {', '.join(ROW_PARSERS)}.")
+    if merged.rows not in ROW_KINDS:
+        raise BenchmarkError(f"{merged.name}: unknown rows {merged.rows!r}. Known are {', '.join(ROW_KINDS)}.")
     if merged.limit is not None and merged.limit < 1:
         raise BenchmarkError(f"{merged.name}: limit is {merged.limit}, but must be at least 1.")
     # An unknown wording is an error here, before rows and models are loaded.

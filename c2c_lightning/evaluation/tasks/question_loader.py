@@ -16,7 +16,7 @@ from c2c_lightning.data.readers.files import read_rows
 from c2c_lightning.errors import BenchmarkError, DataError, ModelLoadError
 from c2c_lightning.evaluation.tasks.benchmark_question import Question
 from c2c_lightning.evaluation.tasks.known_tasks import resolve
-from c2c_lightning.evaluation.tasks.task import ROW_PARSERS, Task
+from c2c_lightning.evaluation.tasks.task import Task
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ def load_questions(given: Task, data_folder: str | Path | None = None) -> list[Q
     `data_folder` is the base of relative paths of local files. BenchmarkError for rows that cannot be found or parsed.
     """
     benchmark = _in_folder(resolve(given), data_folder)
-    parse = ROW_PARSERS[benchmark.rows or "choice"]
+    parse = benchmark.parser()
     questions: list[Question] = []
     excluded: Counter[str] = Counter()
     for index, (origin, row) in enumerate(_rows(benchmark)):
@@ -55,12 +55,16 @@ def load_questions(given: Task, data_folder: str | Path | None = None) -> list[Q
 
 
 def _in_folder(benchmark: Task, data_folder: str | Path | None) -> Task:
-    """The benchmark with its path in the folder, if it is a path of local files."""
-    path = benchmark.path or ""
+    """The benchmark with its paths in the folder, if they are paths of local files."""
+    folder = None if data_folder is None else Path(data_folder).expanduser()
+    return replace(benchmark, path=_local(benchmark.path, folder), examples=_local(benchmark.examples, folder))
+
+
+def _local(path: str | None, folder: Path | None) -> str | None:
     # Hub ids contain a slash as well, so only these endings are local.
-    if data_folder is None or not path.endswith((".jsonl", ".json", ".parquet", ".gz", "/")):
-        return benchmark
-    return replace(benchmark, path=str(Path(data_folder).expanduser() / path))
+    if path is None or folder is None or not path.endswith((".jsonl", ".json", ".parquet", ".gz", "/")):
+        return path
+    return str(folder / path)
 
 
 def _limited(questions: list[Question], benchmark: Task) -> list[Question]:
@@ -72,12 +76,12 @@ def _limited(questions: list[Question], benchmark: Task) -> list[Question]:
 
 def _check_mode(benchmark: Task, questions: list[Question]) -> None:
     """Check that the rows allow the answer mode and the scoring."""
-    needs_choices = benchmark.mode != "generate" or benchmark.scoring not in ("maths", "longbench")
+    needs_choices = benchmark.mode != "generate" or benchmark.scoring not in ("maths", "longbench", "squad")
     without = next((q for q in questions if needs_choices and q.answer is None), None)
     if without is not None:
         raise BenchmarkError(
             f"benchmark {benchmark.name}: row {without.index} has no choices, but mode {benchmark.mode} with scoring "
-            f"{benchmark.scoring} needs them. Use `mode: generate` with `scoring: maths`, or add choices."
+            f"{benchmark.scoring} needs them. Use `mode: generate` with `scoring: maths` or `squad`, or add choices."
         )
     if benchmark.mode == "letter" and not benchmark.worded().shows_choices:
         raise BenchmarkError(

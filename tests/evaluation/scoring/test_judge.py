@@ -136,3 +136,17 @@ def test_longbench_prompts() -> None:
     assert prompt.endswith("Question: Who?\nAnswer:")
     with pytest.raises(BenchmarkError, match="unknown LongBench-E task 'nonsense'"):
         longbench_prompt("nonsense", "", "")
+
+
+def test_free_answers_are_scored_by_exact_match_and_f1_of_their_first_line() -> None:
+    squad = resolve(Task("mine", "x", rows="document", wording="question", mode="generate", scoring="squad"))
+    question = Question(0, "a", "What does she draw?", references=("lamps", "old lamps"))
+    right = judge_reply(" The lamps.\n\nQuestion: And he?", question, squad)
+    assert (right.extracted, right.score, right.f1) == ("The lamps.", 1.0, 1.0)
+    partly = judge_reply("new lamps", question, squad)
+    assert (partly.score, partly.f1) == (0.0, pytest.approx(2 / 3))
+    nothing = judge_reply("\n", question, squad)
+    assert (nothing.extracted, nothing.score, nothing.f1) == (None, 0.0, 0.0)
+    donor = Question(1, "b", "Other?", references=("new lamps",))
+    assert follows(partly, question, donor, squad)
+    assert not follows(right, question, donor, squad)

@@ -1,0 +1,78 @@
+"""Writes the rows of `docs/private_documents.md`: `python -m tools.private_facts --out DIR --rows 12000 --seed 1`."""
+
+import argparse
+import json
+import random
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from tools.private_facts.rows import Novelty, RowMaker, load_relations
+from tools.private_facts.vocabulary import Vocabulary
+
+#: Files with training names, values and relations.
+TRAINING = ("worked_examples", "train", "validation")
+#: Files that hold out one part or several.
+HELD_OUT = {
+    "heldout_names": Novelty(names=True),
+    "heldout_values": Novelty(values=True),
+    "heldout_names_values": Novelty(names=True, values=True),
+    "heldout_relations": Novelty(relations=True),
+    "heldout_names_values_relations": Novelty(names=True, values=True, relations=True),
+}
+
+
+def make_files(num_rows: int, num_held_out: int, seed: int) -> dict[str, list[dict[str, Any]]]:
+    """The rows of each file; no document with its question occurs twice."""
+    vocabulary, relations = Vocabulary.load(seed), load_relations()
+    sizes = {"worked_examples": 16, "train": num_rows, "validation": num_held_out}
+    novelties = {**dict.fromkeys(TRAINING, Novelty()), **HELD_OUT}
+    seen: set[tuple[str, str]] = set()
+    files = {}
+    for name, novelty in novelties.items():
+        # Each file has a generator of its own, so that its rows do not depend on the sizes of the others.
+        maker = RowMaker(vocabulary, relations, novelty, random.Random(f"{seed} {name}"))
+        files[name] = _distinct_rows(maker, sizes.get(name, num_held_out), name, seen)
+    return files
+
+
+def _distinct_rows(maker: RowMaker, count: int, split: str, seen: set[tuple[str, str]]) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    while len(rows) < count:
+        row = maker.row()
+        key = row["document"], row["question"]
+        if key not in seen:
+            seen.add(key)
+            rows.append({"id": f"{split}/{len(rows)}", "split": split, **row})
+    return rows
+
+
+def write(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Write JSON lines; the file appears when it is complete."""
+    part = path.with_suffix(".part")
+    part.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    part.replace(path)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m tools.private_facts", description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="folder of the files")
+    parser.add_argument("--rows", type=_positive, default=12000, help="training rows (default 12000)")
+    parser.add_argument("--heldout_rows", type=_positive, default=1000, help="rows of each other file (default 1000)")
+    parser.add_argument("--seed", type=int, default=1, help="the same seed makes the same files (default 1)")
+    options = parser.parse_args(arguments)
+    options.out.mkdir(parents=True, exist_ok=True)
+    for name, rows in make_files(options.rows, options.heldout_rows, options.seed).items():
+        write(options.out / f"{name}.jsonl", rows)
+        print(f"{options.out / name}.jsonl: {len(rows)} rows")
+
+
+def _positive(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return number
+
+
+if __name__ == "__main__":
+    main()
