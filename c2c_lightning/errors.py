@@ -65,6 +65,10 @@ class CacheStateError(C2CError):
     """A hybrid model's cache that cannot be continued, since its recurrent and convolution states are missing."""
 
 
+class FrozenCacheError(C2CError):
+    """Kept caches of frozen models that were made with something else, or a limit that no row fits in."""
+
+
 class ConfigurationError(C2CError):
     """A run's configuration with values that one of its parts refuses."""
 

@@ -7,6 +7,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
+from c2c_lightning.data.batch import TrainingBatch
 from c2c_lightning.data.encode import Encoder
 from c2c_lightning.data.loading.epoch_loader import EpochLoader
 from c2c_lightning.data.loading.resumable_loader import ResumableLoader
@@ -154,6 +155,10 @@ class InstructionDataModule(L.LightningDataModule):
         """Validation batches, the same in every epoch; none without validation rows."""
         loader = self._prepared().validation_loader(self._processes())
         return [] if loader is None else loader
+
+    def sample(self, count: int) -> TrainingBatch | None:
+        """Training rows from all parts of the data, as one batch; None for a stream."""
+        return self._prepared().sample(count)
 
     def teardown(self, stage: str) -> None:
         """Log the counts of rows again where training has changed them: those of a stream."""

@@ -14,6 +14,7 @@ from c2c_lightning.errors import PairMismatchError
 from c2c_lightning.kv.layer import LayerStack, SharerKV, append_kv
 from c2c_lightning.model.fusion_modes import MODES, FusedModel, FusionMode
 from c2c_lightning.model.prefill_state import PrefillState
+from c2c_lightning.model.response_prefix import ResponsePrefix
 
 
 class C2CCore(FusedModel):
@@ -59,11 +60,21 @@ class C2CCore(FusedModel):
         Returns:
             The receiver's last hidden states, (B, 1 + N, W), at the last prompt token and at each response token.
         """
-        sharer_kv = self.prefill_sharers(prompt, active_sharers) if sharer_kv is None else sharer_kv
-        prefix = self.mode.response_prefix(self, prompt, sharer_kv, response)
+        prefix = self.response_prefix(prompt, response, active_sharers, sharer_kv)
         states = self.receiver.hidden_states(prompt.receiver.append(response), prefix)
         # Prompt tokens after the last span run in the same pass, but nothing is predicted from them.
         return states[:, -1 - response.input_ids.shape[1] :]
+
+    def response_prefix(
+        self,
+        prompt: PromptBatch,
+        response: TokenBatch,
+        active_sharers: Sequence[int] | None = None,
+        sharer_kv: SharerKV | None = None,
+    ) -> ResponsePrefix:
+        """The fused cache that a response pass attends to; arguments as in `response_states`."""
+        sharer_kv = self.prefill_sharers(prompt, active_sharers) if sharer_kv is None else sharer_kv
+        return self.mode.response_prefix(self, prompt, sharer_kv, response)
 
     def prefill_sharers(
         self, prompt: PromptBatch, active_sharers: Sequence[int] | None = None, prefixes: SharerKV | None = None
@@ -77,21 +88,32 @@ class C2CCore(FusedModel):
             active_sharers: indices of the sharers to run; default all. The others get None.
             prefixes: caches over the first tokens of these prompts, from which the sharers continue.
         """
-        if len(prompt.sharers) != len(self.sharers):
-            raise PairMismatchError(
-                f"The prompt has tokens for {len(prompt.sharers)} sharers, but the model has {len(self.sharers)}."
-            )
-        active = range(len(self.sharers)) if active_sharers is None else active_sharers
-        if not set(active) <= set(range(len(self.sharers))):
-            raise PairMismatchError(
-                f"active_sharers is {list(active)}, but the sharers are 0 to {len(self.sharers) - 1}."
-            )
+        active = self.active_sharers(prompt, active_sharers)
         ends = self.mode.num_sharer_tokens(prompt)
         known = prefixes or [None] * len(self.sharers)
         return [
             self._prefill_sharer(prompt, n, ends[n], known[n]) if n in active else None
             for n in range(len(self.sharers))
         ]
+
+    def active_sharers(self, prompt: PromptBatch, wanted: Sequence[int] | None = None) -> set[int]:
+        """The numbers of the sharers that take part, default all.
+
+        Raises:
+            PairMismatchError: the prompt is for another number of sharers, or there is no sharer of a number.
+        """
+        numbers = set(range(len(self.sharers)))
+        if len(prompt.sharers) != len(numbers):
+            raise PairMismatchError(
+                f"The prompt has tokens for {len(prompt.sharers)} sharers, but the model has {len(numbers)}."
+            )
+        if wanted is None:
+            return numbers
+        if not set(wanted) <= numbers:
+            raise PairMismatchError(
+                f"active_sharers is {list(wanted)}, but the sharers are 0 to {len(self.sharers) - 1}."
+            )
+        return set(wanted)
 
     def continue_sharers(self, text: PromptBatch, sharer_kv: SharerKV) -> list[LayerStack | None]:
         """Sharer caches continued over a longer text, as far as it is read."""

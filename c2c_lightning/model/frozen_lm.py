@@ -164,6 +164,7 @@ class FrozenLM:
         position_ids: Int[Tensor, "batch new"],
         prefix: LayerStack | None = None,
         num_layers: int | None = None,
+        by_row: bool = False,
     ) -> LayerStack:
         """Keys and values of new tokens, on the model's device.
 
@@ -173,6 +174,8 @@ class FrozenLM:
             position_ids: (batch, new).
             prefix: the cache that the new tokens attend to.
             num_layers: number of attention layers that are needed, from the first; default all layers of the model.
+            by_row: on a CPU run the rows without padding even where that is slower, so that the entries of a row do not
+                depend on the lengths of the others, not even in their last bits.
         """
         # States of later layers than the last attention layer are needed where the model continues to its end.
         is_whole = num_layers is None and self.layout is not None and self.layout.ends_in_states
@@ -197,8 +200,11 @@ class FrozenLM:
         with self.lock:
             if prefix and self.continues_by_token:
                 return prefill_by_token(prefill, ids, mask, positions, prefix)
+            if by_row and self.supports_ragged and mask is None:
+                mask = torch.ones_like(ids)
+            is_ragged = mask is not None and (self.supports_ragged if by_row else self.gains_by_ragged(mask))
             # With a prefix the entries of short sequences would have to be moved next to their new tokens.
-            if prefix or mask is None or not self.gains_by_ragged(mask) or not mask.any() or not is_contiguous(mask):
+            if prefix or mask is None or not is_ragged or not mask.any() or not is_contiguous(mask):
                 with unread_mask(self.model, mask):
                     return prefill.run(ids, mask, positions, prefix)
             ragged = RaggedBatch.of(mask.bool())

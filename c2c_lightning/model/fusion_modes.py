@@ -57,6 +57,34 @@ class FusedModel(nn.Module, ABC):
 
 
 @runtime_checkable
+class ResponseCore(Protocol):
+    """Receiver, sharers and fuser, as far as a teacher-forced response pass needs them."""
+
+    @property
+    def receiver(self) -> FrozenLM:
+        """See `FusedModel`."""
+        ...
+
+    @property
+    def sharers(self) -> Sequence[FrozenLM]:
+        """See `FusedModel`."""
+        ...
+
+    @property
+    def fuser(self) -> Fuser:
+        """See `FusedModel`."""
+        ...
+
+    def fuse_prompt(self, prompt: PromptBatch, sharer_kv: SharerKV, start: PrefillState | None = None) -> PrefillState:
+        """See `FusedModel.fuse_prompt`."""
+        ...
+
+    def continue_sharers(self, text: PromptBatch, sharer_kv: SharerKV) -> list[LayerStack | None]:
+        """See `FusedModel.continue_sharers`."""
+        ...
+
+
+@runtime_checkable
 class FusionMode(Protocol):
     """Which tokens are fused, and in which forward pass."""
 
@@ -87,7 +115,7 @@ class FusionMode(Protocol):
 
     def response_prefix(
         self,
-        core: FusedModel,
+        core: ResponseCore,
         prompt: PromptBatch,
         sharer_kv: SharerKV,
         response: TokenBatch,
@@ -128,7 +156,7 @@ class PrefillFusion:
 
     def response_prefix(
         self,
-        core: FusedModel,
+        core: ResponseCore,
         prompt: PromptBatch,
         sharer_kv: SharerKV,
         response: TokenBatch,
@@ -181,7 +209,7 @@ class PromptFusion(PrefillFusion):
 
     def response_prefix(
         self,
-        core: FusedModel,
+        core: ResponseCore,
         prompt: PromptBatch,
         sharer_kv: SharerKV,
         response: TokenBatch,
@@ -225,7 +253,7 @@ class DecodeFusion(PromptFusion):
 
     def response_prefix(
         self,
-        core: FusedModel,
+        core: ResponseCore,
         prompt: PromptBatch,
         sharer_kv: SharerKV,
         response: TokenBatch,

@@ -22,6 +22,7 @@ from c2c_lightning.model.lm_spec import LMSpec
 from c2c_lightning.training.baselines import Baseline, baseline_of
 from c2c_lightning.training.build_model import arguments_of
 from c2c_lightning.training.callbacks.defaults import training_callbacks
+from c2c_lightning.training.callbacks.keep_prefills import KeepPrefills, KeepSettings
 from c2c_lightning.training.checkpoint_io import refuse_pickles
 from c2c_lightning.training.finite_values import refuse_non_finite
 from c2c_lightning.training.layer_search import found_layer_map, is_searched, saved_layer_map
@@ -74,6 +75,9 @@ class C2CModule(LightningModule):
         shard_models: bool = False,
         non_finite: Literal["stop", "skip"] = "stop",
         baseline: Baseline | None = None,
+        cache_frozen: Literal["memory", "disk"] | None = None,
+        cache_frozen_limit_gb: float = 8.0,
+        cache_frozen_dir: str | None = None,
     ) -> None:
         """Keep names and choices; models are loaded by `configure_model`.
 
@@ -94,6 +98,12 @@ class C2CModule(LightningModule):
                 `skip`, every step waits for the device.
             baseline: what is trained instead of the fuser, or a fuser on mismatched caches; a class of
                 `c2c_lightning.training.baselines`.
+            cache_frozen: keep the caches that the frozen models compute for a row, in `memory` (of each process) or on
+                `disk` (for all processes and later runs), and reuse them in later epochs and validations. Losses are
+                those without it. Of a sharer only the layers and tokens that the fuser reads are kept.
+            cache_frozen_limit_gb: gigabytes that may be kept, in memory for each process; other rows are computed in
+                every step.
+            cache_frozen_dir: folder for `disk`; default one in the cache of `datasets`, by models and settings.
         """
         super().__init__()
         if not sharers:
@@ -112,6 +122,7 @@ class C2CModule(LightningModule):
         self.activation_checkpointing, self.shard_models = activation_checkpointing, shard_models
         self.baseline = baseline or Baseline()
         self._loaded: tuple[FrozenLM, ...] = ()
+        self.keep_settings = KeepSettings(cache_frozen, cache_frozen_limit_gb, cache_frozen_dir)
         # Plain values only, so that checkpoints load with `weights_only`; factories are left out.
         specs = {"receiver": asdict(receiver), "sharers": [asdict(spec) for spec in sharers]}
         self.save_hyperparameters({**specs, "fuser": asdict(fuser), "baseline": self.baseline.settings})
@@ -129,7 +140,8 @@ class C2CModule(LightningModule):
 
     def configure_callbacks(self) -> Sequence[Callback]:
         """Callbacks of every training, unless the Trainer has its own."""
-        return training_callbacks(callbacks_of(self.trainer), self.loss_average, self.non_finite)
+        callbacks = training_callbacks(callbacks_of(self.trainer), self.loss_average, self.non_finite)
+        return callbacks if self.keep_settings.where is None else [*callbacks, KeepPrefills(self.keep_settings)]
 
     def configure_model(self) -> None:
         """Load the frozen models and make a fuser, once: Lightning calls this before a validation too."""

@@ -1,5 +1,6 @@
 """The fused model in training: the loss of a batch in one or many processes, sharded or not."""
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -9,13 +10,15 @@ from torch import Tensor
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.fsdp import FSDPModule
 
-from c2c_lightning.data.batch import PromptBatch, TrainingBatch
+from c2c_lightning.data.batch import PromptBatch, TokenBatch, TrainingBatch
 from c2c_lightning.fuser.fuser import Fuser, ParameterRoles
 from c2c_lightning.kv.layer import LayerKV, SharerKV
 from c2c_lightning.model.c2c import C2CModel
 from c2c_lightning.model.prefill_state import PrefillState
 from c2c_lightning.model.pretrained import save_pretrained
+from c2c_lightning.model.response_prefix import ResponsePrefix
 from c2c_lightning.training.activation_checkpointing import activation_checkpointing_context
+from c2c_lightning.training.frozen_cache.frozen_prefills import FrozenPrefills
 
 
 class TrainModel(C2CModel):
@@ -25,11 +28,13 @@ class TrainModel(C2CModel):
         activation_checkpointing: recompute the receiver's response pass, layer by layer, in the backward pass.
         is_untrained: the fuser was neither trained nor loaded from a checkpoint.
         has_bare_receiver: whether `batch_loss` without sharers is the loss of the untrained receiver.
+        frozen_prefills: kept caches of the frozen models, from which losses are computed; None to compute them.
     """
 
     activation_checkpointing = False
     is_untrained = True
     has_bare_receiver = True
+    frozen_prefills: FrozenPrefills | None = None
 
     def batch_loss(self, batch: TrainingBatch, active_sharers: tuple[int, ...] | None = None) -> Tensor:
         """Summed cross-entropy of the supervised response tokens, ().
@@ -50,6 +55,18 @@ class TrainModel(C2CModel):
         if self.activation_checkpointing and torch.is_grad_enabled():
             return activation_checkpointing_context(self.receiver.model, self.receiver.blocks)
         return nullcontext()
+
+    def response_prefix(
+        self,
+        prompt: PromptBatch,
+        response: TokenBatch,
+        active_sharers: Sequence[int] | None = None,
+        sharer_kv: SharerKV | None = None,
+    ) -> ResponsePrefix:
+        """As `C2CCore.response_prefix`, from kept caches if there are any."""
+        if self.frozen_prefills is None or sharer_kv is not None:
+            return super().response_prefix(prompt, response, active_sharers, sharer_kv)
+        return self.frozen_prefills.response_prefix(self, prompt, response, active_sharers)
 
     def _unused_parameters(self, prompt: PromptBatch) -> Tensor:
         """Zero, with a gradient for the sharers that no row uses: DDP waits for the gradient of every parameter."""

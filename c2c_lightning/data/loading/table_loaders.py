@@ -5,6 +5,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
+from c2c_lightning.data.batch import TrainingBatch
 from c2c_lightning.data.loading.batch_sampler import BatchSampler, EpochRows
 from c2c_lightning.data.loading.epoch_loader import EpochLoader, collate_for
 from c2c_lightning.data.loading.mixture_sampling import MixedRows
@@ -46,6 +49,10 @@ class Loaders(ABC):
     def report(self, seen: Sequence[SourceReport] = ()) -> DataReport:
         """Rows that were read, kept and dropped; `seen` are the counts of a stream so far."""
 
+    def sample(self, count: int) -> TrainingBatch | None:
+        """Training rows from all parts of the data, as one batch; None for data that can be read only once."""
+        return None
+
     def validation_loader(self, processes: Processes) -> EpochLoader | None:
         """Validation batches in order of length, the same each time; None without validation data."""
         if self._validation is None:
@@ -84,6 +91,12 @@ class TableLoaders(Loaders):
         )
         collate = collate_for(settings.encoder)
         return EpochLoader(self._train.table, sampler, collate, settings.num_workers)
+
+    def sample(self, count: int) -> TrainingBatch:
+        """See `Loaders.sample`."""
+        rows = np.sort(self._epoch_rows(0))
+        chosen = rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)]
+        return collate_for(self._settings.encoder)(self._train.table.__getitems__(chosen.tolist()))
 
     def report(self, seen: Sequence[SourceReport] = ()) -> DataReport:
         """Rows that were read, kept and dropped, and the share of padding in an epoch."""
