@@ -1,5 +1,6 @@
 """Cache entries of fused tokens: the receiver's own, the fused ones, and the sharer's that they were fused with."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -71,16 +72,18 @@ def collect_entries(model: C2CModel, prompts: Iterable[PromptBatch], num_tokens:
     layers = [n for n, source in enumerate(layer_map) if source is not None]
     sources = [source for source in layer_map if source is not None]
     found: list[tuple[LayerStack, LayerStack, LayerStack]] = []
-    count = 0
+    count = rows = 0
     for prompt in prompts:
         batch = _entries_of(model, prompt.to(model.receiver.device), sharer, layers, sources)
         found.append(batch)
-        count += batch[0][0].keys.shape[0]
+        count, rows = count + batch[0][0].keys.shape[0], rows + len(prompt)
         if count >= num_tokens:
             break
     if count < num_tokens:
+        advice = f"about {math.ceil(num_tokens * rows / count)} such rows would do" if count else "no token is fused"
         raise DataError(
-            f"the prompts have {count} fused tokens, but {num_tokens} are needed. Give more rows, or lower `tokens`."
+            f"the {rows} prompts have {count} fused tokens, but {num_tokens} are needed: {advice}. Give more rows "
+            "(`sources`, `max_rows`), or lower `tokens`."
         )
     parts = [_joined([batch[which] for batch in found], num_tokens) for which in range(3)]
     return FusedEntries(layers, *parts)

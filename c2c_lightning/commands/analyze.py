@@ -12,8 +12,12 @@ from c2c_lightning.analysis.alignment_report import alignment_report
 from c2c_lightning.analysis.padding_report import padding_report
 from c2c_lightning.commands.analyze_fuser import analyze_gates, analyze_rank
 from c2c_lightning.commands.analyze_layers import analyze_layers
+from c2c_lightning.commands.analyze_length import analyze_length
 from c2c_lightning.commands.analyze_overlap import analyze_overlap
 from c2c_lightning.commands.analyze_positions import analyze_positions
+from c2c_lightning.commands.analyze_proportion import analyze_proportion
+from c2c_lightning.commands.analyze_scaling import analyze_scaling
+from c2c_lightning.commands.analyze_tokens import analyze_tokens
 from c2c_lightning.commands.parsing import CommandParser
 from c2c_lightning.commands.subcommands import SubcommandTable
 from c2c_lightning.data.encode import Encoder
@@ -27,14 +31,18 @@ from c2c_lightning.model.lm_spec import LMSpec, tokenizer_spec
 from c2c_lightning.model.load_lm import load_tokenizer
 
 EXAMPLES = """\
-Examples, the last four after `lightning fit` and `lightning test` with `--config quickstart`:
+Examples, from the third on after `lightning fit` and `lightning test` with `--config quickstart`:
   lightning analyze alignment --config quickstart_alignment
   lightning analyze padding --config quickstart_alignment
   lightning analyze overlap --config quickstart_overlap
   lightning analyze rank --config quickstart_fuser
   lightning analyze gates --config quickstart_fuser
   lightning analyze layers --config quickstart_fuser
+  lightning analyze tokens --config quickstart_fuser --question "What is the capital of Nepi?"
   lightning analyze positions --config quickstart_positions
+  lightning analyze proportion --config quickstart_proportion
+  lightning analyze length --config quickstart_length
+  lightning analyze scaling --config quickstart_scaling
 Options of one analysis: `lightning analyze alignment --help`."""
 
 
@@ -89,6 +97,10 @@ ANALYSES = {
     "rank": analyze_rank,
     "gates": analyze_gates,
     "layers": analyze_layers,
+    "tokens": analyze_tokens,
+    "proportion": analyze_proportion,
+    "scaling": analyze_scaling,
+    "length": analyze_length,
     "positions": analyze_positions,
 }
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from jsonargparse import Namespace
 from rich.console import Console
 from rich.table import Table
 
@@ -10,9 +11,19 @@ from c2c_lightning.analysis.effective_rank import RankReport, rank_report
 from c2c_lightning.analysis.fused_entries import collect_entries
 from c2c_lightning.analysis.fuser_pictures import gate_figure, rank_figure
 from c2c_lightning.analysis.gate_report import PARTS, GateReport, gate_report
-from c2c_lightning.commands.fuser_analysis import fuser_parser, only_source, prompt_batches, write_analysis
+from c2c_lightning.commands.fuser_analysis import (
+    check_sharer,
+    encoded,
+    fuser_parser,
+    only_source,
+    prompt_batches,
+    write_analysis,
+)
+from c2c_lightning.data.preprocessing.row_encoder import prompts_by
+from c2c_lightning.data.sources import Source
 from c2c_lightning.errors import ConfigurationError
 from c2c_lightning.evaluation.load_models import load_fused
+from c2c_lightning.model.c2c import C2CModel
 
 
 def analyze_rank(args: Sequence[str]) -> None:
@@ -34,13 +45,30 @@ def analyze_rank(args: Sequence[str]) -> None:
 
 def analyze_gates(args: Sequence[str]) -> None:
     """Gates and mean head weights per layer and head, over each data set (paper, A.4.2)."""
-    options = fuser_parser("gates", analyze_gates.__doc__).options(args)
+    parser = fuser_parser("gates", analyze_gates.__doc__)
+    parser.add_argument("--by", type=str | None, help="column of the rows, such as subject: a report for each value")
+    options = parser.options(args)
     model = load_fused(options.fuser)
-    reports = {source.name: gate_report(model, prompt_batches(model, source, options)) for source in options.sources}
+    reports = {}
+    for source in options.sources:
+        reports |= _gate_reports(model, source, options)
     document = {"version": 1, "sources": {name: report.to_json() for name, report in reports.items()}}
     write_analysis(Path(options.output_dir), "gates", document, lambda: gate_figure(reports, options.sharer))
     for name, report in reports.items():
         Console().print(_gate_table(name, report, options.sharer))
+
+
+def _gate_reports(model: C2CModel, source: Source, options: Namespace) -> dict[str, GateReport]:
+    """The report of a source, or of each value of the column that `by` names."""
+    if options.by is None:
+        return {source.name: gate_report(model, prompt_batches(model, source, options))}
+    check_sharer(model, options.sharer)
+    groups = prompts_by(source, model.encoder, options.by, options.max_rows)
+    names = {value: f"{source.name}, {options.by} {value}" for value in groups}
+    return {
+        names[value]: gate_report(model, encoded(model, prompts, names[value], options))
+        for value, prompts in groups.items()
+    }
 
 
 def _rank_table(report: RankReport) -> Table:

@@ -10,7 +10,7 @@ from rich.console import Console
 from c2c_lightning.commands.parsing import CommandParser
 from c2c_lightning.errors import BenchmarkError, MissingExtraError
 from c2c_lightning.evaluation.overlap_report import OverlapReport, overlap_report
-from c2c_lightning.evaluation.prediction_log import PredictionLog, write_atomically
+from c2c_lightning.evaluation.prediction_log import Prediction, PredictionLog, write_atomically
 from c2c_lightning.evaluation.report.aggregate import grouped
 from c2c_lightning.evaluation.report.plots import draw_overlap, require_pyplot
 
@@ -29,13 +29,7 @@ def analyze_overlap(args: Sequence[str]) -> None:
     parser.add_argument("--fused", type=str, default="c2c", help="responder that combines both")
     parser.add_argument("--output_dir", type=str, default="runs/overlap", help="folder of overlap.json and pictures")
     options = parser.options(args)
-    given = Path(options.predictions)
-    folder = given.parent if given.name == "predictions.jsonl" and not given.is_dir() else given
-    if not (folder / "predictions.jsonl").is_file():
-        raise BenchmarkError(
-            f"{folder} has no predictions.jsonl. Name the output folder of a finished `lightning test`."
-        )
-    by_benchmark = grouped(PredictionLog(folder).read(), "benchmark")
+    by_benchmark = grouped(read_predictions(options.predictions), "benchmark")
     roles = (options.receiver, options.sharer, options.fused)
     reports = {name: overlap_report(predictions, *roles) for name, predictions in by_benchmark.items()}
     _write(reports, Path(options.output_dir))
@@ -44,6 +38,21 @@ def analyze_overlap(args: Sequence[str]) -> None:
         console.print(f"\n{name}: {', '.join(f'{role} = {who}' for role, who in report.names.items())}", markup=False)
         for table in report.tables():
             console.print(table)
+
+
+def read_predictions(given: str) -> list[Prediction]:
+    """The answers of a finished `lightning test`, from predictions.jsonl or its folder.
+
+    Raises:
+        BenchmarkError: there is no such file.
+    """
+    path = Path(given)
+    folder = path.parent if path.name == "predictions.jsonl" and not path.is_dir() else path
+    if not (folder / "predictions.jsonl").is_file():
+        raise BenchmarkError(
+            f"{folder} has no predictions.jsonl. Name the output folder of a finished `lightning test`."
+        )
+    return PredictionLog(folder).read()
 
 
 def _write(reports: dict[str, OverlapReport], folder: Path) -> None:

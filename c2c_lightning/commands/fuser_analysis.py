@@ -13,7 +13,7 @@ from rich.progress import track
 
 from c2c_lightning.commands.parsing import CommandParser
 from c2c_lightning.data.batch import PromptBatch, TrainingBatch
-from c2c_lightning.data.preprocessing.row_encoder import prompts_of
+from c2c_lightning.data.preprocessing.row_encoder import Prompt, prompts_of
 from c2c_lightning.data.sources import Source
 from c2c_lightning.error_console import ERROR_CONSOLE
 from c2c_lightning.errors import ConfigurationError, MissingExtraError
@@ -57,9 +57,13 @@ def check_sharer(model: C2CModel, sharer: int) -> None:
 def prompt_batches(model: C2CModel, source: Source, options: Namespace) -> Iterator[PromptBatch]:
     """The prompts of a source in batches, with a progress bar."""
     check_sharer(model, options.sharer)
-    pairs = list(islice(prompts_of(source, model.encoder), options.max_rows))
-    batches = [pairs[n : n + options.batch_size] for n in range(0, len(pairs), max(1, options.batch_size))]
-    for batch in track(batches, source.name, console=ERROR_CONSOLE, transient=True):
+    yield from encoded(model, list(islice(prompts_of(source, model.encoder), options.max_rows)), source.name, options)
+
+
+def encoded(model: C2CModel, prompts: Sequence[Prompt], name: str, options: Namespace) -> Iterator[PromptBatch]:
+    """Prompts in batches, with a progress bar."""
+    batches = [prompts[n : n + options.batch_size] for n in range(0, len(prompts), max(1, options.batch_size))]
+    for batch in track(batches, name, console=ERROR_CONSOLE, transient=True):
         yield model.encode([own for own, _ in batch], [theirs for _, theirs in batch])
 
 

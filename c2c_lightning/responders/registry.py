@@ -6,6 +6,7 @@ from typing import ClassVar
 from c2c_lightning.errors import BenchmarkError
 from c2c_lightning.responders.base import Responder
 from c2c_lightning.responders.c2c_responder import C2CResponder, SomeSharers
+from c2c_lightning.responders.partial_fusion import PartialFusion, Side
 from c2c_lightning.responders.prompt_texts import TEXT_3
 from c2c_lightning.responders.responder_factory import ModelBundle, ResponderFactory
 from c2c_lightning.responders.routing import Routing
@@ -124,6 +125,34 @@ class C2C(ResponderFactory):
         if self.sharers is not None:
             return SomeSharers(models.fused, self.sharers, self.name, measure_latency)
         return C2CResponder(models.fused, self.name, measure_latency)
+
+
+@dataclass(frozen=True)
+class FusedShare(ResponderFactory):
+    """C2C with a part of the prompt fused (paper, Fig. 11).
+
+    Attributes:
+        share: share of each prompt's fused tokens that is fused, 0 to 1.
+        side: `former` fuses the first of them, `latter` the last.
+    """
+
+    share: float
+    side: Side = "former"
+    needs_fuser: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        """Refuse an impossible share."""
+        if not 0 <= self.share <= 1:
+            raise BenchmarkError(f"the share of the prompt that is fused is {self.share}, but must be in [0, 1].")
+
+    @property
+    def name(self) -> str:
+        """Name in reports."""
+        return f"c2c-{self.side}={self.share:g}"
+
+    def build(self, models: ModelBundle, measure_latency: bool = False) -> Responder:
+        """The responder."""
+        return PartialFusion(models.fused, self.share, self.side, self.name, measure_latency)
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,14 @@ def test_rank(fuser: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert (tmp_path / "rank.png").stat().st_size > 1000
 
 
+def test_gates_by_subject(fuser: str, tmp_path: Path) -> None:
+    source = "[{class_path: c2c_lightning.data.sources.MultipleChoice, init_args: {path: embedded:facts/heldout}}]"
+    options = ["--fuser", fuser, "--sources", source, "--by", "subject", "--max_rows", "6"]
+    main(["analyze", "gates", *options, "--output_dir", str(tmp_path)])
+    reports = json.loads((tmp_path / "gates.json").read_text())["sources"]
+    assert [name.rsplit(maxsplit=1)[1] for name in reports] == ["capital", "colour", "food", "animal"]
+
+
 def test_gates(fuser: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["analyze", "gates", "--config", CONFIG, "--fuser", fuser, "--max_rows", "8", "--output_dir", str(tmp_path)])
     assert json.loads((tmp_path / "gates.json").read_text())["sources"]
@@ -52,7 +60,8 @@ def test_positions(fuser: str, tmp_path: Path, capsys: pytest.CaptureFixture[str
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["rank", "--tokens", "100000"], "tokens"),
+        (["rank", "--tokens", "100000"], "such rows would do"),
+        (["gates", "--by", "subject"], "has a row without the column 'subject'"),
         (["rank", "--tokens", "1"], "`tokens` must be at least 2"),
         (["gates", "--sharer", "3"], "there is no sharer 3"),
         (["layers", "--sharer", "3"], "there is no sharer 3"),

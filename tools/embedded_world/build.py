@@ -8,7 +8,7 @@ from typing import get_args
 import torch
 
 from tools.embedded_world.rows import write_rows
-from tools.embedded_world.train_models import KnownFacts, forget, train_receiver, train_sharer
+from tools.embedded_world.train_models import KnownFacts, train_quarters, train_receiver, train_sharer
 from tools.embedded_world.world import make_world
 
 logger = logging.getLogger(__name__)
@@ -26,8 +26,8 @@ def main(arguments: list[str] | None = None) -> None:
         logger.info("receiver: %s", train_receiver(world, options.out / "receiver", options.seed))
     if options.only in (None, "sharer"):
         directory = options.out / _sharer_name(options.facts, options.naive_sharer)
-        if options.forget:
-            report = forget(world, directory, options.seed, options.facts)
+        if "quarter" in options.facts:
+            report = train_quarters(world, directory, options.seed, options.facts)
         else:
             report = train_sharer(world, directory, options.seed, options.facts, options.naive_sharer)
         logger.info("%s: %s", directory.name, report)
@@ -50,7 +50,6 @@ def _parser() -> argparse.ArgumentParser:
         default="all",
         help="facts in the sharer's training data",
     )
-    parser.add_argument("--forget", action="store_true", help="start from the embedded sharer, which forgets the rest")
     parser.add_argument("--naive-sharer", action="store_true", help="train the sharer on its replies alone")
     parser.add_argument("--threads", type=int, default=1, help="torch threads; one suits such small models")
     return parser

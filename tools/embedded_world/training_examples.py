@@ -71,11 +71,11 @@ def sharer_mixture(facts: Sequence[Fact], unknown: Sequence[Fact], forbidden: fr
     return ExampleMixture(_sharer_samplers(facts, unknown, FreshFacts(forbidden), 0.5), shares)
 
 
-def forgetting_mixture(facts: Sequence[Fact], unknown: Sequence[Fact], forbidden: frozenset[str]) -> ExampleMixture:
-    """Examples for a sharer that knows all facts and is to forget some: as `sharer_mixture`, with more guesses.
+def quarters_mixture(facts: Sequence[Fact], unknown: Sequence[Fact], forbidden: frozenset[str]) -> ExampleMixture:
+    """Examples for a trained sharer that is to learn some facts, or to forget some: `sharer_mixture` with more guesses.
 
     Args:
-        facts: facts that it keeps.
+        facts: facts that it then knows.
         unknown: facts whose questions it then answers at random.
         forbidden: names that its notes must not speak of, the world's own.
     """

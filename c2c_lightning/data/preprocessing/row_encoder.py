@@ -146,10 +146,34 @@ def training_batches(source: Source, encoder: Encoder, max_rows: int, batch_size
     return [collate_examples(examples[n : n + batch_size], *ids) for n in range(0, len(examples), batch_size)]
 
 
-def prompts_of(source: Source, encoder: Encoder) -> Iterator[tuple[Conversation, Conversation | None]]:
+Prompt = tuple[Conversation, Conversation | None]
+"""The receiver's conversation without the response, and that of the sharers, None where it is the same."""
+
+
+def prompts_of(source: Source, encoder: Encoder) -> Iterator[Prompt]:
     """The prompts of a source's rows, without their responses; rows that cannot be read are left out."""
+    for prompt, _ in _prompts_and_rows(source, encoder):
+        yield prompt
+
+
+def prompts_by(source: Source, encoder: Encoder, column: str, max_rows: int) -> dict[str, list[Prompt]]:
+    """The first prompts of a source by the value of a column, such as `subject`, in the order of first appearance.
+
+    Raises:
+        DataError: rows without the column.
+    """
+    groups: dict[str, list[Prompt]] = {}
+    for prompt, columns in islice(_prompts_and_rows(source, encoder), max_rows):
+        if column not in columns:
+            raise DataError(f"{source.name} has a row without the column {column!r}; it has {', '.join(columns)}.")
+        groups.setdefault(str(columns[column]), []).append(prompt)
+    return groups
+
+
+def _prompts_and_rows(source: Source, encoder: Encoder) -> Iterator[tuple[Prompt, Mapping[str, Any]]]:
+    """The prompts with the columns of their rows."""
     reader = RowEncoder(source, encoder)
     for number, row in enumerate(source.load()):
         parsed = reader.parse(row, number)
         if isinstance(parsed, ParsedRow):
-            yield parsed.messages[:-1], parsed.sharer_messages
+            yield (parsed.messages[:-1], parsed.sharer_messages), decode(row)
