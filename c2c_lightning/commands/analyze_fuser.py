@@ -49,7 +49,7 @@ def analyze_gates(args: Sequence[str]) -> None:
     parser.add_argument("--by", type=str | None, help="column of the rows, such as subject: a report for each value")
     options = parser.options(args)
     model = load_fused(options.fuser)
-    reports = {}
+    reports: dict[str, GateReport] = {}
     for source in options.sources:
         reports |= _gate_reports(model, source, options)
     document = {"version": 1, "sources": {name: report.to_json() for name, report in reports.items()}}
