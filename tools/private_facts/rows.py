@@ -15,7 +15,7 @@ _CHOICES = 5
 #: Probabilities of the numbers of facts in a document.
 _FACTS = {2: 0.3, 3: 0.4, 4: 0.3}
 #: Probability that a distractor about another name may be of the asked relation.
-_SAME_RELATION = 0.5
+_SAME_RELATION = 0.3
 
 
 @dataclass(frozen=True)

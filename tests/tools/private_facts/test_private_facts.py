@@ -105,3 +105,10 @@ def test_a_row_maker_asks_no_question_about_types_with_few_values(vocabulary: Vo
     relations = load_relations()
     maker = RowMaker(vocabulary, relations, HELD_OUT["heldout_values"], random.Random(0))
     assert all(len(vocabulary.values[relation.value].held_out) >= 8 for relation in maker.asked)
+
+
+def test_texts_have_single_spaces_and_the_right_article() -> None:
+    for row in chain.from_iterable(FILES.values()):
+        text = f"{row['document']} {row['question']}"
+        assert "  " not in text
+        assert not re.search(r"\b[Aa] [aeio]|\b[Aa]n [^aeiou]", text)
