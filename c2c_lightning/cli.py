@@ -22,7 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "convert": ("fuser_files.run_convert", "the authors' published layout to ours, and back"),
     "analyze": (
         "analyze.run_analyze",
-        "tokens that sharers' caches are read from, padding, who is right where, a fuser's gates and effective ranks",
+        "alignment, padding, a fuser's gates, ranks, layers and tokens, who is right where, scaling, length",
     ),
     "oracle": ("oracle.run_oracle", "the paper's oracle experiments"),
     "chat": ("terminal_chat.run_chat", "talk in the terminal"),

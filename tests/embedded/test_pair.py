@@ -111,6 +111,14 @@ def test_half_sharer_knows_its_half_alone(name: str, half: str) -> None:
     assert exact_replies(*loaded, unknown) < 0.25
 
 
+@pytest.mark.parametrize(("name", "fraction"), [("sharer_first_quarter", 0.25), ("sharer_first_three_quarters", 0.75)])
+def test_sharer_of_quarters_knows_little_else(name: str, fraction: float) -> None:
+    loaded, known = load(name), set(WORLD.first(fraction))
+    facts = sample(WORLD.facts)
+    assert exact_replies(*loaded, [ask(fact) for fact in facts if fact in known]) >= 0.99
+    assert exact_replies(*loaded, [ask(fact) for fact in facts if fact not in known]) < 0.3
+
+
 def test_rows_are_those_of_the_world(tmp_path: Path) -> None:
     write_rows(WORLD, tmp_path)
     for file in tmp_path.iterdir():

@@ -26,6 +26,7 @@ def short_recipes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train_models, "SharerEvaluation", partial(SharerEvaluation, num_notes=10))
     monkeypatch.setattr(train_models, "RECEIVER_RECIPE", dataclasses.replace(SHORT, lookup_weight=0.0))
     monkeypatch.setattr(train_models, "SHARER_RECIPE", SHORT)
+    monkeypatch.setattr(train_models, "QUARTERS_RECIPE", SHORT)
 
 
 @pytest.mark.usefixtures("short_recipes")
@@ -35,6 +36,7 @@ def short_recipes(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--only", "receiver"], "receiver"),
         (["--only", "sharer"], "sharer"),
         (["--only", "sharer", "--facts", "first-half"], "sharer_first_half"),
+        (["--only", "sharer", "--facts", "first-three-quarters"], "sharer_first_three_quarters"),
     ],
 )
 def test_script_writes_a_model(
