@@ -43,7 +43,7 @@ def analyze_layers(args: Sequence[str]) -> None:
         "--units", type=list[UnitKind], default=list(UNITS), help="what is closed and opened: layers, gates, heads"
     )
     parser.add_argument(
-        "--max_accuracy_drop", type=float, default=0.0, help="fall of the accuracy that the pruning list may cost"
+        "--max_accuracy_drop", type=float, default=0.01, help="fall of the accuracy that the pruning list may cost"
     )
     parser.add_argument(
         "--max_lost_gain", type=float, default=0.05, help="likewise share of what the fuser lowers the loss by"

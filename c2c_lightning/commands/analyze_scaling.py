@@ -1,5 +1,6 @@
 """`lightning analyze scaling`: gain of C2C against the strength of its sharer (paper, Fig. 6)."""
 
+import json
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
@@ -39,8 +40,8 @@ def analyze_scaling(args: Sequence[str]) -> None:
     options = parser.options(args)
     runs = _runs(options)
     folder = Path(options.output_dir)
-    settings = {"fit": options.fit, "test": options.test, "runs": [asdict(run) for run in runs]}
-    log = MeasurementLog(folder / "scaling.jsonl", settings)
+    # Without the sharers: one that is added later leaves the trainings of the others as they are.
+    log = MeasurementLog(folder / "scaling.jsonl", {"fit": options.fit})
     scores: dict[str, list[Scores]] = {}
     for number, run in enumerate(runs, start=1):
         logger.info("%s, seed %s (%d of %d)", run.sharer, run.seed, number, len(runs))
@@ -77,7 +78,8 @@ class ScalingRun:
     def _trained(self, fit: Sequence[str], place: Path, log: MeasurementLog) -> str:
         """The fuser of a training that is finished, continued, or begun."""
         assert self.spec is not None
-        started, finished = f"{place.parent.name} {self.seed} started", f"{place.parent.name} {self.seed} finished"
+        run = json.dumps(asdict(self))
+        started, finished = f"started {run}", f"finished {run}"
         if finished not in log or not (place / "fuser").is_dir():
             given = asdict(self.spec)
             model = {field.name: given[field.name] for field in fields(LMSpec) if given[field.name] != field.default}
