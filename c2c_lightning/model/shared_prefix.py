@@ -1,0 +1,81 @@
+"""Text that the prompts of a batch share, such as worked examples: it is prefilled once, not once for each row."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from c2c_lightning.data.token_batch import TokenBatch
+from c2c_lightning.kv.layer import LayerStack, append_kv, select_rows
+from c2c_lightning.model.frozen_lm import FrozenLM
+
+#: A shorter prefix is not worth a second pass.
+FEWEST_TOKENS = 16
+
+
+def shared_prefix_length(lm: FrozenLM, tokens: TokenBatch, until: int) -> int:
+    """Number of first tokens that all rows have in common; 0 where a pass of their own is not worth it or not exact.
+
+    Args:
+        lm: the model that reads the rows.
+        tokens: the rows, left padded.
+        until: number of columns that are prefilled.
+    """
+    if len(tokens.input_ids) < 2 or not lm.can_generate or not _can_continue(lm, until):
+        return 0
+    host = tokens.on_host
+    starts = _starts(host)
+    # At least one token of each row is left for the second pass.
+    limit = until - 1 - int(starts.max())
+    if limit < FEWEST_TOKENS:
+        return 0
+    ids = host.input_ids.gather(1, starts[:, None] + torch.arange(limit))
+    is_same = (ids == ids[:1]).all(0)
+    length = limit if bool(is_same.all()) else int(is_same.long().argmin())
+    return length if length >= FEWEST_TOKENS else 0
+
+
+def prefill_with_shared_prefix(
+    lm: FrozenLM, tokens: TokenBatch, until: int, length: int, num_layers: int | None
+) -> LayerStack:
+    """As `FrozenLM.prefill_tokens`, with one pass over the first `length` tokens of one row, and one over the rest."""
+    starts = _starts(tokens.on_host)
+    first = slice(int(starts[0]), int(starts[0]) + length)
+    one = lm.prefill(tokens.input_ids[:1, first], None, tokens.positions[:1, first], None, num_layers)
+    prefix = select_rows(one, torch.zeros(len(starts), dtype=torch.long))
+    columns = torch.arange(until)
+    # Columns: the prefix, then those of the rows, without the tokens of the prefix in them.
+    is_read = ((columns < length) | (columns >= starts[:, None] + length)).long()
+    mask = None if bool(is_read.all()) else is_read
+    rest = slice(length, until)
+    new = lm.prefill(tokens.input_ids[:, rest], mask, tokens.positions[:, rest], prefix, num_layers)
+    joined = append_kv(prefix, new)
+    return joined if mask is None else _left_padded(joined, starts, length)
+
+
+def _left_padded(kv: LayerStack, starts: Tensor, length: int) -> LayerStack:
+    """Each row's prefix moved next to the rest of the row."""
+    columns = torch.arange(kv[0].num_tokens)
+    moved = columns - starts[:, None]
+    is_prefix = (moved >= 0) & (moved < length)
+    source = torch.where(is_prefix, moved, columns).to(kv[0].keys.device)
+
+    def move(entries: Tensor) -> Tensor:
+        return entries.gather(2, source[:, None, :, None].expand(entries.shape))
+
+    return [layer.map(move) for layer in kv]
+
+
+def _starts(host: TokenBatch) -> Tensor:
+    """Number of padding columns in front of each row."""
+    return (host.mask == 0).sum(1)
+
+
+def _can_continue(lm: FrozenLM, until: int) -> bool:
+    """Whether a pass after a cache with padding behind it is exact, and all processes make the same passes."""
+    if lm.layout is not None or lm.is_sharded or lm.continues_by_token:
+        return False
+    config: Any = lm.model.config
+    windows = (getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size"))
+    # Windows count columns, padding included.
+    return all(window is None or until <= window for window in windows)

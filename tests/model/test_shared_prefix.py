@@ -1,0 +1,72 @@
+"""A prefix that all rows share: one pass over it gives the caches of whole passes, and is made only where exact."""
+
+import pytest
+import torch
+
+from c2c_lightning.data.token_batch import TokenBatch
+from c2c_lightning.model.frozen_lm import FrozenLM
+from c2c_lightning.model.lm_spec import LMSpec
+from c2c_lightning.model.shared_prefix import prefill_with_shared_prefix, shared_prefix_length
+from tests.tiny import tiny_model, tiny_tokenizer
+
+PREFIX = 20
+
+
+def frozen_lm(family: str) -> FrozenLM:
+    return FrozenLM(tiny_model(family), tiny_tokenizer(), LMSpec(family))
+
+
+def rows(lengths: list[int], seed: int = 0) -> TokenBatch:
+    """Left-padded rows that share their first tokens."""
+    generator = torch.Generator().manual_seed(seed)
+    width = PREFIX + max(lengths)
+    prefix = torch.randint(5, 60, (PREFIX,), generator=generator)
+    ids, mask = torch.zeros(len(lengths), width, dtype=torch.long), torch.zeros(len(lengths), width, dtype=torch.long)
+    for row, length in enumerate(lengths):
+        ids[row, width - length :] = torch.randint(5, 60, (length,), generator=generator)
+        ids[row, width - length] = 5 + row  # no row shares the next token
+        ids[row, width - length - PREFIX : width - length] = prefix
+        mask[row, width - length - PREFIX :] = 1
+    return TokenBatch(ids, mask)
+
+
+@pytest.mark.parametrize("family", ["qwen3", "llama"])
+@pytest.mark.parametrize("lengths", [[6, 6, 6], [6, 1, 3]])
+@pytest.mark.parametrize("trimmed", [0, 1])
+def test_entries_are_those_of_whole_passes(family: str, lengths: list[int], trimmed: int) -> None:
+    lm, tokens = frozen_lm(family), rows([length + trimmed for length in lengths])
+    until = tokens.input_ids.shape[1] - trimmed
+    assert shared_prefix_length(lm, tokens, until) == PREFIX
+    shared = prefill_with_shared_prefix(lm, tokens, until, PREFIX, 2)
+    whole = lm.prefill_tokens(tokens, until, None, 2)
+    real = tokens.mask[:, :until].bool()
+    for ours, theirs in zip(shared, whole, strict=True):
+        for mine, other in ((ours.keys, theirs.keys), (ours.values, theirs.values)):
+            assert mine.shape == other.shape
+            torch.testing.assert_close(mine.transpose(1, 2)[real], other.transpose(1, 2)[real], atol=1e-5, rtol=1e-5)
+
+
+def test_nothing_is_shared_by_one_row_or_by_rows_that_differ_early() -> None:
+    lm, tokens = frozen_lm("qwen3"), rows([4, 4])
+    width = tokens.input_ids.shape[1]
+    assert shared_prefix_length(lm, tokens.rows(torch.tensor([0])), width) == 0
+    ids = tokens.input_ids.clone()
+    ids[1, 3] += 1
+    assert shared_prefix_length(lm, TokenBatch(ids), width) == 0
+
+
+def test_equal_rows_leave_a_token_for_the_second_pass() -> None:
+    lm, tokens = frozen_lm("qwen3"), rows([3])
+    width = tokens.input_ids.shape[1]
+    assert shared_prefix_length(lm, tokens.rows(torch.tensor([0, 0])), width) == width - 1
+
+
+def test_rows_longer_than_a_sliding_window_share_nothing() -> None:
+    tokens = rows([6, 2])
+    assert shared_prefix_length(frozen_lm("gemma3"), tokens, tokens.input_ids.shape[1]) == 0
+
+
+def test_a_sharded_model_shares_nothing_so_that_processes_make_equal_passes() -> None:
+    lm, tokens = frozen_lm("qwen3"), rows([4, 4])
+    lm.is_sharded = True
+    assert shared_prefix_length(lm, tokens, tokens.input_ids.shape[1]) == 0
