@@ -118,6 +118,15 @@ def check_last_checkpoint(trainer: Trainer) -> None:
     )
 
 
+def located_checkpoint(ckpt_path: str | None, trainer: Trainer) -> str | None:
+    """The checkpoint file of `--ckpt_path`, also of `last`; None where there is none."""
+    if ckpt_path != "last":
+        return ckpt_path
+    writers = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint)]
+    found = {path for writer in writers for path in writer._find_last_checkpoints(trainer)}
+    return max(found, key=os.path.getmtime, default=None)
+
+
 def replace_text(value: Any, old: str, new: str) -> Any:
     """A part of a configuration with a text replaced in every string."""
     if isinstance(value, str):

@@ -19,6 +19,7 @@ from c2c_lightning.commands.run_config import (
     check_last_checkpoint,
     check_processes,
     check_run_folder,
+    located_checkpoint,
     refuse_nan,
     replace_text,
 )
@@ -165,10 +166,15 @@ class C2CLightningCLI(LightningCLI):
             self._exit_if_stopped()
             raise
 
+    def before_fit(self) -> None:
+        """Name the checkpoint that will be continued."""
+        self.model.continued_checkpoint = located_checkpoint(self._get(self.config_init, "ckpt_path"), self.trainer)
+
     def before_validate(self) -> None:
-        """Refuse `--ckpt_path last` without a checkpoint."""
+        """Refuse `--ckpt_path last` without a checkpoint, and name the one that will be loaded."""
         if self._get(self.config_init, "ckpt_path") == "last":
             check_last_checkpoint(self.trainer)
+        self.before_fit()
 
     def _exit_if_stopped(self) -> None:
         """Exit as a stopped run does, if a signal stopped it."""

@@ -20,6 +20,7 @@ from c2c_lightning.fuser.memory import MemoryKind as MemoryKind
 from c2c_lightning.fuser.ridge import RidgeKind as RidgeKind
 from c2c_lightning.fuser.ridge_start import RidgeStartKind as RidgeStartKind
 from c2c_lightning.fuser.rotary_free import RotaryFreeKind as RotaryFreeKind
+from c2c_lightning.fuser.several_layers import SeveralLayersKind as SeveralLayersKind
 
 _SHARED = ("hidden_dim", "intermediate_dim", "num_layers", "dropout")
 """Settings of `FuserConfig` that are settings of kinds."""
@@ -59,7 +60,8 @@ class FuserConfig:
         kind: `c2c`; an ablation of paper table 8: `project` (the projected sharer replaces the receiver's entries),
             `fuse` (adds the projection, no head weighting, no gates), `no_weights`, `no_gates`; `c2c_c` (paper,
             appendix A.1.3); `low_rank` (a few per cent of the size); `rotary_free` (another kind, named by
-            `options.kind`, on keys without position); `ridge` (a linear map in closed form); `memory` (a few slots that
+            `options.kind`, on keys without position); `ridge` (a linear map in closed form); `several_layers`
+            (another kind on k sharer layers, found on the first rows); `memory` (a few slots that
             pool both caches over layers and tokens); or a kind of one's own by its registered name or class path, see
             `fuser.kind`.
         hidden_dim: width of the fuser. This and the next three are settings of the kinds that have a setting of the

@@ -80,7 +80,7 @@ class RidgeKind(FuserKind):
         self.keys, self.values = (StackedLinear(len(pairs), *shape) for shape in maps)
         first = torch.tensor([[float(m)] * config.num_sources for _, m in pairs], device=self.keys.weight.device)
         self.register_buffer("sources", first)
-        self.register_load_state_dict_post_hook(_take_sources)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_post_hook(take_saved_sources)  # type: ignore[no-untyped-call]
         self.take_sources([m for _, m in pairs for _ in range(config.num_sources)])
         self.requires_grad_(config.trainable)
 
@@ -146,7 +146,7 @@ class RidgeKind(FuserKind):
         return LinearMaps([(k * theirs * other, mine * own) for own, other in dims])
 
 
-def _take_sources(kind: Any, keys: Any) -> None:
+def take_saved_sources(kind: Any, keys: Any) -> None:
     """After loading: the source layers of the file."""
     layers = kind.sources.flatten().tolist()
     if any(layer != int(layer) or not 0 <= layer < 10_000 for layer in layers):

@@ -107,9 +107,13 @@ def load_pretrained(
         raise PairMismatchError(f"the fuser has {len(wanted.sharers)} sharers, but {len(given)} were given.")
     first = _load(receiver, wanted.receiver, dtype, device)
     choices = given if given is not None else [None] * len(wanted.sharers)
+    asked = (receiver, wanted.receiver)
     others = tuple(
-        _load(choice, named, dtype, device, first.tokenizer)
-        for choice, named in zip(choices, wanted.sharers, strict=True)
+        # The receiver as its own sharer: the weights are loaded once.
+        first
+        if (choice, named) == asked and not part.reads_hidden
+        else _load(choice, named, dtype, device, first.tokenizer)
+        for choice, named, part in zip(choices, wanted.sharers, saved.fuser.sharers, strict=True)
     )
     for sharer, part in zip(others, saved.fuser.sharers, strict=True):
         if isinstance(sharer, RemoteLM):

@@ -59,9 +59,14 @@ def build_model(
         check_shardable(config, is_sharded=mesh is not None)
     # A model that is sharded need not fit on the device as a whole.
     first = load_frozen(receiver, "cpu" if shard_models else str(device))
-    others = [load_frozen(spec, "cpu" if shard_models else str(device), first.tokenizer) for spec in sharers]
+    others = [
+        first
+        if spec == receiver and not reads_hidden  # *Identical*: the weights are loaded once
+        else load_frozen(spec, "cpu" if shard_models else str(device), first.tokenizer)
+        for spec, reads_hidden in zip(sharers, config.reads_hidden(len(sharers)), strict=True)
+    ]
     if shard_models and mesh is not None:
-        for lm in (first, *others):
+        for lm in dict.fromkeys((first, *others)):
             shard_frozen(lm, mesh, device)
     if find_layers is not None and config.layer_alignment == "correlated" and config.layer_map is None:
         config = replace(config, layer_map=find_layers(first, others))

@@ -1,8 +1,9 @@
 """The layer map of `layer_alignment: correlated`: found on the first training rows, or read from a checkpoint."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from lightning import Trainer
 from lightning.pytorch.trainer.states import TrainerFn
@@ -11,7 +12,7 @@ from rich.progress import Progress
 from c2c_lightning.alignment.layer_alignment import LayerMap
 from c2c_lightning.data.batch import PromptBatch
 from c2c_lightning.error_console import ERROR_CONSOLE
-from c2c_lightning.errors import ConfigurationError
+from c2c_lightning.errors import CheckpointError, ConfigurationError
 from c2c_lightning.export.from_checkpoint import damage_of
 from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.model.frozen_lm import FrozenLM
@@ -26,13 +27,28 @@ def is_searched(config: FuserConfig) -> bool:
     return config.layer_alignment == "correlated" and config.layer_map is None
 
 
-def saved_layer_map(trainer: Trainer) -> list[LayerMap] | None:
-    """The layer map of the checkpoint that a run continues; None without one, or with one that is refused later."""
-    path = trainer.ckpt_path
+def saved_layer_map(path: str | None) -> list[LayerMap] | None:
+    """The layer map of a checkpoint; None without one, or for one that is refused when it is loaded."""
     if path is None or not Path(path).is_file() or damage_of(Path(path)):
         return None
     saved: FuserConfig = arguments_of(path)["fuser"]
     return saved.layer_map
+
+
+def check_layer_map(checkpoint: Mapping[str, Any], config: FuserConfig) -> None:
+    """Refuse a checkpoint whose layer map is not the one that was found.
+
+    Raises:
+        CheckpointError: names the map of the checkpoint.
+    """
+    saved = checkpoint.get("hyper_parameters", {}).get("fuser")
+    if not isinstance(saved, Mapping) or config.layer_alignment != "correlated":
+        return
+    if saved.get("layer_map") != config.layer_map:
+        raise CheckpointError(
+            "`layer_alignment: correlated` found other layers than the checkpoint has. Set `layer_map` to its own, "
+            f"{saved.get('layer_map')}."
+        )
 
 
 def found_layer_map(trainer: Trainer, receiver: FrozenLM, sharers: Sequence[FrozenLM]) -> list[LayerMap]:

@@ -25,7 +25,7 @@ from c2c_lightning.training.callbacks.defaults import training_callbacks
 from c2c_lightning.training.callbacks.keep_prefills import KeepPrefills, KeepSettings
 from c2c_lightning.training.checkpoint_io import refuse_pickles
 from c2c_lightning.training.finite_values import refuse_non_finite
-from c2c_lightning.training.layer_search import found_layer_map, is_searched, saved_layer_map
+from c2c_lightning.training.layer_search import check_layer_map, found_layer_map, is_searched, saved_layer_map
 from c2c_lightning.training.lightning_internals import callbacks_of, clip_gradients, exclude_from_ddp
 from c2c_lightning.training.optim import ParameterGroups, Schedule
 from c2c_lightning.training.resume import check_checkpoint
@@ -57,9 +57,12 @@ class C2CModule(LightningModule):
 
     Attributes:
         model: the fused model, from `configure_model` on.
+        continued_checkpoint: the checkpoint that will be loaded, if it is known before: Lightning names it too late for
+            the layer map of `layer_alignment: correlated`, which is searched again without it.
     """
 
     model: TrainModel
+    continued_checkpoint: str | None = None
 
     def __init__(
         self,
@@ -149,7 +152,7 @@ class C2CModule(LightningModule):
             return
         strategy = None if self._trainer is None else self.trainer.strategy
         find_layers = None if self._trainer is None else self._find_layers
-        if strategy is not None and is_searched(self.fuser_config) and (known := saved_layer_map(self.trainer)):
+        if is_searched(self.fuser_config) and (known := saved_layer_map(self.continued_checkpoint)):
             self._keep_layer_map(known)
         models = (self.receiver_spec, self.sharer_specs, self.fuser_config)
         self.model = self.baseline.model(*models, strategy, self.shard_models, self.compile_fuser, find_layers)
@@ -209,6 +212,7 @@ class C2CModule(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint that does not fit."""
         check_checkpoint(checkpoint, self)
+        check_layer_map(checkpoint, self.fuser_config)
         self.model.is_untrained = False
 
     @classmethod

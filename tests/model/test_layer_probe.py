@@ -46,7 +46,7 @@ def test_each_layer_finds_its_own(receiver: FrozenLM) -> None:
     (found,) = probe_layers(receiver, [sharer], prompts(), num_tokens=500, done=seen.append)
     assert found.layer_map == [ORDER.index(n) for n in range(4)]
     assert found.scores.shape == (4, 4)
-    assert float(found.scores.max(1).values.min()) > 0.95
+    assert float(found.scores.max(1).values.min()) > 0.9
     assert seen == [184, 184, 184], "no more batches than needed"
 
 

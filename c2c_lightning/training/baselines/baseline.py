@@ -1,7 +1,7 @@
 """What a training trains, as one object: the defaults are C2C itself, baselines replace a part of it."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, is_dataclass
 from typing import Any, ClassVar
 
 from lightning.pytorch.strategies import Strategy
@@ -14,9 +14,10 @@ from c2c_lightning.training.build_model import FindLayers, build_encoder, build_
 from c2c_lightning.training.train_model import TrainModel
 
 
-@dataclass(frozen=True)
 class Baseline:
     """The training of a fuser on the right caches. Subclasses are baselines: dataclasses of plain values.
+
+    No dataclass itself, since jsonargparse takes no subclasses of one.
 
     Attributes:
         output_name: folder, in the run folder, of the weights that `ExportFuser` writes.
@@ -52,4 +53,6 @@ class Baseline:
     @property
     def settings(self) -> dict[str, Any]:
         """The baseline as plain values, for checkpoints and model cards; empty for the training of a fuser."""
-        return {"class": type(self).__name__, **asdict(self)} if type(self) is not Baseline else {}
+        if not is_dataclass(self) or isinstance(self, type):
+            return {}
+        return {"class": type(self).__name__, **asdict(self)}

@@ -96,7 +96,9 @@ class TunedReceiver(TrainModel):
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         """Moves the whole receiver where its trained parameters go."""
         super()._apply(fn, recurse)
-        self.receiver.to(next(iter(self.trained.values())).device)
+        if self.receiver.spec.device is None:
+            # Not `FrozenLM.to`, which looks at one parameter: it may be a trained one, which has moved already.
+            self.receiver.model.to(next(iter(self.trained.values())).device)
         return self
 
 
@@ -104,7 +106,9 @@ class TunedReceiver(TrainModel):
 def _without_adapters(model: Any) -> Iterator[None]:
     """The model without its adapters, whose parameters are trained again afterwards."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    with model.disable_adapter():
-        yield
-    for parameter in trained:
-        parameter.requires_grad_(True)
+    try:
+        with model.disable_adapter():
+            yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)

@@ -12,12 +12,14 @@ import torch.nn.functional as F
 from c2c_lightning.data.batch import TrainingBatch
 from c2c_lightning.errors import CheckpointError, ConfigurationError
 from c2c_lightning.export.from_checkpoint import export_checkpoint
+from c2c_lightning.fuser.config import FuserConfig
+from c2c_lightning.model.lm_spec import LMSpec
 from c2c_lightning.training.baselines import FullFineTuning, LoraBaseline, PartialFineTuning
 from c2c_lightning.training.baselines.receiver_baseline import ReceiverBaseline
 from c2c_lightning.training.baselines.tuned_receiver import TunedReceiver
 from c2c_lightning.training.callbacks.export_fuser import ExportFuser
 from c2c_lightning.training.module import C2CModule
-from tests.training.runs import batch, loader, module, trainer
+from tests.training.runs import SMALL, batch, loader, module, trainer
 
 ALL = [LoraBaseline(rank=2), PartialFineTuning(layers=1), FullFineTuning()]
 
@@ -43,15 +45,23 @@ def fitted(module: C2CModule, folder: Path, steps: int, *callbacks: Any, **setti
     return run
 
 
+def is_adapter(name: str) -> bool:
+    return "lora_" in name
+
+
 def in_last_layer(name: str) -> bool:
     return ".layers.3." in name
 
 
-@pytest.mark.parametrize("is_recomputed", [False, True])
 @pytest.mark.parametrize(
-    ("baseline", "moves"),
-    list(zip(ALL, [lambda name: "lora_" in name, in_last_layer, lambda name: True], strict=True)),
-    ids=["lora", "partial", "full"],
+    ("baseline", "moves", "is_recomputed"),
+    [
+        (LoraBaseline(rank=2), is_adapter, False),
+        (LoraBaseline(rank=2), is_adapter, True),
+        (PartialFineTuning(layers=1), in_last_layer, False),
+        (FullFineTuning(), lambda name: True, True),
+    ],
+    ids=["lora", "lora recomputed", "partial", "full recomputed"],
 )
 def test_the_chosen_weights_move_and_no_others(
     models: Path, tmp_path: Path, baseline: ReceiverBaseline, moves: Any, is_recomputed: bool
@@ -89,6 +99,15 @@ def test_loss_and_gradients_are_those_of_the_model_itself(models: Path, baseline
     pairs = zip(torch.autograd.grad(loss, parameters), torch.autograd.grad(expected, parameters), strict=True)
     for name, (mine, theirs) in zip(names, pairs, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-4, msg=name)
+
+
+def test_adapters_of_a_bfloat16_receiver_are_float32(models: Path, tmp_path: Path) -> None:
+    specs = [LMSpec(str(models / name), dtype="bfloat16") for name in ("receiver", "sharer")]
+    trained = C2CModule(specs[0], specs[1:], FuserConfig(**SMALL), baseline=LoraBaseline(rank=2))
+    fitted(trained, tmp_path, 2)
+    assert {parameter.dtype for parameter in trained.parameters()} == {torch.float32}
+    frozen = [p.dtype for n, p in tuned(trained).receiver.model.named_parameters() if not is_adapter(n)]
+    assert set(frozen) == {torch.bfloat16}
 
 
 def test_without_adapters_the_loss_is_the_receivers(models: Path, tmp_path: Path) -> None:
