@@ -103,7 +103,8 @@ class C2CModule(LightningModule):
                 `c2c_lightning.training.baselines`.
             cache_frozen: keep the caches that the frozen models compute for a row, in `memory` (of each process) or on
                 `disk` (for all processes and later runs), and reuse them in later epochs and validations. Losses are
-                those without it. Of a sharer only the layers and tokens that the fuser reads are kept.
+                those without it. Of a sharer only the layers and tokens that the fuser reads are kept. Without effect
+                on a baseline that trains the receiver.
             cache_frozen_limit_gb: gigabytes that may be kept, in memory for each process; other rows are computed in
                 every step.
             cache_frozen_dir: folder for `disk`; default one in the cache of `datasets`, by models and settings.
@@ -144,7 +145,8 @@ class C2CModule(LightningModule):
     def configure_callbacks(self) -> Sequence[Callback]:
         """Callbacks of every training, unless the Trainer has its own."""
         callbacks = training_callbacks(callbacks_of(self.trainer), self.loss_average, self.non_finite)
-        return callbacks if self.keep_settings.where is None else [*callbacks, KeepPrefills(self.keep_settings)]
+        is_kept = self.keep_settings.where is not None and not self.baseline.trains_receiver
+        return [*callbacks, KeepPrefills(self.keep_settings)] if is_kept else callbacks
 
     def configure_model(self) -> None:
         """Load the frozen models and make a fuser, once: Lightning calls this before a validation too."""

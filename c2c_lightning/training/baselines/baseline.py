@@ -1,7 +1,6 @@
 """What a training trains, as one object: the defaults are C2C itself, baselines replace a part of it."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, is_dataclass
 from typing import Any, ClassVar
 
 from lightning.pytorch.strategies import Strategy
@@ -21,9 +20,11 @@ class Baseline:
 
     Attributes:
         output_name: folder, in the run folder, of the weights that `ExportFuser` writes.
+        trains_receiver: whether the receiver itself is trained, so that none of its caches can be kept.
     """
 
     output_name: ClassVar[str] = "fuser"
+    trains_receiver: ClassVar[bool] = False
 
     def encoder(self, receiver: LMSpec, sharers: Sequence[LMSpec], fuser: FuserConfig) -> Encoder:
         """Encodes the rows."""
@@ -53,6 +54,4 @@ class Baseline:
     @property
     def settings(self) -> dict[str, Any]:
         """The baseline as plain values, for checkpoints and model cards; empty for the training of a fuser."""
-        if not is_dataclass(self) or isinstance(self, type):
-            return {}
-        return {"class": type(self).__name__, **asdict(self)}
+        return {"class": type(self).__name__, **vars(self)} if type(self) is not Baseline else {}

@@ -36,6 +36,7 @@ class ReceiverBaseline(Baseline):
 
     reads: Reads = "question"
     output_name: ClassVar[str] = "receiver"
+    trains_receiver: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         """Refuse values of another type."""

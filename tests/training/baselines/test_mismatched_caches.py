@@ -47,3 +47,15 @@ def test_a_checkpoint_remembers_it(models: Path, tmp_path: Path) -> None:
     run.fit(trained, loader(trained, [[3, 14]]))
     run.save_checkpoint(tmp_path / "one.ckpt")
     assert C2CModule.load_from_checkpoint(tmp_path / "one.ckpt").baseline == MismatchedCaches()
+
+
+def test_kept_caches_change_nothing(models: Path, tmp_path: Path) -> None:
+    losses = []
+    for where in (None, "memory"):
+        L.seed_everything(1, verbose=False)
+        settings = {"baseline": MismatchedCaches(), "cache_frozen": where}
+        trained, seen = module(models, settings=settings, plain=True, **QUIET), Losses()
+        rows = [[3, 14, 7], [1, 2], [14, 3, 7], [2, 1]]
+        trainer(tmp_path, 4, [seen]).fit(trained, loader(trained, rows))
+        losses.append(seen.losses)
+    assert losses[0] == losses[1]

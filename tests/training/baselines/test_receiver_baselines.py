@@ -231,3 +231,12 @@ def test_sharding_and_compiling_are_refused(models: Path) -> None:
 def test_rank_or_parameters() -> None:
     with pytest.raises(ConfigurationError, match="not both"):
         LoraBaseline(rank=1, parameters=8)
+
+
+def test_no_cache_of_a_trained_receiver_is_kept(models: Path, tmp_path: Path) -> None:
+    plain, kept = (made(models, LoraBaseline(rank=2), cache_frozen=where) for where in (None, "memory"))
+    for trained in (plain, kept):
+        L.seed_everything(1, verbose=False)
+        fitted(trained, tmp_path, 3)
+    for name, value in weights(plain).items():
+        assert torch.equal(value, weights(kept)[name]), name
