@@ -58,4 +58,5 @@ def test_kept_caches_change_nothing(models: Path, tmp_path: Path) -> None:
         rows = [[3, 14, 7], [1, 2], [14, 3, 7], [2, 1]]
         trainer(tmp_path, 4, [seen]).fit(trained, loader(trained, rows))
         losses.append(seen.losses)
-    assert losses[0] == losses[1]
+    # Up to rounding: kept caches were computed in other batches.
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
