@@ -21,11 +21,9 @@ from c2c_lightning.errors import FuserConfigError, FuserFormatError
 from c2c_lightning.fuser.config_checks import check_fields, check_range
 from c2c_lightning.fuser.kind import FuserKind, GateNoise, LinearMaps, NewGate, register_kind
 from c2c_lightning.fuser.packing import PackedKV
+from c2c_lightning.fuser.ridge_regression import main_outputs, probe_scores, ridge_solution
 from c2c_lightning.kv.geometry import LayerGeometry
-from c2c_lightning.ops.stacked_linear import StackedLinear
-
-HELD_OUT = 0.2
-"""Share of the tokens on which source layers are compared."""
+from c2c_lightning.ops.stacked_linear import FactoredLinear, StackedLinear
 
 
 @dataclass(frozen=True)
@@ -34,12 +32,14 @@ class RidgeConfig:
 
     Attributes:
         num_sources: source layers k of each receiver layer.
+        map_rank: largest rank of the map of keys and of that of values; default unbounded.
         regularisation: multiple of the mean squared feature that is added to the diagonal.
         num_tokens: tokens of paired caches that it is fitted on.
         trainable: whether training goes on after the fit; otherwise `lightning fit` ends with it.
     """
 
     num_sources: int = 3
+    map_rank: int | None = None
     regularisation: float = 0.01
     num_tokens: int = 4096
     trainable: bool = False
@@ -49,6 +49,7 @@ class RidgeConfig:
         check_fields(self)
         check_range(self, ("num_sources",), 1, 1000)
         check_range(self, ("num_tokens",), 16, 10**8)
+        check_range(self, ("map_rank",) if self.map_rank is not None else (), 1, 2**20)
         if self.regularisation <= 0:
             raise FuserConfigError(f"regularisation is {self.regularisation}, but must be above 0.")
 
@@ -73,16 +74,31 @@ class RidgeKind(FuserKind):
         config: RidgeConfig,
         new_gate: NewGate,
     ) -> None:
-        """Build it for `pairs` of receiver and sharer layers; the sharer layers are the first guess of the sources."""
+        """Build it for `pairs` of receiver and sharer layers; the sharer layers are the first guess of the sources.
+
+        Raises:
+            FuserConfigError: the rank is larger than one side of a map.
+        """
         super().__init__(pairs)
-        self.config, self.heads = config, receiver.kv_heads
-        maps = self.linear_maps(receiver, sharer, config).first
-        self.keys, self.values = (StackedLinear(len(pairs), *shape) for shape in maps)
-        first = torch.tensor([[float(m)] * config.num_sources for _, m in pairs], device=self.keys.weight.device)
+        self.config = config
+        self.keys, self.values = (self._map(len(pairs), *shape) for shape in _shapes(receiver, sharer, config))
+        device = next(self.parameters()).device
+        first = torch.tensor([[float(m)] * config.num_sources for _, m in pairs], device=device)
         self.register_buffer("sources", first)
         self.register_load_state_dict_post_hook(take_saved_sources)  # type: ignore[no-untyped-call]
         self.take_sources([m for _, m in pairs for _ in range(config.num_sources)])
         self.requires_grad_(config.trainable)
+
+    def _map(self, num_layers: int, in_dim: int, out_dim: int) -> StackedLinear | FactoredLinear:
+        rank = self.config.map_rank
+        if rank is None:
+            return StackedLinear(num_layers, in_dim, out_dim)
+        if rank > min(in_dim, out_dim):
+            raise FuserConfigError(
+                f"map_rank is {rank}, but a map from {in_dim} to {out_dim} dimensions has rank {min(in_dim, out_dim)} "
+                "at most. Set a smaller one, or none."
+            )
+        return FactoredLinear(num_layers, in_dim, rank, out_dim)
 
     @property
     def closed_form_tokens(self) -> int:
@@ -131,9 +147,7 @@ class RidgeKind(FuserKind):
         for n, of_layer in enumerate(chosen):
             for target, source, linear in sides:
                 features = source[of_layer].flatten(2).transpose(0, 1).flatten(1)
-                weight, bias = ridge_solution(features, target[n].flatten(1), self.config.regularisation)
-                linear.weight[n].copy_(weight)
-                linear.bias[n, 0].copy_(bias)  # type: ignore[index]
+                _solve(linear, n, features, target[n].flatten(1), self.config.regularisation)
         layers = torch.tensor(list(candidates))[chosen.cpu()]
         self.sources.copy_(layers)
         self.take_sources(layers.flatten().tolist())
@@ -141,9 +155,34 @@ class RidgeKind(FuserKind):
     @classmethod
     def linear_maps(cls, receiver: LayerGeometry, sharer: LayerGeometry, config: RidgeConfig) -> LinearMaps:
         """See `FuserKind.linear_maps`."""
-        k, mine, theirs = config.num_sources, receiver.kv_heads, sharer.kv_heads
-        dims = ((receiver.key_dim, sharer.key_dim), (receiver.value_dim, sharer.value_dim))
-        return LinearMaps([(k * theirs * other, mine * own) for own, other in dims])
+        shapes, rank = _shapes(receiver, sharer, config), config.map_rank
+        if rank is None:
+            return LinearMaps(shapes)
+        return LinearMaps([(read, rank) for read, _ in shapes], [(rank, written) for _, written in shapes])
+
+
+def _shapes(receiver: LayerGeometry, sharer: LayerGeometry, config: RidgeConfig) -> list[tuple[int, int]]:
+    """Inputs and outputs of the map of keys and of that of values."""
+    k, mine, theirs = config.num_sources, receiver.kv_heads, sharer.kv_heads
+    dims = ((receiver.key_dim, sharer.key_dim), (receiver.value_dim, sharer.value_dim))
+    return [(k * theirs * other, mine * own) for own, other in dims]
+
+
+def _solve(
+    linear: StackedLinear | FactoredLinear, layer: int, features: Tensor, targets: Tensor, regularisation: float
+) -> None:
+    """Set the map of one layer of a stack to the least-squares solution of its rank."""
+    weight, bias = ridge_solution(features, targets, regularisation)
+    last = linear
+    if isinstance(linear, FactoredLinear):
+        basis = main_outputs(features, targets, weight, linear.up.weight.shape[1])
+        linear.down.weight[layer].copy_(weight @ basis)
+        weight, last = basis.T, linear.up
+        bias = targets.double().mean(0) - features.double().mean(0) @ linear.down.weight[layer].double() @ weight
+    assert isinstance(last, StackedLinear)
+    assert last.bias is not None
+    last.weight[layer].copy_(weight)
+    last.bias[layer, 0].copy_(bias)
 
 
 def take_saved_sources(kind: Any, keys: Any) -> None:
@@ -152,40 +191,3 @@ def take_saved_sources(kind: Any, keys: Any) -> None:
     if any(layer != int(layer) or not 0 <= layer < 10_000 for layer in layers):
         raise FuserFormatError("the source layers of a ridge map are no layer numbers: the fuser file was changed.")
     kind.take_sources([int(layer) for layer in layers])
-
-
-def ridge_solution(
-    features: Float[Tensor, "F inputs"], targets: Float[Tensor, "F outputs"], regularisation: float
-) -> tuple[Float[Tensor, "inputs outputs"], Float[Tensor, " outputs"]]:
-    """Weight and bias of the least-squares map with a penalty on the weight, in float64.
-
-    Example:
-        >>> x = torch.tensor([[0.0], [1.0], [2.0]])
-        >>> weight, bias = ridge_solution(x, 3 * x + 1, 1e-9)
-        >>> round(weight.item(), 3), round(bias.item(), 3)
-        (3.0, 1.0)
-    """
-    x, y = features.double(), targets.double()
-    x_mean, y_mean = x.mean(0), y.mean(0)
-    x, y = x - x_mean, y - y_mean
-    gram = x.T @ x
-    # Relative to the mean feature, so that it means the same for keys of any size.
-    gram.diagonal().add_(regularisation * gram.diagonal().mean().clamp(min=1e-12))
-    weight = torch.cholesky_solve(x.T @ y, torch.linalg.cholesky(gram))
-    return weight, y_mean - x_mean @ weight
-
-
-def probe_scores(
-    sources: Float[Tensor, "S F inputs"], targets: Float[Tensor, "L F outputs"], regularisation: float
-) -> Float[Tensor, "L S"]:
-    """R^2 on held-out tokens of the map from each source layer alone to each target layer."""
-    held_out = max(1, int(HELD_OUT * sources.shape[1]))
-    y = targets.double().transpose(0, 1)  # (F, L, outputs)
-    train, test = y[:-held_out], y[-held_out:]
-    spread = (test - train.mean(0)).square().sum((0, 2)).clamp(min=1e-12)
-    scores = []
-    for x in sources:
-        weight, bias = ridge_solution(x[:-held_out], train.flatten(1), regularisation)
-        error = (x[-held_out:].double() @ weight + bias).view_as(test) - test
-        scores.append(1 - error.square().sum((0, 2)) / spread)
-    return torch.stack(scores, 1)

@@ -18,7 +18,8 @@ from c2c_lightning.errors import FuserConfigError
 from c2c_lightning.fuser.config_checks import check_fields, check_range
 from c2c_lightning.fuser.kind import FuserKind, GateNoise, LinearMaps, NewGate, find_kind, kind_name, register_kind
 from c2c_lightning.fuser.packing import PackedKV
-from c2c_lightning.fuser.ridge import probe_scores, take_saved_sources
+from c2c_lightning.fuser.ridge import take_saved_sources
+from c2c_lightning.fuser.ridge_regression import probe_scores
 from c2c_lightning.fuser.wrapping_kind import WrappingKind
 from c2c_lightning.kv.geometry import LayerGeometry
 

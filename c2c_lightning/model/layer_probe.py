@@ -19,7 +19,7 @@ from c2c_lightning.alignment.fusion_plan import FusedTokens
 from c2c_lightning.alignment.layer_alignment import LayerMap
 from c2c_lightning.data.batch import PromptBatch
 from c2c_lightning.errors import FuserConfigError
-from c2c_lightning.fuser.ridge import probe_scores
+from c2c_lightning.fuser.ridge_regression import probe_scores
 from c2c_lightning.kv.layer import LayerStack
 from c2c_lightning.model.frozen_lm import FrozenLM
 

@@ -56,3 +56,18 @@ class NarrowLinear(StackedLinear):
         """The mapped tokens."""
         assert self.bias is not None, "made with one"
         return torch.baddbmm(self.bias.mT, self.weight.mT, x.mT).mT
+
+
+class FactoredLinear(nn.Module):
+    """One linear map of bounded rank per layer, as the product of two."""
+
+    def __init__(self, num_layers: int, in_dim: int, rank: int, out_dim: int) -> None:
+        """Make `num_layers` maps from `in_dim` to `out_dim`."""
+        super().__init__()
+        self.down = StackedLinear(num_layers, in_dim, rank, bias=False)
+        self.up = StackedLinear(num_layers, rank, out_dim)
+
+    def forward(self, x: Float[Tensor, "layers tokens in_dim"]) -> Float[Tensor, "layers tokens out_dim"]:
+        """The mapped tokens."""
+        mapped: Tensor = self.up(self.down(x))
+        return mapped

@@ -14,7 +14,8 @@ from c2c_lightning.export.format import save_fuser
 from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.fuser.fuser import Fuser
 from c2c_lightning.fuser.packing import PackedKV
-from c2c_lightning.fuser.ridge import RidgeKind, ridge_solution
+from c2c_lightning.fuser.ridge import RidgeKind
+from c2c_lightning.fuser.ridge_regression import main_outputs, ridge_solution
 from tests.fuser.kinds import RECEIVER, SHARER, STEP, OneToken, check_finite_differences, check_twin, entries_of, make
 
 CANDIDATES = [0, 1, 2, 3]
@@ -92,6 +93,37 @@ def test_the_map_replaces_the_receivers_entries() -> None:
     check_finite_differences(fuser)
 
 
+def test_a_bounded_rank_is_the_best_one() -> None:
+    """With uncorrelated features it is the truncated singular value decomposition (Eckart-Young)."""
+    g = torch.Generator().manual_seed(4)
+    x = torch.randn(60, 7, generator=g).double()
+    x, _ = torch.linalg.qr(x - x.mean(0))  # centred and orthonormal
+    true = torch.randn(7, 5, generator=g).double()
+    weight, _ = ridge_solution(x, x @ true, 1e-12)
+    basis = main_outputs(x, x @ true, weight, 2)
+    u, s, v = torch.linalg.svd(true)
+    torch.testing.assert_close(weight @ basis @ basis.T, u[:, :2] @ torch.diag(s[:2]) @ v[:2], atol=1e-6, rtol=1e-6)
+
+
+def test_a_sufficient_rank_is_the_full_map() -> None:
+    full, factored, (mine, theirs) = ridge(), ridge(map_rank=8), paired()
+    residuals = []
+    for fuser in (full, factored):
+        group = group_of(fuser)
+        group.fit_closed_form(mine, theirs, CANDIDATES)
+        chosen = torch.tensor(group.sharer_layers)
+        residuals.append(group.residual(mine, PackedKV(theirs.keys[chosen], theirs.values[chosen]), (None, None)))
+    torch.testing.assert_close(residuals[0].keys, residuals[1].keys, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(residuals[0].values, residuals[1].values, atol=1e-4, rtol=1e-4)
+    maps = RidgeKind.linear_maps(RECEIVER.layers[0], SHARER.layers[0], group_of(factored).config)
+    weights = sum(a * b for a, b in maps.first + maps.other)
+    assert weights == sum(p[0].numel() for name, p in group_of(factored).named_parameters() if "weight" in name)
+
+
+def test_gradients_of_a_factored_map_are_finite_differences() -> None:
+    check_finite_differences(make(kind="ridge", options={"num_sources": 1, "map_rank": 3, "trainable": True}))
+
+
 def test_one_layer_at_a_time_is_the_stack() -> None:
     fuser = ridge()
     group_of(fuser).fit_closed_form(*paired(), CANDIDATES)
@@ -126,6 +158,10 @@ def test_impossible_values_are_named() -> None:
     few = PackedKV(mine.keys[:, :3], mine.values[:, :3]), PackedKV(theirs.keys[:, :3], theirs.values[:, :3])
     with pytest.raises(FuserConfigError, match="cannot be fitted on 3 tokens"):
         group_of(ridge()).fit_closed_form(*few, CANDIDATES)
+    with pytest.raises(FuserConfigError, match="a map from 36 to 8 dimensions has rank 8 at most"):
+        ridge(map_rank=9)
+    with pytest.raises(FuserConfigError, match="map_rank is 0, but must be at least 1"):
+        ridge(map_rank=0)
     with pytest.raises(FuserConfigError, match="regularisation is 0"):
         ridge(regularisation=0.0)
     state = {**ridge().state_dict(), "sharers.0.groups.0.sources": torch.full((3, 2), 0.5)}

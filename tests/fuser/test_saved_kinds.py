@@ -17,6 +17,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "c2c": {},
     "low_rank": {"kind": "low_rank", "options": {"rank": 4}},
     "ridge": {"kind": "ridge", "options": {"num_sources": 2}},
+    "ridge of bounded rank": {"kind": "ridge", "options": {"num_sources": 2, "map_rank": 3}},
     "ridge_start": {"kind": "ridge_start", "options": {"rank": 4}},
     "rotary_free": {"kind": "rotary_free", "options": {"kind": "low_rank", "rank": 4}},
     "several_layers": {"kind": "several_layers", "options": {"kind": "low_rank", "rank": 4, "num_sources": 2}},
