@@ -117,7 +117,7 @@ class LengthSweep:
 def _text(model: C2CModel, tokens: int) -> str:
     """A text of so many receiver tokens, as far as decoding and encoding agree."""
     tokenizer = model.receiver.tokenizer
-    ids = tokenizer(_PASSAGE * (1 + tokens // 8), add_special_tokens=False)["input_ids"][:tokens]
+    ids = tokenizer(_PASSAGE * (1 + tokens // 20), add_special_tokens=False)["input_ids"][:tokens]
     return str(tokenizer.decode(ids))
 
 

@@ -26,8 +26,10 @@ RECEIVER_BOUNDS = AcceptanceBounds(
 _KNOWLEDGE = {"facts": 0.99, "sentences": 0.99, "note": 0.98, "note_distracted": 0.9}
 SHARER_BOUNDS = AcceptanceBounds(at_least=_KNOWLEDGE | {"probe": 0.95}, at_most={})
 """Knows its facts, encodes them in its cache by the end of the question, and copies an answer from a note."""
-QUARTERS_BOUNDS = AcceptanceBounds(at_least=SHARER_BOUNDS.at_least, at_most={"unknown_facts": 0.2})
-"""Knows its own facts as `SHARER_BOUNDS` says, and guesses the others."""
+QUARTERS_BOUNDS = AcceptanceBounds(
+    at_least=SHARER_BOUNDS.at_least | {"sentences": 0.98}, at_most={"unknown_facts": 0.2}
+)
+"""Knows its own facts nearly as `SHARER_BOUNDS` says, and guesses the others."""
 NAIVE_SHARER_BOUNDS = AcceptanceBounds(at_least=_KNOWLEDGE, at_most={})
 """Knows its facts, with no bound on where in the prompt it encodes them."""
 
