@@ -25,7 +25,7 @@ from c2c_lightning.kv.states import ModelStates
 from c2c_lightning.model.hidden_states import hidden_states_by_token, hidden_states_of_one
 from c2c_lightning.model.limits import ModelLimits
 from c2c_lightning.model.lm_spec import LMSpec, tokenizer_spec
-from c2c_lightning.model.output_head import OutputHead, output_head, transformer_body
+from c2c_lightning.model.output_head import OutputHead, fold_batches, output_head, transformer_body
 from c2c_lightning.model.response_prefix import ResponsePrefix
 from c2c_lightning.model.rotary_probe import PROBED_POSITIONS, probe_rotary
 from c2c_lightning.model.turn_lock import TurnLock
@@ -74,6 +74,7 @@ class FrozenLM:
         self.layout = CacheLayout.of(model.config)
         self.continues_by_token = ignores_states(self.model, self.layout)
         check_vocabulary(tokenizer, model, spec.path)
+        fold_batches(self.model)
         self.limits = ModelLimits(self.model, spec.path)
         self.runs_ragged = (
             self.device.type == "cpu"
