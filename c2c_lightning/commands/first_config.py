@@ -98,7 +98,7 @@ seed_everything: 42
 model:
   receiver: {_flow(_spec(self.receiver))} # answers
   sharers: {_flow([_spec(spec) for spec in self.sharers])} # read the prompt and share their KV-caches
-  fuser: # all choices: lightning fit --model.fuser.help
+  fuser: # a small one: add kind: low_rank; all choices: lightning fit --model.fuser.help
     {_flow(fuser)}
   optimizer: {_flow(optimizer)}
 data:
