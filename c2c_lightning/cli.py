@@ -123,11 +123,11 @@ def _help(console: Console) -> None:
 
 def _hint(given: Sequence[str]) -> str:
     """Where to find the right arguments."""
-    from c2c_lightning.commands.run_classes import RUN_COMMANDS
+    from c2c_lightning.commands.run_classes import RUNS, run_name
 
-    if given[0] in RUN_COMMANDS and not any(part.startswith(("--config", "-c")) for part in given[1:]):
-        example = RUN_COMMANDS[given[0]].example
-        return f"No configuration is given. Say for example `lightning {given[0]} --config {example}`."
+    name = run_name(given)
+    if name in RUNS and not any(part.startswith(("--config", "-c")) for part in given[1:]):
+        return f"No configuration is given. Say for example `lightning {name} --config {RUNS[name].example}`."
     if given[0] == SHELL_COMPLETION:
         return "See `lightning --help`."
     return f"See `lightning {' '.join(given[: _num_command_words(given)])} --help`."

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 
+from c2c_lightning.commands.oracle_transform import run_transform
 from c2c_lightning.commands.subcommands import Subcommands, SubcommandTable
 
 EXAMPLES = """\
 Options of one experiment: `lightning oracle NAME --help`."""
 
-ORACLES: Subcommands = {}
+ORACLES: Subcommands = {"transform": run_transform}
 
 
 def run_oracle(args: Sequence[str]) -> None:

@@ -72,7 +72,7 @@ class CommandParser(ArgumentParser):
             ArgumentError: a mistake of the user, with a suggestion where a key is misspelt.
             ParserReady: within `parser_of`.
         """
-        if _is_parser_wanted.get():
+        if is_parser_wanted():
             raise ParserReady(self)
         try:
             return self.instantiate(self.parse_args(list(args)))
@@ -80,6 +80,11 @@ class CommandParser(ArgumentParser):
             raise with_suggestion(error, self) from error
         except UnicodeDecodeError as error:
             raise ArgumentError(None, NOT_TEXT) from error
+
+
+def is_parser_wanted() -> bool:
+    """Whether a command shall raise its parser as `ParserReady` instead of running."""
+    return _is_parser_wanted.get()
 
 
 def parser_of(run: Callable[[Sequence[str]], None], words: Sequence[str]) -> ArgumentParser:

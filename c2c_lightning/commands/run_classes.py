@@ -1,6 +1,7 @@
 """The commands of the Trainer: their Lightning module and data module, by name, so that help needs no import."""
 
 import importlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,12 +15,14 @@ class RunCommand:
         module: class of the Lightning module, below `c2c_lightning`.
         data: class of the data module, likewise.
         example: arguments of `--config` in an example.
+        others: further groups of options: key and class, likewise.
     """
 
     about: str
     module: str
     data: str
     example: str
+    others: tuple[tuple[str, str], ...] = ()
 
 
 _TRAIN = ("training.module.C2CModule", "data.datamodule.InstructionDataModule")
@@ -44,6 +47,25 @@ RUN_COMMANDS = {
         "quickstart",
     ),
 }
+
+ORACLE_RUNS = {
+    "oracle transform": RunCommand(
+        "Train maps from a sharer's cache to a receiver's, and measure them on held-out text (paper, Fig. 3).",
+        "training.transform_module.TransformModule",
+        "data.datamodule.InstructionDataModule",
+        "quickstart_transform",
+        (("measure", "commands.oracle_transform.TransformMeasurement"),),
+    ),
+}
+"""Experiments that train, by both their words."""
+
+RUNS = RUN_COMMANDS | ORACLE_RUNS
+
+
+def run_name(args: Sequence[str]) -> str:
+    """The words of a command line that name its run; the first word where it is none."""
+    name = " ".join(args[:2])
+    return name if name in RUNS else args[0]
 
 
 def load_class(name: str) -> Any:

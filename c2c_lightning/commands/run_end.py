@@ -34,9 +34,15 @@ def is_refused_by_lightning(problem: BaseException) -> bool:
 
 
 def stop_message(stop: RunStopped, args: Sequence[str], patience: float) -> str:
-    """The checkpoint of a stopped run, and the command that resumes it; `patience` is in seconds."""
+    """The checkpoint of a stopped run, and the command that resumes it.
+
+    Args:
+        stop: what stopped it.
+        args: its command line; empty for a run that does not train.
+        patience: seconds from the signal to the end.
+    """
     name = signal.Signals(stop.signum).name
-    if args[0] != "fit":
+    if not args:
         return f"Stopped by {name}."
     command = resume_command(args, stop.checkpoint or "last")
     if stop.checkpoint is not None:

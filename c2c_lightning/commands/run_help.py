@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from c2c_lightning.commands.run_classes import RUN_COMMANDS
+from c2c_lightning.commands.run_classes import RUN_COMMANDS, RUNS, run_name
 from c2c_lightning.commands.signatures import Option, class_options
 
 HELP = """\
@@ -19,8 +19,9 @@ MORE = """\
 More help:
   lightning {command} --help.trainer       Lightning's Trainer (--trainer.…): devices, precision, max_steps, …
   lightning {command} --{group}.help    one group
-  lightning {command} --KEY.help CLASS     a class that is given by `class_path`, as in --data.train.help Messages
-  lightning config schema {command}        all options as a JSON schema, for editors"""
+  lightning {command} --KEY.help CLASS     a class that is given by `class_path`, as in --data.train.help Messages"""
+
+SCHEMA = "  lightning config schema {command}        all options as a JSON schema, for editors"
 
 RUN_OPTIONS = [
     Option("config", "FILE or NAME", "none", "configuration; may be repeated, later ones win"),
@@ -47,34 +48,36 @@ class Group:
 
 def is_help(args: Sequence[str]) -> bool:
     """Whether a command line of a Trainer command asks for help that needs no parser."""
-    if args[0] not in RUN_COMMANDS:
+    name = run_name(args)
+    if name not in RUNS:
         return False
     if {"-h", "--help"} & set(args[1:]):
         return True
     # The sources are read for a word of help only, not at every start of a run.
-    return args[-1].endswith(".help") and any(f"--{group.key}.help" == args[-1] for group in groups_of(args[0]))
+    return args[-1].endswith(".help") and any(f"--{group.key}.help" == args[-1] for group in groups_of(name))
 
 
 def show_help(args: Sequence[str]) -> None:
     """Print the whole help, or that of one group."""
-    command = args[0]
+    command = run_name(args)
     groups = list(groups_of(command))
     wanted = [group for group in groups if f"--{group.key}.help" == args[-1]]
     if wanted:
         key = wanted[0].key
         shown = [group for group in groups if group.key == key or group.key.startswith(f"{key}.")]
         return _parser(command, shown, f"Options of `{key}`.", "").print_help()
-    run = RUN_COMMANDS[command]
+    run = RUNS[command]
     about = f"{run.about}\n\n{HELP.format(command=command, example=run.example)}"
     example = next((group.key for group in groups if group.key == "model.fuser"), "model")
     first = Group("", "Options of the run.", tuple(RUN_OPTIONS))
-    _parser(command, [first, *groups], about, MORE.format(command=command, group=example)).print_help()
+    more = f"{MORE}\n{SCHEMA}" if command in RUN_COMMANDS else MORE
+    _parser(command, [first, *groups], about, more.format(command=command, group=example)).print_help()
 
 
 def groups_of(command: str) -> Iterator[Group]:
-    """The groups of a command: `model` with its parts, then `data`."""
-    run = RUN_COMMANDS[command]
-    for key, name in (("model", run.module), ("data", run.data)):
+    """The groups of a command: `model` with its parts, then `data`, then others."""
+    run = RUNS[command]
+    for key, name in (("model", run.module), ("data", run.data), *run.others):
         purpose, options = class_options(name)
         yield from _groups(key, purpose, options)
 

@@ -12,8 +12,15 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins import CheckpointIO
 from rich.console import Console
 
-from c2c_lightning.commands.parsing import NOT_TEXT, HelpFormatter, ParserReady, with_suggestion
-from c2c_lightning.commands.run_classes import RUN_COMMANDS, load_class
+from c2c_lightning.commands.parsing import (
+    NOT_TEXT,
+    HelpFormatter,
+    ParserReady,
+    is_parser_wanted,
+    parser_of,
+    with_suggestion,
+)
+from c2c_lightning.commands.run_classes import RUN_COMMANDS, RunCommand, load_class
 from c2c_lightning.commands.run_config import (
     SaveRunConfig,
     check_last_checkpoint,
@@ -52,18 +59,23 @@ class C2CLightningCLI(LightningCLI):
 
     command: str
 
-    def __init__(self, command: str, args: Sequence[str]) -> None:
+    def __init__(
+        self, command: str, args: Sequence[str], run: RunCommand | None = None, words: Sequence[str] = ()
+    ) -> None:
         """Parse `args`, which begin with the command, and run it.
 
         Args:
             command: `fit`, `validate`, `test` or `predict`.
             args: command line.
+            run: module and data module; default those of the command.
+            words: the words that name the command to users, where they differ.
         """
-        self.command, self.args = command, list(args)
-        run = RUN_COMMANDS[command]
+        self.command, self.words = command, list(words) or [command]
+        self.args = [*self.words, *args[1:]]
+        run = run or RUN_COMMANDS[command]
         options = {
             "exit_on_error": False,
-            "usage": f"lightning {command} --config FILE [--config FILE ...] [--KEY VALUE ...]",
+            "usage": f"lightning {' '.join(self.words)} --config FILE [--config FILE ...] [--KEY VALUE ...]",
             "description": run.about,
         }
         super().__init__(
@@ -182,7 +194,7 @@ class C2CLightningCLI(LightningCLI):
             if isinstance(callback, StopOnSignal) and callback.stopped is not None:
                 stop = callback.stopped
                 if self.trainer.is_global_zero:
-                    text = stop_message(stop, self.args, callback.patience)
+                    text = stop_message(stop, self.args if self.command == "fit" else [], callback.patience)
                     Console(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True)
                 raise SystemExit(128 + stop.signum)
 
@@ -191,7 +203,10 @@ class C2CLightningCLI(LightningCLI):
 
         Raises:
             ArgumentError: a key or value that does not fit.
+            ParserReady: within `parser_of`.
         """
+        if is_parser_wanted():
+            raise ParserReady(self._subcommand_parsers[self.command])
         try:
             super().parse_arguments(parser, args)
         except ArgumentError as error:
@@ -224,25 +239,9 @@ def run_trainer(args: Sequence[str]) -> None:
     C2CLightningCLI(args[0], args)
 
 
-class ParserOnly(C2CLightningCLI):
-    """Makes the parser of a command, and neither parses nor runs."""
-
-    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Stop here.
-
-        Raises:
-            ParserReady: always.
-        """
-        raise ParserReady(self._subcommand_parsers[self.command])
-
-
 def run_parser(command: str) -> ArgumentParser:
     """The parser of a command's options: `seed_everything`, `model`, `data`, `trainer`."""
-    try:
-        ParserOnly(command, [command])
-    except ParserReady as ready:
-        return ready.parser
-    raise AssertionError("the parser was not made")
+    return parser_of(run_trainer, [command])
 
 
 def show_trainer_options(parser: ArgumentParser) -> None:

@@ -160,6 +160,11 @@ class InstructionDataModule(L.LightningDataModule):
         """Training rows from all parts of the data, as one batch; None for a stream."""
         return self._prepared().sample(count)
 
+    def held_out_batches(self) -> Any:
+        """All validation batches, whatever the number of processes; none without validation rows."""
+        loader = self._prepared().validation_loader(Processes())
+        return [] if loader is None else loader
+
     def teardown(self, stage: str) -> None:
         """Log the counts of rows again where training has changed them: those of a stream."""
         if stage == "fit" and self._loaders is not None:

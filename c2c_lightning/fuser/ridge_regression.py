@@ -25,11 +25,17 @@ def ridge_solution(
     x, y = features.double(), targets.double()
     x_mean, y_mean = x.mean(0), y.mean(0)
     x, y = x - x_mean, y - y_mean
-    gram = x.T @ x
+    weight = solve_ridge(x.T @ x, x.T @ y, regularisation)
+    return weight, y_mean - x_mean @ weight
+
+
+def solve_ridge(
+    gram: Float[Tensor, "inputs inputs"], cross: Float[Tensor, "inputs outputs"], regularisation: float
+) -> Float[Tensor, "inputs outputs"]:
+    """The weight, from the products of centred features with themselves, which are changed, and with the targets."""
     # Relative to the mean feature, so that it means the same for keys of any size.
     gram.diagonal().add_(regularisation * gram.diagonal().mean().clamp(min=1e-12))
-    weight = torch.cholesky_solve(x.T @ y, torch.linalg.cholesky(gram))
-    return weight, y_mean - x_mean @ weight
+    return torch.cholesky_solve(cross, torch.linalg.cholesky(gram))
 
 
 def main_outputs(

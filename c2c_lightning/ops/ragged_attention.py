@@ -171,15 +171,15 @@ def _attend(
     spans = attention_mask.lengths.spans
     new, all_ = ([span[n] for span in spans] for n in (0, 1))
     parts: Sequence[Sequence[Any]] = (query.split(new, 2), key.split(all_, 2), value.split(all_, 2))
-    attend = ALL_ATTENTION_FUNCTIONS.get(attention_mask.base) or _eager(module)
+    attend = attention_function(module, attention_mask.base)
     attended = [attend(module, *row, **kwargs)[0] for row in zip(*parts, attention_mask.masks, strict=True)]
     return torch.cat(attended, 1), None
 
 
-def _eager(module: nn.Module) -> Callable[..., tuple[Tensor, Any]]:
-    """The eager attention of a model, which is not in the registry."""
-    eager: Callable[..., tuple[Tensor, Any]] = vars(sys.modules[type(module).__module__])["eager_attention_forward"]
-    return eager
+def attention_function(module: nn.Module, name: str) -> Callable[..., tuple[Tensor, Any]]:
+    """The attention function of a name; the eager one of a model is not in the registry."""
+    registered: Callable[..., tuple[Tensor, Any]] | None = ALL_ATTENTION_FUNCTIONS.get(name)
+    return registered or vars(sys.modules[type(module).__module__])["eager_attention_forward"]
 
 
 AttentionInterface.register(NAME, _attend)
