@@ -6,6 +6,8 @@ from c2c_lightning.commands.oracle_transform import run_transform
 from c2c_lightning.commands.subcommands import Subcommands, SubcommandTable
 
 EXAMPLES = """\
+Examples:
+  lightning oracle transform --config quickstart_transform
 Options of one experiment: `lightning oracle NAME --help`."""
 
 ORACLES: Subcommands = {"transform": run_transform}

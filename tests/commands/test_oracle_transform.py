@@ -1,5 +1,6 @@
 """`lightning oracle transform` on the embedded pair, and what it refuses."""
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -9,7 +10,8 @@ from c2c_lightning.cli import main
 from tests.hybrids import hybrid_model
 from tests.tiny import tiny_tokenizer
 
-CONFIG = str(Path(__file__).parents[2] / "configs" / "oracle" / "quickstart_transform.yaml")
+CONFIGS = Path(__file__).parents[2] / "configs" / "oracle"
+CONFIG = str(CONFIGS / "quickstart_transform.yaml")
 SHORT = ["--trainer.max_steps", "3", "--measure.samples", "24", "--measure.perplexity", "5",
          "--data.batch_size", "8", "--model.maps.hidden_dim", "16", "--trainer.limit_val_batches", "0"]  # fmt: skip
 
@@ -83,9 +85,18 @@ def test_an_earlier_report_is_moved_aside_by_a_new_run(tmp_path: Path) -> None:
     assert (tmp_path / "previous" / "1" / "transform.json").read_text() == "{}"
 
 
-@pytest.mark.parametrize("option", ["--help", "--print_config"])
-def test_help_and_configuration(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("config", sorted(CONFIGS.glob("*transform.yaml")), ids=lambda path: path.stem)
+def test_shipped_configurations_are_understood(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
-        main(["oracle", "transform", "--config", CONFIG, option])
+        main(["oracle", "transform", "--config", str(config), "--print_config"])
     assert end.value.code in (0, None)
-    assert "samples" in capsys.readouterr().out
+    assert "perplexity: 50" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("option", "shown"), [("--help", "--measure.samples"), ("--help.trainer", "--trainer.max_steps")]
+)
+def test_help(option: str, shown: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with contextlib.suppress(SystemExit):
+        main(["oracle", "transform", option])
+    assert shown in capsys.readouterr().out

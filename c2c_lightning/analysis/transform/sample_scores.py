@@ -182,7 +182,9 @@ def _losses(
     own, last = entries.receiver_kv, model.pair.layers[-1][0]
     losses: dict[tuple[MapName, KeyPart, Scope], Tensor] = {}
     for (name, part), stack in stacks.items():
-        only_last = [stack[n] if n == last else layer for n, layer in enumerate(own)]
-        for scope, kv in zip(SCOPES, (stack, only_last), strict=True):
-            losses[name, part, scope] = response_losses(model.receiver, batch, kv)
+        whole = response_losses(model.receiver, batch, stack)
+        losses[name, part, "all_layers"] = losses[name, part, "last_layer"] = whole
+        if len(model.pair.layers) > 1:
+            only_last = [stack[n] if n == last else layer for n, layer in enumerate(own)]
+            losses[name, part, "last_layer"] = response_losses(model.receiver, batch, only_last)
     return losses, response_losses(model.receiver, batch, own)
