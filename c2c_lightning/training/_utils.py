@@ -1,10 +1,38 @@
 """What callbacks ask of the module and the trainer, with its type."""
 
-from typing import cast
+from collections.abc import Iterator
+from typing import Protocol, cast, runtime_checkable
 
 from lightning import LightningModule, Trainer
+from torch import nn
 
+from c2c_lightning.model.frozen_lm import FrozenLM
 from c2c_lightning.training.train_model import TrainModel
+
+
+@runtime_checkable
+class TrainedModel(Protocol):
+    """What the models of all modules have in common.
+
+    Attributes:
+        is_untrained: whether it was neither trained nor loaded from a checkpoint.
+    """
+
+    is_untrained: bool
+
+    @property
+    def receiver(self) -> FrozenLM:
+        """The receiver."""
+        ...
+
+    def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
+        """What is trained."""
+        ...
+
+
+def trained_model(module: LightningModule) -> TrainedModel:
+    """The model that a module trains, a fused model or maps."""
+    return cast(TrainedModel, module.model)
 
 
 def model_of(module: LightningModule) -> TrainModel:

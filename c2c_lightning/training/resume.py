@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from c2c_lightning.errors import CheckpointError
-from c2c_lightning.training._utils import model_of
+from c2c_lightning.training._utils import trained_model
 from c2c_lightning.training.finite_values import non_finite_in_checkpoint
 from c2c_lightning.training.resumed_progress import LOOPS, check_loops, check_schedulers, keeps_state
 
@@ -47,14 +47,14 @@ class ResumeCheck(Callback):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Warn that `validate` measures an untrained fuser."""
-        if model_of(pl_module).is_untrained and trainer.state.fn == TrainerFn.VALIDATING:
+        if trained_model(pl_module).is_untrained and trainer.state.fn == TrainerFn.VALIDATING:
             rank_zero_warn(
                 "No checkpoint was loaded: these are the losses of an untrained fuser. Name one with `--ckpt_path`."
             )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Set the rates of this run's schedule: a checkpoint holds those of its own, 0 at the end of a run."""
-        model_of(pl_module).is_untrained = False
+        trained_model(pl_module).is_untrained = False
         if trainer.global_step == 0:
             return
         for config in trainer.lr_scheduler_configs:

@@ -79,9 +79,7 @@ def test_a_resumed_run_ends_with_the_weights_and_moments_of_the_whole_run(models
     assert not [name for name in saved if not name.startswith("model.parts.")]
 
 
-def test_impossible_choices_are_refused(models: Path) -> None:
-    with pytest.raises(ConfigurationError, match="`layers` is 'first'"):
-        transform_module(models, layers="first")
+def test_a_sharer_in_another_process_is_refused(models: Path) -> None:
     elsewhere = TransformModule(LMSpec(str(models / "receiver")), LMSpec("some", url="http://localhost:1"))
     with pytest.raises(ConfigurationError, match="another process"):
         elsewhere.configure_model()

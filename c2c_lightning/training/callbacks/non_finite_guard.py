@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from c2c_lightning.data.batch import TrainingBatch
 from c2c_lightning.errors import NonFiniteError
-from c2c_lightning.training._utils import is_log_step, model_of
+from c2c_lightning.training._utils import is_log_step, trained_model
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +99,7 @@ class NonFiniteGuard(Callback):
 
 def gradient_norm(module: LightningModule) -> Tensor:
     """Norm of all gradients, over all processes where they are sharded, ()."""
-    norm = get_total_norm([p.grad for p in model_of(module).parameters() if p.grad is not None])
+    norm = get_total_norm([p.grad for p in trained_model(module).parameters() if p.grad is not None])
     return norm.full_tensor() if hasattr(norm, "full_tensor") else norm
 
 
@@ -117,7 +117,7 @@ def message(module: LightningModule, step: Step) -> str:
 
 def prompt_texts(module: LightningModule, batch: TrainingBatch) -> list[str]:
     """The beginning of each prompt as the receiver reads it."""
-    prompt, tokenizer = batch.prompt.receiver, model_of(module).receiver.tokenizer
+    prompt, tokenizer = batch.prompt.receiver, trained_model(module).receiver.tokenizer
     rows = zip(prompt.input_ids, prompt.mask, strict=True)
     texts = [str(tokenizer.decode(ids[mask.bool()], skip_special_tokens=True)) for ids, mask in rows]
     return [repr(" ".join(text.split())[:_CHARACTERS]) for text in texts]
