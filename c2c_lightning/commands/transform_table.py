@@ -18,7 +18,7 @@ METRICS = {
 }
 """Scores of entries, by their headings."""
 
-SHORT = {"keys": "keys", "position_free_keys": "position-free", "values": "values"}
+SHORT = {"keys": "keys", "position_free_keys": "no rotary", "values": "values"}
 
 NOTES = (
     "squared error: 1 is that of the mean. Neighbours: share that are of the other set; classifier: accuracy; both 0.5 "
@@ -44,9 +44,9 @@ def entry_table(report: Mapping[str, Any], which: str) -> Table:
 
 def loss_table(report: Mapping[str, Any]) -> Table:
     """The receiver's loss on its own entries, and by how much transformed entries raise it."""
-    table = _table(f"loss of the receiver {_cell(report['receiver_loss'])} nats per response token; change")
+    table = _table(f"receiver: {_cell(report['receiver_loss'])} nats per response token")
     for scope in SCOPES:
-        table.add_column(scope.replace("_", " "), justify="right")
+        table.add_column(f"change, {scope.replace('_', ' ')}", justify="right")
     for name in MAPS:
         for part in KEY_PARTS:
             changes = report["maps"][name]["loss_change"][part]

@@ -20,6 +20,7 @@ def run(folder: Path, *options: str) -> None:
     main(["oracle", "transform", "--config", CONFIG, *SHORT, "--trainer.default_root_dir", str(folder), *options])
 
 
+@pytest.mark.slow
 def test_trains_measures_and_resumes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(tmp_path, "--model.layers", "last")
     report = json.loads((tmp_path / "transform.json").read_text())
@@ -79,6 +80,7 @@ def test_a_hybrid_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "of its 4 layers only" in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.slow
 def test_an_earlier_report_is_moved_aside_by_a_new_run(tmp_path: Path) -> None:
     tmp_path.joinpath("transform.json").write_text("{}")
     run(tmp_path, "--model.layers", "last")
