@@ -1,0 +1,1 @@
+"""Small real language models from Python packages, as Hugging Face folders."""
