@@ -1,9 +1,12 @@
 """Log-probabilities of given answers (options): one prefill per prompt, shared by all its options."""
 
 from collections.abc import Sequence
-from itertools import islice
+from dataclasses import dataclass
+from itertools import chain, islice
+from typing import Self
 
 import torch
+from jaxtyping import Bool, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -40,14 +43,55 @@ class OptionEncoder:
         return [ids[: len(ids) - self._closing] for ids in self._response_ids(conversation, options)]
 
 
+@dataclass(frozen=True)
+class _OptionRuns:
+    """The inputs behind the prompts: each option without its last token, which is predicted but never an input.
+
+    Options of one prompt with the same inputs (all letters of one token) share a run.
+
+    Attributes:
+        rows: prompt of each run, (runs,).
+        ids: (runs, tokens), padded on the right.
+        mask: likewise, whether a token is real.
+        run_of: run of each option, all prompts' options in order.
+    """
+
+    rows: Int[Tensor, " runs"]
+    ids: Int[Tensor, "runs tokens"]
+    mask: Bool[Tensor, "runs tokens"]
+    run_of: tuple[int, ...]
+
+    @classmethod
+    def of(cls, options: Sequence[Sequence[Sequence[int]]]) -> Self:
+        """The runs of the options of each prompt."""
+        inputs = [(row, tuple(ids[:-1])) for row, of_row in enumerate(options) for ids in of_row]
+        numbers = {given: number for number, given in enumerate(dict.fromkeys(inputs))}
+        tokens = [torch.tensor(ids, dtype=torch.long) for _, ids in numbers]
+        ids = pad_sequence(tokens, batch_first=True)
+        mask = pad_sequence([torch.ones_like(run, dtype=torch.bool) for run in tokens], batch_first=True)
+        rows = torch.tensor([row for row, _ in numbers])
+        return cls(rows, ids, mask, tuple(numbers[given] for given in inputs))
+
+    def tokens(self, lm: FrozenLM) -> TokenBatch:
+        """The inputs on the model's device."""
+        return TokenBatch(self.ids, self.mask).to(lm.device)
+
+
 @torch.no_grad()
 def score_options(
     lm: FrozenLM, tokens: TokenBatch, kv: LayerStack, options: Sequence[Sequence[Sequence[int]]]
 ) -> list[OptionScores]:
-    """Log-probabilities of options (token ids) after prompts whose tokens but the last are in the cache `kv`."""
-    rows, ids, mask = _flattened(options)
-    text = tokens.rows(rows).append(TokenBatch(ids[:, :-1], mask[:, :-1]).to(lm.device))
-    return _scored(lm, options, text, ResponsePrefix(kv).rows(rows.to(lm.device)), ids, mask)
+    """Log-probabilities of options (token ids) after prompts.
+
+    Args:
+        lm: the model.
+        tokens: the prompts.
+        kv: cache of their first tokens; at least the last one is not in it.
+        options: of each prompt.
+    """
+    runs = _OptionRuns.of(options)
+    text = tokens.rows(runs.rows).append(runs.tokens(lm))
+    return _scored(lm, options, text, ResponsePrefix(kv).rows(runs.rows.to(lm.device)), runs)
 
 
 @torch.no_grad()
@@ -62,18 +106,17 @@ def score_fused_options(
 
     Each prompt is fused once for all its options, unless their own tokens are fused too (`fusion_mode: decode`).
     """
-    rows, ids, mask = _flattened(options)
-    # The last token of an option is predicted, but is no input.
-    prompts, run = prompt.select(rows), TokenBatch(ids[:, :-1], mask[:, :-1]).to(model.receiver.device)
+    runs = _OptionRuns.of(options)
+    prompts, run = prompt.select(runs.rows), runs.tokens(model.receiver)
     with timer.phase("prefill_receiver"):
         if model.mode.fuses_response:
-            kv = [None if stack is None else select_rows(stack, rows) for stack in sharer_kv]
+            kv = [None if stack is None else select_rows(stack, runs.rows) for stack in sharer_kv]
             prefix = model.mode.response_prefix(model, prompts, kv, run)
         else:
             prefix = model.mode.response_prefix(model, prompt, sharer_kv, run)
-            prefix = prefix.rows(rows.to(model.receiver.device))
+            prefix = prefix.rows(runs.rows.to(model.receiver.device))
     with timer.phase("decode"):
-        return _scored(model.receiver, options, prompts.receiver.append(run), prefix, ids, mask)
+        return _scored(model.receiver, options, prompts.receiver.append(run), prefix, runs)
 
 
 def _scored(
@@ -81,25 +124,24 @@ def _scored(
     options: Sequence[Sequence[Sequence[int]]],
     text: TokenBatch,
     prefix: ResponsePrefix,
-    ids: Tensor,
-    mask: Tensor,
+    runs: _OptionRuns,
 ) -> list[OptionScores]:
-    """Scores of options (all options, tokens) that follow their prompts in `text`."""
-    states = lm.hidden_states(text, prefix)[:, -ids.shape[1] :]
-    # Real tokens only: logits of padding would need (options, tokens, vocabulary) for nothing.
-    logits, chosen = lm.head.logits(states[mask.to(lm.device)]).float(), ids[mask].to(lm.device)
-    log_probabilities = logits.log_softmax(-1).gather(1, chosen[:, None])[:, 0]
-    greedy = logits.argmax(-1) == chosen
+    """Scores of options that follow their prompts in `text`, one row for each run."""
+    # The last prompt token predicts the first token of an option.
+    is_real = torch.nn.functional.pad(runs.mask, (1, 0), value=True)
+    states = lm.hidden_states(text, prefix)[:, -is_real.shape[1] :]
+    # Real tokens only: logits of padding would need (runs, tokens, vocabulary) for nothing.
+    logits = lm.head.logits(states[is_real.to(lm.device)]).float()
+    ends = is_real.sum(1).cumsum(0).tolist()
+    flat = [ids for of_row in options for ids in of_row]
+    # A run has as many states as its options have tokens.
+    places = [range(ends[run] - len(ids), ends[run]) for run, ids in zip(runs.run_of, flat, strict=True)]
+    place = torch.tensor(list(chain(*places)), device=lm.device)
+    chosen = torch.tensor(list(chain(*flat)), device=lm.device)
+    log_probabilities = logits.log_softmax(-1)[place, chosen]
+    greedy = logits.argmax(-1)[place] == chosen
     # Double precision: long options sum hundreds of terms.
     return _by_prompt(options, log_probabilities.double().cpu(), greedy.cpu())
-
-
-def _flattened(options: Sequence[Sequence[Sequence[int]]]) -> tuple[Tensor, Tensor, Tensor]:
-    """The prompt of each option (all options,), its ids and their mask (all options, tokens), padded on the right."""
-    flat = [(row, torch.tensor(ids)) for row, of_row in enumerate(options) for ids in of_row]
-    ids = pad_sequence([tokens for _, tokens in flat], batch_first=True)
-    mask = pad_sequence([torch.ones_like(tokens, dtype=torch.bool) for _, tokens in flat], batch_first=True)
-    return torch.tensor([row for row, _ in flat]), ids, mask
 
 
 def _by_prompt(options: Sequence[Sequence[Sequence[int]]], values: Tensor, greedy: Tensor) -> list[OptionScores]:

@@ -28,13 +28,6 @@ The correct answer is"""
 TEXT_2 = f"""{_TASK}- Let's think step by step and explain your reasoning briefly.
 - Then give the final answer starting with The correct answer is"""
 
-#: Text 4 of the paper: the head of the oracle experiments' prompt, and one shot.
-TEXT_4_HEAD = "The following are single choice questions (with answers) about {subject}."
-TEXT_4_SHOT = """Question: {question}
-Options:
-{choices}
-Answer: {answer}"""
-
 #: GSM8K and MATH-500, as in the released code.
 MATHS = (
     "Solve the following math problem step by step. The last line of your response should be of the form Answer: "
@@ -93,19 +86,3 @@ def wording_of(name_or_template: str) -> Wording:
             f"or give a template with {{question}} in it."
         )
     return Wording(name_or_template)
-
-
-def oracle_prompt(
-    question: str, choices: Sequence[str], subject: str, shots: Sequence[tuple[str, Sequence[str], int]] = ()
-) -> str:
-    """Text 4 of the paper: plain text with worked examples in front (the released code takes 5), ending in "Answer:".
-
-    A worked example has a question, its choices and the index of the right one.
-    """
-
-    def block(question: str, choices: Sequence[str], answer: str) -> str:
-        lines = "\n".join(f"{letter(n)}. {text}" for n, text in enumerate(choices))
-        return fill(TEXT_4_SHOT, question=question, choices=lines, answer=answer).rstrip()
-
-    worked = [block(text, options, letter(right)) for text, options, right in shots]
-    return "\n\n".join([fill(TEXT_4_HEAD, subject=subject), *worked, block(question, choices, "")])

@@ -3,7 +3,7 @@
 import pytest
 
 from c2c_lightning.errors import BenchmarkError
-from c2c_lightning.evaluation.tasks.prompts import WORDINGS, Wording, oracle_prompt, wording_of
+from c2c_lightning.evaluation.tasks.prompts import WORDINGS, Wording, wording_of
 from c2c_lightning.responders.prompt_texts import TEXT_3, fill
 
 TEXT_1_RENDERED = (
@@ -32,15 +32,6 @@ def test_text_3_asks_for_background_only() -> None:
     assert fill(TEXT_3, question="Why?") == (
         "In one clear sentence, describe the most essential background knowledge needed to answer the question: Why? "
         "Do NOT directly solve or give answer to the question."
-    )
-
-
-def test_text_4_has_shots_and_ends_open() -> None:
-    prompt = oracle_prompt("Red?", ["sky", "blood"], "colours", [("Blue?", ["sky", "blood"], 0)])
-    assert prompt == (
-        "The following are single choice questions (with answers) about colours.\n\n"
-        "Question: Blue?\nOptions:\nA. sky\nB. blood\nAnswer: A\n\n"
-        "Question: Red?\nOptions:\nA. sky\nB. blood\nAnswer:"
     )
 
 

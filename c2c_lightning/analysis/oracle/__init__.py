@@ -1,0 +1,1 @@
+"""The oracle experiments of the paper, as functions of models and caches."""
