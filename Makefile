@@ -3,6 +3,7 @@
 #   make quickstart   trains a fuser on the embedded pair and evaluates it (runs/quickstart)
 #   make demo         serves the embedded pair and a page over HTTP (DEMO= adds options, such as --port 8080)
 #   make test         fast tests        make lint   ruff, mypy, import contracts
+#   make real         two small real models: fetch, make private facts, train, evaluate (runs/private_text)
 #   make docs         documentation as plain files in docs/_build/html
 #   make first-hour   the commands of a newcomer, from a built wheel in an empty folder
 #   make gpu          checks and measures everything on a GPU (runs/gpu_day)
@@ -21,8 +22,10 @@ PYTHON ?= $(shell $(FIND_PYTHON))
 
 # Tiny models: more threads than this only spin. Nothing is looked up on the hub.
 TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
+# Real models use all cores.
+REAL_ENV := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 
-.PHONY: install quickstart demo first-hour docs gpu test test-newest models-newest test-slow lint format types contracts notebooks clean
+.PHONY: install quickstart real demo first-hour docs gpu test test-newest models-newest test-slow lint format types contracts notebooks clean
 .DELETE_ON_ERROR:
 
 install: $(STAMP)
@@ -41,6 +44,22 @@ quickstart: install
 	$(TEST_ENV) $(BIN)/lightning test --config configs/eval/quickstart.yaml
 	@test -f $(RUN)/fuser/fuser_config.json && test -f $(RUN)/report.json
 	@echo "Fuser: $(RUN)/fuser   Evaluation: $(RUN)/report.json   Talk to it: $(BIN)/lightning chat --fuser $(RUN)/fuser"
+
+# SmolLM2-135M-Instruct answers questions on documents that only Gemma 3 270M reads. Each step goes on where it was
+# stopped: models and rows that are there are kept, training resumes, and so does the evaluation. FIT= and EVAL= add options.
+MODELS := data/models
+FACTS := data/private_facts
+REAL := runs/private_text
+PAIR := --model.receiver.path $(MODELS)/smollm2-135m-instruct \
+	--model.sharers '[{path: $(MODELS)/gemma3-270m, dtype: bfloat16, prompt_template: question_answer}]'
+
+real: install
+	$(BIN)/python -m tools.real_models --out $(MODELS) --only smollm2 --only gemma3
+	test -f $(FACTS)/heldout_names_values_relations.jsonl || $(BIN)/python -m tools.private_facts --out $(FACTS)
+	test -f $(REAL)/fuser/fuser_config.json || $(REAL_ENV) $(BIN)/lightning fit --config configs/fit/private_text.yaml $(PAIR) \
+		$$(test -f $(REAL)/checkpoints/last.ckpt && echo --ckpt_path last) $(FIT)
+	$(REAL_ENV) $(BIN)/lightning test --config configs/eval/private_text.yaml $(PAIR) $(EVAL)
+	@echo "Fuser: $(REAL)/fuser   Evaluation: $(REAL)/report.json"
 
 # Every page is built again: Sphinx repeats no warnings of pages that did not change.
 docs: install
