@@ -12,7 +12,7 @@ def rank_layers(scores: Float[np.ndarray, "questions layers"]) -> list[int]:
     """The layers by their mean score alone, best first; of equal layers the lower one first.
 
     Example:
-        >>> rank_layers(np.array([[0, 1, 1], [0, 0, 1]]))
+        >>> rank_layers(np.array([[0.0, 1.0, 1.0], [0.0, 0.0, 1.0]]))
         [2, 1, 0]
     """
     return [int(layer) for layer in np.argsort(-np.asarray(scores).mean(0), kind="stable")]
