@@ -60,12 +60,13 @@ def test_kept_entries_are_those_that_are_computed_again(mode: str, case: str) ->
 
 @pytest.mark.parametrize("mode", ["prefill", "prompt"])
 def test_steps_are_those_without_kept_caches_bit_for_bit(mode: str) -> None:
-    # Widths of whole vectors, and passes without padding or shared prefixes, as kept rows are computed: then nothing is rounded otherwise.
+    # Widths of whole vectors, and passes without padding or shared prefixes, as kept rows are computed: then nothing is
+    # rounded otherwise.
     model = build(mode, sizes={"intermediate_size": 64})
     batches = [batch(model.encoder, rows) for rows in BATCHES if len(rows) > 1]
     with (
         mock.patch.object(FrozenLM, "gains_by_ragged", lambda lm, mask: lm.supports_ragged),
-        mock.patch("c2c_lightning.model.core.shared_prefix_length", lambda *_: 0),
+        mock.patch("c2c_lightning.model.core.shared_prefix_length", return_value=0),
     ):
         expected = losses(model, batches)
         keep(model)
