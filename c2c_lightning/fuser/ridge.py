@@ -21,7 +21,7 @@ from c2c_lightning.errors import FuserConfigError, FuserFormatError
 from c2c_lightning.fuser.config_checks import check_fields, check_range
 from c2c_lightning.fuser.kind import FuserKind, GateNoise, LinearMaps, NewGate, register_kind
 from c2c_lightning.fuser.packing import PackedKV
-from c2c_lightning.fuser.ridge_regression import main_outputs, probe_scores, ridge_solution
+from c2c_lightning.fuser.ridge_regression import best_sources, main_outputs, probe_scores, ridge_solution
 from c2c_lightning.kv.geometry import LayerGeometry
 from c2c_lightning.ops.stacked_linear import FactoredLinear, StackedLinear
 
@@ -133,17 +133,13 @@ class RidgeKind(FuserKind):
         Raises:
             FuserConfigError: fewer candidates than `num_sources`, or too few tokens.
         """
-        k, tokens = self.config.num_sources, receiver.keys.shape[1]
-        if k > len(candidates):
-            raise FuserConfigError(
-                f"num_sources is {k}, but the sharer has only {len(candidates)} layers of this shape."
-            )
+        tokens = receiver.keys.shape[1]
         if tokens < 16:
             raise FuserConfigError(f"a ridge map cannot be fitted on {tokens} tokens. Give more rows of training data.")
         sides = [(receiver.keys, sharer.keys, self.keys), (receiver.values, sharer.values, self.values)]
         scores = sum(probe_scores(x.flatten(2), y.flatten(2), self.config.regularisation) for y, x, _ in sides)
         assert isinstance(scores, Tensor)
-        chosen = scores.topk(k, dim=1).indices.sort(1).values  # (L, k) among the candidates
+        chosen = best_sources(scores, self.config.num_sources)  # (L, k) among the candidates
         for n, of_layer in enumerate(chosen):
             for target, source, linear in sides:
                 features = source[of_layer].flatten(2).transpose(0, 1).flatten(1)

@@ -4,8 +4,10 @@ Axes: F tokens, L target layers, S candidate source layers.
 """
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
+
+from c2c_lightning.errors import FuserConfigError
 
 HELD_OUT = 0.2
 """Share of the tokens on which source layers are compared."""
@@ -54,6 +56,19 @@ def main_outputs(
     explained = weight.T @ (x - x.mean(0)).T @ (y - y.mean(0))
     basis: Tensor = torch.linalg.eigh((explained + explained.T) / 2).eigenvectors[:, -rank:]
     return basis
+
+
+def best_sources(scores: Float[Tensor, "L S"], count: int) -> Int[Tensor, "L count"]:
+    """For each target layer the numbers of the source layers with the highest scores, in increasing order.
+
+    Raises:
+        FuserConfigError: fewer sources than `count`.
+    """
+    if count > scores.shape[1]:
+        raise FuserConfigError(
+            f"num_sources is {count}, but the sharer has only {scores.shape[1]} layers of this shape."
+        )
+    return scores.topk(count, dim=1).indices.sort(1).values
 
 
 def probe_scores(

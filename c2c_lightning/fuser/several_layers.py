@@ -19,7 +19,7 @@ from c2c_lightning.fuser.config_checks import check_fields, check_range
 from c2c_lightning.fuser.kind import FuserKind, GateNoise, LinearMaps, NewGate, find_kind, kind_name, register_kind
 from c2c_lightning.fuser.packing import PackedKV
 from c2c_lightning.fuser.ridge import take_saved_sources
-from c2c_lightning.fuser.ridge_regression import probe_scores
+from c2c_lightning.fuser.ridge_regression import best_sources, probe_scores
 from c2c_lightning.fuser.wrapping_kind import WrappingKind
 from c2c_lightning.kv.geometry import LayerGeometry
 
@@ -117,15 +117,11 @@ class SeveralLayersKind(WrappingKind):
         Raises:
             FuserConfigError: fewer candidates than `num_sources`, or too few tokens.
         """
-        k, tokens = self.config.num_sources, receiver.values.shape[1]
-        if k > len(candidates):
-            raise FuserConfigError(
-                f"num_sources is {k}, but the sharer has only {len(candidates)} layers of this shape."
-            )
+        tokens = receiver.values.shape[1]
         if tokens < 64:
             raise FuserConfigError(f"layers cannot be compared on {tokens} tokens. Give more rows of training data.")
         scores = probe_scores(sharer.values.flatten(2), receiver.values.flatten(2), REGULARISATION)
-        chosen = scores.topk(k, dim=1).indices.sort(1).values
+        chosen = best_sources(scores, self.config.num_sources)
         layers = torch.tensor(list(candidates))[chosen.cpu()]
         self.sources.copy_(layers)
         self.take_sources(layers.flatten().tolist())
