@@ -22,7 +22,7 @@ SHORT = {"keys": "keys", "position_free_keys": "no rotary", "values": "values"}
 
 NOTES = (
     "squared error: 1 is that of the mean. Neighbours: share that are of the other set; classifier: accuracy; both 0.5 "
-    "for sets that cannot be told apart. Attention: cosine of attention outputs."
+    "for sets that cannot be distinguished. Attention: cosine of attention outputs."
 )
 
 

@@ -161,7 +161,7 @@ class InstructionDataModule(L.LightningDataModule):
         return self._prepared().sample(count)
 
     def held_out_batches(self) -> Any:
-        """All validation batches, whatever the number of processes; none without validation rows."""
+        """All validation batches, for any number of processes; none without validation rows."""
         loader = self._prepared().validation_loader(Processes())
         return [] if loader is None else loader
 

@@ -101,7 +101,7 @@ class MemoryKind(FuserKind):
             )
         theirs = self.read_sharer(torch.cat([part.flatten(2) for part in sharer.distinct], -1))
         own = self.read_receiver(torch.cat([receiver.keys.flatten(2), receiver.values.flatten(2)], -1))
-        # (L, F, 5 W) to (B, T L, W) each: all entries of a row side by side, whatever their layer
+        # (L, F, 5 W) to (B, T L, W) each: all entries of a row side by side, of all layers
         padded = places.padded(torch.cat([theirs, own], -1)).flatten(1, 2).chunk(5, -1)
         is_entry = places.mask.repeat_interleave(len(own), 1)
         memory = self._memory(padded, is_entry)

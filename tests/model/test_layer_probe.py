@@ -18,7 +18,7 @@ ORDER = [2, 0, 3, 1]
 
 
 class Reordered(FrozenLM):
-    """The receiver whose layer ORDER[m] stands at m, with values in another basis."""
+    """The receiver whose layer m is layer ORDER[m], with values in another basis."""
 
     def prefill_tokens(self, *args: object, **kwargs: object) -> LayerStack:
         """As the receiver."""

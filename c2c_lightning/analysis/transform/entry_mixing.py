@@ -1,4 +1,4 @@
-"""Whether two sets of entries can be told apart: neighbours and a two-sample classifier, one point per sample."""
+"""Whether two sets of entries can be distinguished: neighbours and a two-sample classifier, one point per sample."""
 
 import numpy as np
 from jaxtyping import Float
@@ -55,7 +55,7 @@ def classifier_accuracies(
     """For each pair of points: the share that a classifier, trained on other samples, assigns to the right set.
 
     The classifier is a support vector machine with a radial kernel on standardised entries. The mean is 0.5 for sets
-    that cannot be told apart and 1 for sets that always can.
+    that cannot be distinguished and 1 for sets that always can.
 
     Args:
         first: one set.

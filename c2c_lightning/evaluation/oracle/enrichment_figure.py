@@ -19,7 +19,7 @@ def enrichment_figure(report: dict[str, Any]) -> Any:
             _draw_levels(axes, report, variant["oracle"])
             axes.set(title=name.replace("_", " "), ylabel="right, %")
             axes.xaxis.set_major_locator(locator())
-        # Beside the axes: inside, curves would be hidden.
+        # Outside the axes: inside, the legend would hide curves.
         row[1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     return figure
 

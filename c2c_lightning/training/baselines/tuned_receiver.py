@@ -75,7 +75,7 @@ class TunedReceiver(TrainModel):
         if not is_first_process:
             return
         directory.parent.mkdir(parents=True, exist_ok=True)
-        # Beside the target: a rename within one file system is atomic.
+        # In the folder of the target: a rename within one file system is atomic.
         staging = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
         try:
             self._save(staging)

@@ -76,7 +76,7 @@ class DiskStore:
         staging = self.folder / f".{name}"
         try:
             save_file(tensors, staging)
-            staging.chmod(0o644)  # as other files: safetensors lets nobody else read it
+            staging.chmod(0o644)  # as other files: safetensors makes it readable by its owner only
             os.replace(staging, self.folder / name)
         finally:
             staging.unlink(missing_ok=True)

@@ -26,7 +26,7 @@ def sharer_rows(prompt: PromptBatch, number: int, with_last: bool) -> tuple[list
         with_last: whether the last prompt token is read too.
     """
     tokens = prompt.sharers[number].on_host
-    # The last receiver token is never part of a span, whatever its source.
+    # The last receiver token is never part of a span, with any source.
     source = torch.cat([tokens.index[:, :-1], torch.full_like(tokens.index[:, -1:], -1)], 1)
     is_read = replace(tokens, source_index=source).is_read(with_last)
     # A model is causal: its entries depend on no token after the last one that is read.
