@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterable, Sequence
 
 import torch
 
-from c2c_lightning.analysis.oracle.enrichment import DELETIONS, prefill_context, prefill_questions, single_layers
-from c2c_lightning.evaluation.oracle.cache_answers import CacheReader
-from c2c_lightning.evaluation.oracle.enrichment_run import ShotQuestion
-from c2c_lightning.evaluation.oracle.shot_prompt import TEXT_4, PromptEncoder
+from c2c_lightning.analysis.oracle.enrichment import prefill_context, prefill_questions, single_layers
+from c2c_lightning.evaluation.oracle.cache_answers import CacheReader, CacheRows
+from c2c_lightning.evaluation.oracle.enrichment_run import FEW_SHOT, KINDS
+from c2c_lightning.evaluation.oracle.shot_prompt import TEXT_4, PromptEncoder, ShotQuestion
 from c2c_lightning.evaluation.oracle.shot_questions import encode_questions
 from c2c_lightning.evaluation.oracle.shots import choose_shots, without_shots
 from c2c_lightning.evaluation.tasks import Task, load_questions
@@ -69,10 +69,11 @@ def enrich(lm: FrozenLM, asked: Sequence[ShotQuestion], groups: slice) -> None:
     for begin in range(0, len(asked), BATCH):
         batch = asked[begin : begin + BATCH]
         caches = prefill_questions(lm, context, [one.parts.question for one in batch], first.cue)
-        for one, cache in zip(batch, caches, strict=True):
-            reader.few_shot(one.question, one.parts, cache)
-            for deletion in DELETIONS:
-                reader.subsets(one.question, one.parts, cache, deletion, subsets)
+        reader.answers([
+            CacheRows(one, cache, kind, subsets[1:2] if kind is FEW_SHOT else subsets)
+            for one, cache in zip(batch, caches, strict=True)
+            for kind in KINDS.values()
+        ])  # fmt: skip
 
 
 def _by_subject(lm: FrozenLM, options: Namespace) -> dict[str, list[ShotQuestion]]:

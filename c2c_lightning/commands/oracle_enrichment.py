@@ -21,9 +21,15 @@ from c2c_lightning.evaluation.oracle.cache_answers import CacheReader
 from c2c_lightning.evaluation.oracle.cache_store import QuestionCacheStore
 from c2c_lightning.evaluation.oracle.enrichment_figure import enrichment_figure
 from c2c_lightning.evaluation.oracle.enrichment_report import EnrichmentResults
-from c2c_lightning.evaluation.oracle.enrichment_run import EnrichmentRun, ShotQuestion
+from c2c_lightning.evaluation.oracle.enrichment_run import EnrichmentRun
 from c2c_lightning.evaluation.oracle.enrichment_tables import enrichment_tables
-from c2c_lightning.evaluation.oracle.shot_prompt import TEMPLATES, OptionScoring, PromptEncoder, ShotTemplate
+from c2c_lightning.evaluation.oracle.shot_prompt import (
+    TEMPLATES,
+    OptionScoring,
+    PromptEncoder,
+    ShotQuestion,
+    ShotTemplate,
+)
 from c2c_lightning.evaluation.oracle.shot_questions import encode_questions
 from c2c_lightning.evaluation.oracle.shots import Shots, choose_shots, without_shots
 from c2c_lightning.evaluation.tasks import Question, Task, load_questions

@@ -80,9 +80,14 @@ class QuestionCache:
         return _num_bytes([*self.direct, *self.enriched])
 
     @property
+    def num_question(self) -> int:
+        """Tokens of the question without its cue."""
+        return self.num_tokens - self.num_cue
+
+    @property
     def few_shot(self) -> LayerStack:
         """The cache of the few-shot prompt up to the cue."""
-        return append_kv(self.context.entries, _tokens(self.enriched, 0, self.num_tokens - self.num_cue))
+        return append_kv(self.context.entries, _tokens(self.enriched, 0, self.num_question))
 
 
 @dataclass(frozen=True)
@@ -107,6 +112,11 @@ class Deletion:
         """Position of the first token after the cache: that of the few-shot prompt, positions are kept."""
         return question.context.num_tokens + self._num_question(question)
 
+    def num_tokens(self, question: QuestionCache) -> int:
+        """Length of the cache."""
+        context = question.context
+        return self.num_kept(context.num_header, context.num_tokens) + self._num_question(question)
+
     def caches(self, question: QuestionCache, enriched: Bool[Tensor, "subsets layers"]) -> LayerStack:
         """The cache of a question for each subset of enriched layers, (subsets, kv_heads, T, head_dim) per layer.
 
@@ -124,7 +134,25 @@ class Deletion:
         return [layer.rows(choice) for layer, choice in zip(both, enriched.long().T, strict=True)]
 
     def _num_question(self, question: QuestionCache) -> int:
-        return question.num_tokens - (0 if self.repeats_cue else question.num_cue)
+        return question.num_tokens if self.repeats_cue else question.num_question
+
+
+class NoDeletion:
+    """Keeps all shots: the cache of the few-shot prompt."""
+
+    name = "few_shot"
+
+    def next_position(self, question: QuestionCache) -> int:
+        """Position of the first token after the cache."""
+        return self.num_tokens(question)
+
+    def num_tokens(self, question: QuestionCache) -> int:
+        """Length of the cache."""
+        return question.context.num_tokens + question.num_question
+
+    def caches(self, question: QuestionCache, enriched: Bool[Tensor, "subsets layers"]) -> LayerStack:
+        """The same cache for each subset, (subsets, kv_heads, T, head_dim) per layer: shots are entries of all."""
+        return [layer.map(lambda entries: entries.expand(len(enriched), -1, -1, -1)) for layer in question.few_shot]
 
 
 CLEAN = Deletion("clean")

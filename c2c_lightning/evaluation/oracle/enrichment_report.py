@@ -57,7 +57,7 @@ class EnrichmentResults:
 
     def to_json(self) -> dict[str, Any]:
         """The report; accuracies in [0, 1]."""
-        direct, few_shot = self._outcomes(self.single, CLEAN.name)[0], self._outcomes(self.single, FEW_SHOT)[0]
+        direct, few_shot = self._outcomes(self.single, CLEAN.name)[0], self._outcomes(self.single, FEW_SHOT.name)[0]
         lengths = [asked.parts for asked in self.run.questions]
         return {
             "version": 1,

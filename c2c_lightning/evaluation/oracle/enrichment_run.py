@@ -4,8 +4,9 @@ Stage 1 answers each question without shots, with shots, and with the enriched e
 one alone. Stage 2 does so with the best and the worst layers by the accuracies of stage 1.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from itertools import groupby
 from typing import Any
 
@@ -17,36 +18,31 @@ from torch import Tensor
 from c2c_lightning.analysis.measurement_log import MeasurementLog
 from c2c_lightning.analysis.oracle.enrichment import (
     DELETIONS,
+    ContextCache,
+    Deletion,
+    NoDeletion,
     QuestionCache,
     prefill_context,
     prefill_questions,
     single_layers,
 )
 from c2c_lightning.analysis.oracle.layer_selection import rank_layers, selected_layers, split_in_halves
-from c2c_lightning.evaluation.oracle.cache_answers import CacheAnswer, CacheReader
+from c2c_lightning.evaluation.oracle.cache_answers import CacheAnswer, CacheReader, CacheRows
 from c2c_lightning.evaluation.oracle.cache_store import QuestionCacheStore
-from c2c_lightning.evaluation.oracle.shot_prompt import PromptParts
-from c2c_lightning.evaluation.tasks import Question
+from c2c_lightning.evaluation.oracle.shot_prompt import ShotQuestion
 
-FEW_SHOT = "few_shot"
+FEW_SHOT = NoDeletion()
+KINDS: dict[str, Deletion | NoDeletion] = {kind.name: kind for kind in (FEW_SHOT, *DELETIONS)}
+"""Kinds of caches by their names in logs."""
+
+CachesByKind = Mapping[str, Bool[Tensor, "subsets layers"]]
+"""For each kind of cache the subsets of layers with enriched entries."""
+
 CHOSEN_ON = ("other_half", "same_questions")
 """How layers are chosen: on the half of the questions that is not scored, or, as in the paper, on the scored ones."""
 
 Ranking = list[int]
 """Layers, best first."""
-
-
-@dataclass(frozen=True)
-class ShotQuestion:
-    """A question with its prompt."""
-
-    question: Question
-    parts: PromptParts
-
-    @property
-    def key(self) -> str:
-        """Its key in logs."""
-        return str(self.question.index)
 
 
 @dataclass(frozen=True)
@@ -72,22 +68,28 @@ class EnrichmentRun:
     def answer_single_layers(self, log: MeasurementLog) -> Iterator[None]:
         """Stage 1; yields after each question."""
         subsets = single_layers(self.reader.lm.geometry.num_layers)
-        for asked, cache in self._caches([asked for asked in self.questions if asked.key not in log]):
-            few_shot = self.reader.few_shot(asked.question, asked.parts, cache)
-            answers = self._answers(asked, cache, {deletion.name: subsets for deletion in DELETIONS})
-            log.add(asked.key, _plain({FEW_SHOT: [few_shot], **answers}))
-            self.store.put(asked.question.index, cache)
-            yield
+        caches = {FEW_SHOT.name: subsets[1:2], **{deletion.name: subsets for deletion in DELETIONS}}
+        for batch in self._batches(log):
+            for (asked, entries), answers in zip(
+                batch, self._answers([(*pair, caches) for pair in batch]), strict=True
+            ):
+                log.add(asked.key, answers)
+                self.store.put(asked.question.index, entries)
+                yield
 
     def answer_selected_layers(self, single: MeasurementLog, log: MeasurementLog) -> Iterator[None]:
         """Stage 2, when stage 1 is complete; yields after each question."""
         rankings = self.rankings(single)
         halves = dict(zip((asked.key for asked in self.questions), self.is_second_half.tolist(), strict=True))
-        for asked, cache in self._caches([asked for asked in self.questions if asked.key not in log]):
-            other = "first_half" if halves[asked.key] else "second_half"
-            subsets = {name: self._selected(of, other) for name, of in rankings.items()}
-            log.add(asked.key, _plain(self._answers(asked, cache, subsets)))
-            yield
+        caches = [
+            {name: self._selected(of, other) for name, of in rankings.items()}
+            for other in ("second_half", "first_half")
+        ]
+        for batch in self._batches(log):
+            chosen = [(*pair, caches[halves[pair[0].key]]) for pair in batch]
+            for (asked, _), answers in zip(batch, self._answers(chosen), strict=True):
+                log.add(asked.key, answers)
+                yield
 
     def rankings(self, single: MeasurementLog) -> dict[str, dict[str, Ranking]]:
         """By deletion and questions that it is of (first_half, second_half, same_questions)."""
@@ -119,34 +121,41 @@ class EnrichmentRun:
         ways = (rankings[other_half], rankings["same_questions"])
         return torch.cat([selected_layers(ranking, self.num_selected) for ranking in ways])
 
-    def _answers(
-        self, asked: ShotQuestion, cache: QuestionCache, subsets: Mapping[str, Bool[Tensor, "subsets layers"]]
-    ) -> dict[str, list[CacheAnswer]]:
-        return {
-            deletion.name: self.reader.subsets(asked.question, asked.parts, cache, deletion, subsets[deletion.name])
-            for deletion in DELETIONS
-        }
+    def _answers(self, batch: Sequence[tuple[ShotQuestion, QuestionCache, CachesByKind]]) -> list[dict[str, Any]]:
+        """The answers to each question on its caches by kind, as plain data."""
+        asked = [
+            CacheRows(question, entries, KINDS[name], subsets)
+            for question, entries, caches in batch
+            for name, subsets in caches.items()
+        ]
+        found = iter(self.reader.answers(asked))
+        return [{name: _plain(next(found)) for name in caches} for _, _, caches in batch]
 
-    def _caches(self, questions: Sequence[ShotQuestion]) -> Iterator[tuple[ShotQuestion, QuestionCache]]:
-        """The caches of questions, subject by subject; the context of a subject is prefilled once."""
-        known = [(asked, self.store.get(asked.question.index)) for asked in questions]
-        yield from ((asked, cache) for asked, cache in known if cache is not None)
+    def _batches(self, log: MeasurementLog) -> Iterator[list[tuple[ShotQuestion, QuestionCache]]]:
+        """Questions that are not in a log, with their caches; the same batches in every run.
+
+        Caches that were not kept are computed, the context of a subject once.
+        """
         # Questions of similar length are prefilled together.
-        new = sorted((asked for asked, cache in known if cache is None), key=_context_and_length)
-        for (header, shots, cue), group in groupby(new, key=lambda asked: _context_and_length(asked)[0]):
-            context, rest = prefill_context(self.reader.lm, header, shots), list(group)
-            for begin in range(0, len(rest), self.batch_size):
-                batch = rest[begin : begin + self.batch_size]
-                ids = [asked.parts.question for asked in batch]
-                yield from zip(batch, prefill_questions(self.reader.lm, context, ids, cue), strict=True)
+        questions = sorted(self.questions, key=_context_and_length)
+        for (header, shots, cue), group in groupby(questions, key=lambda asked: _context_and_length(asked)[0]):
+            context, of_subject = cache(partial(prefill_context, self.reader.lm, header, shots)), list(group)
+            for begin in range(0, len(of_subject), self.batch_size):
+                batch = of_subject[begin : begin + self.batch_size]
+                if rest := [asked for asked in batch if asked.key not in log]:
+                    yield self._with_caches(rest, context, cue)
+
+    def _with_caches(
+        self, batch: Sequence[ShotQuestion], context: Callable[[], ContextCache], cue: Sequence[int]
+    ) -> list[tuple[ShotQuestion, QuestionCache]]:
+        known = {asked.question.index: self.store.get(asked.question.index) for asked in batch}
+        missing = [asked.parts.question for asked in batch if known[asked.question.index] is None]
+        new = iter(prefill_questions(self.reader.lm, context(), missing, cue) if missing else ())
+        return [(asked, known[asked.question.index] or next(new)) for asked in batch]
 
 
-def _plain(answers: Mapping[str, Sequence[CacheAnswer]]) -> dict[str, Any]:
-    """Plain data."""
-    return {
-        name: {"choices": [a.choice for a in found], "probabilities": [a.probability for a in found]}
-        for name, found in answers.items()
-    }
+def _plain(answers: Sequence[CacheAnswer]) -> dict[str, Any]:
+    return {"choices": [a.choice for a in answers], "probabilities": [a.probability for a in answers]}
 
 
 def _context_and_length(asked: ShotQuestion) -> tuple[tuple[tuple[int, ...], ...], int]:

@@ -73,6 +73,19 @@ class PromptParts:
 
 
 @dataclass(frozen=True)
+class ShotQuestion:
+    """A question with its prompt."""
+
+    question: Question
+    parts: PromptParts
+
+    @property
+    def key(self) -> str:
+        """Its key in logs."""
+        return str(self.question.index)
+
+
+@dataclass(frozen=True)
 class PromptEncoder:
     """Encodes questions with shots.
 

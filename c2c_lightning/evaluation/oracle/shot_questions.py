@@ -4,8 +4,7 @@ from collections.abc import Sequence
 
 from c2c_lightning.analysis.oracle.model_checks import check_enrichable
 from c2c_lightning.errors import BenchmarkError, PromptError
-from c2c_lightning.evaluation.oracle.enrichment_run import ShotQuestion
-from c2c_lightning.evaluation.oracle.shot_prompt import PromptEncoder
+from c2c_lightning.evaluation.oracle.shot_prompt import PromptEncoder, ShotQuestion
 from c2c_lightning.evaluation.oracle.shots import Shots
 from c2c_lightning.evaluation.tasks import Question
 from c2c_lightning.model.frozen_lm import FrozenLM
