@@ -1,39 +1,43 @@
 """The fuser kinds side by side: parameters, bytes, needed operations, time of a training step and of prefill.
 
-    python -m benchmarks.fuser_kinds [--output FILE]
+    python -m benchmarks.fuser_kinds [--kinds NAME ...] [--output FILE]
 
-Step: the fixed work of `lightning bench --config configs/bench/step.yaml` (24 examples, six steps of four as drawn),
-with each kind in turn, round by round. Prefill: 256 tokens with fusion, over the two models' own prefills. Both on
-random models, float32, one thread; times are of the processor. Sizes are those of the paper's pair (Qwen3-0.6B from
-Qwen2.5-0.5B).
+Step: the fixed work of `lightning bench --config configs/bench/step.yaml` (24 examples, six steps of four as drawn).
+Prefill: 256 tokens with fusion, up to the first logits. The kinds take turns, round by round; ratios are medians of
+the rounds: over the first kind, and of prefill over the two models' own prefills. All on random models, float32, one
+thread; times are of the processor. Sizes are those of the paper's pair (Qwen3-0.6B from Qwen2.5-0.5B).
 """
 
 import argparse
 import json
-import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+from rich import box
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from benchmarks.fixed_work import PAIR, processor_seconds
+from benchmarks.fixed_work import PAIR
 from c2c_lightning.data.batch import TrainingBatch
 from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.fuser.fuser import Fuser
 from c2c_lightning.kv.geometry import KVGeometry, LayerGeometry
-from c2c_lightning.profiling.benchmark import BenchContext
+from c2c_lightning.model.c2c import C2CModel
 from c2c_lightning.profiling.flops import fuse, samples_of, training_step
 from c2c_lightning.profiling.model_pair import RandomPair
-from c2c_lightning.profiling.prefill_latency import PrefillLatency
+from c2c_lightning.profiling.prefill_latency import first_logits, own_prefills
 from c2c_lightning.profiling.shapes import FuserShape, PairShape
+from c2c_lightning.profiling.timing import Times, Work, interleaved, median_ratio
 from c2c_lightning.profiling.train_step import Trainer
-from c2c_lightning.profiling.workload import Workload
+from c2c_lightning.profiling.workload import Workload, equal_batch
+
+RIDGE = {"kind": "ridge", "options": {"num_sources": 1, "trainable": True}}
 
 #: The fuser of each kind for the small pair, and for the paper's pair.
 KINDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -42,7 +46,11 @@ KINDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "low_rank 64": ({"kind": "low_rank", "options": {"rank": 64}},) * 2,
     "rotary_free(low_rank 64)": ({"kind": "rotary_free", "options": {"kind": "low_rank", "rank": 64}},) * 2,
     "low_rank 64, hidden": ({"kind": "low_rank", "options": {"rank": 64}, "sharer_input": "hidden"},) * 2,
+    "ridge": (RIDGE,) * 2,
+    "ridge, replace": ({**RIDGE, "fusion_mode": "replace"},) * 2,
 }
+
+PROMPT_TOKENS = 256
 
 PAPER = (
     KVGeometry((LayerGeometry(8, 128, 128),) * 28, hidden_size=1024),
@@ -84,13 +92,14 @@ def main(args: Sequence[str] | None = None) -> int:
     options = _options(args)
     torch.set_num_threads(1)
     batches = list(Workload(batching="as_drawn").batches(32_000, 1))
-    pairs = {name: build(small) for name, (small, _) in KINDS.items()}
-    seconds, results = _step_seconds(pairs, batches, options.rounds), []
-    for name, pair in pairs.items():
-        model = pair.build("cpu")
+    models = {name: build(KINDS[name][0]).build("cpu") for name in options.kinds}
+    steps, (prefills, alone) = (
+        _step_times(models, batches, options.rounds),
+        _prefill_times(models, options.prefill_rounds),
+    )
+    results = []
+    for name, model in models.items():
         work = training_step(PairShape.of(model), [s for batch in batches for s in samples_of(batch)])
-        prefill = PrefillLatency(rounds=options.prefill_rounds).run(BenchContext(pair, torch.device("cpu"), Path()))
-        ratios = [mine / theirs for mine, theirs in zip(seconds[name], seconds["c2c"], strict=True)]
         parameters = paper_parameters(KINDS[name][1])
         results.append(
             {
@@ -100,9 +109,10 @@ def main(args: Sequence[str] | None = None) -> int:
                 "paper_mflop_per_token": paper_flop(KINDS[name][1]) / 1e6,
                 "small_parameters": sum(p.numel() for p in model.fuser.parameters()),
                 "needed_gflop": work.total / 1e9,
-                "step_seconds": statistics.median(seconds[name]),
-                "step_ratio": statistics.median(ratios),
-                "prefill_ratio": prefill["ratio_by_cpu_time"],
+                "step_seconds": steps[name].cpu_seconds,
+                "step_ratio": median_ratio(steps[name].cpu, steps[options.kinds[0]].cpu),
+                "prefill_ratio": median_ratio(prefills[name].cpu, alone),
+                "prefill_ratio_to_first": median_ratio(prefills[name].cpu, prefills[options.kinds[0]].cpu),
             }
         )
     _show(results)
@@ -111,25 +121,30 @@ def main(args: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _step_seconds(
-    pairs: dict[str, RandomPair], batches: Sequence[TrainingBatch], rounds: int
-) -> dict[str, list[float]]:
-    """Seconds of all steps by kind and round; the kinds take turns, so that slow phases of the machine meet all."""
-    trainers = {name: Trainer(pair.build("cpu")) for name, pair in pairs.items()}
-    for trainer in trainers.values():  # the optimizer's state
-        trainer.step(batches[0])
-    times: dict[str, list[float]] = {name: [] for name in trainers}
+def _step_times(models: Mapping[str, C2CModel], batches: Sequence[TrainingBatch], rounds: int) -> dict[str, Times]:
+    """Times of all steps, by kind."""
+    trainers = {name: Trainer(model) for name, model in models.items()}
+    works: dict[str, Work] = {name: partial(trainer.steps, batches) for name, trainer in trainers.items()}
     with Progress(console=Console(stderr=True)) as progress:
-        task = progress.add_task("Training steps", total=rounds * len(trainers))
-        for _ in range(rounds):
-            for name, trainer in trainers.items():
-                times[name].append(processor_seconds(trainer, batches))
-                progress.advance(task)
-    return times
+        task = progress.add_task("Training steps", total=rounds)
+        return interleaved(works, rounds, lambda: progress.advance(task))
+
+
+@torch.no_grad()
+def _prefill_times(models: Mapping[str, C2CModel], rounds: int) -> tuple[dict[str, Times], list[float]]:
+    """Times of prefill with fusion, by kind; and, round by round, of both models' own prefills."""
+    prompt = equal_batch(1, PROMPT_TOKENS, 1, 32_000, 1).prompt
+    works: dict[str, Work] = {name: partial(first_logits, model.eval(), prompt) for name, model in models.items()}
+    receiver, sharer = own_prefills(next(iter(models.values())), prompt)
+    with Progress(console=Console(stderr=True)) as progress:
+        task = progress.add_task("Prefills", total=rounds)
+        times = interleaved({**works, "own": lambda: (receiver(), sharer())}, rounds, lambda: progress.advance(task))
+    return times, times.pop("own").cpu
 
 
 def _options(args: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=list(KINDS), metavar="NAME", help="rows")
     parser.add_argument("--rounds", type=int, default=5, help="timed passes over the fixed work")
     parser.add_argument("--prefill_rounds", type=int, default=15, help="timed prefills")
     parser.add_argument("--output", type=Path, help="JSON file")
@@ -147,11 +162,12 @@ def _show(results: list[dict[str, Any]]) -> None:
         "step_seconds": "{:.2f}",
         "step_ratio": "{:.3f}",
         "prefill_ratio": "{:.3f}",
+        "prefill_ratio_to_first": "{:.3f}",
     }
-    table = Table(*columns)
+    table = Table(*columns, box=box.MARKDOWN)
     for result in results:
         table.add_row(*(form.format(result[name]) for name, form in columns.items()))
-    Console().print(table)
+    Console(width=220 if not sys.stdout.isatty() else None).print(table)
 
 
 if __name__ == "__main__":

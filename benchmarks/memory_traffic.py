@@ -46,12 +46,13 @@ def step_bytes(pair: PairShape, samples: Sequence[Sample], width: int) -> dict[s
     labelled = sum(s.labelled for s in samples)
     read = [sum(s.sharers[n] for s in samples) for n in range(len(pair.sharers))]
     fused = [sum(s.fused[n] for s in samples) for n in range(len(pair.sharers))]
+    own = prefix - fused[0] if pair.replaces_receiver else prefix
     sharers = zip(pair.sharers, pair.fusers, read, strict=True)
     weights = [fuser.first_weights + fuser.other_weights for fuser in pair.fusers]
     moved = [fuser.widths * tokens for fuser, tokens in zip(pair.fusers, fused, strict=True)]
     return {
         "sharer_prefill": sum(lm_bytes(s, tokens, 0, f.sharer_layers, width) for s, f, tokens in sharers),
-        "receiver_prefill": lm_bytes(lm, prefix, 0, lm.num_layers, width),
+        "receiver_prefill": lm_bytes(lm, own, prefix - own, lm.num_layers, width) if own else 0,
         "fuser_forward": FUSER_BYTES * (sum(weights) + sum(moved)),
         # Weights are read and their gradients written; outputs' gradients and inputs are read for the one product,
         # outputs' gradients read and inputs' written for the other.

@@ -73,22 +73,20 @@ def main(args: Sequence[str] | None = None) -> int:
 def row(name: str, choices: dict[str, Any]) -> dict[str, Any]:
     """Sizes, operations and predicted seconds of one kind."""
     config = FuserConfig(**choices)
-    pair, skips = paper_pair(config), MODES[config.fusion_mode].replaces_receiver
+    pair = paper_pair(config)
     samples = [Sample.shared(PROMPT, RESPONSE)] * BATCH
     work, moved = training_step(pair, samples), step_bytes(pair, samples, BFLOAT16)
     seconds = predicted_seconds(work, moved, Accelerator(), Efficiency())
-    skipped = "receiver_prefill" if skips else None
-    step_flop = sum(flop for part, flop in work.parts().items() if part != skipped)
     parts = prompt_seconds(pair)
     alone = parts["receiver_prefill"] + parts["sharer_prefill"]
     return {
         "kind": name,
         "parameters": paper_parameters(choices),
         "mflop_per_token": paper_flop(choices) / 1e6,
-        "step_tflop": step_flop / 1e12,
-        "predicted_step_seconds": sum(time for part, time in seconds.items() if part != skipped),
+        "step_tflop": work.total / 1e12,
+        "predicted_step_seconds": sum(seconds.values()),
         "predicted_fusion_seconds": parts["fuser"],
-        "predicted_prefill_ratio": (sum(parts.values()) - skips * parts["receiver_prefill"]) / alone,
+        "predicted_prefill_ratio": (sum(parts.values()) - pair.replaces_receiver * parts["receiver_prefill"]) / alone,
     }
 
 
@@ -96,7 +94,8 @@ def paper_pair(config: FuserConfig) -> PairShape:
     """The shapes of the paper's models with a fuser between them."""
     sizes = yaml.safe_load(SIZES.read_text(encoding="utf-8"))["init_args"]
     receiver, sharer = (LMShape.of(AutoConfig.for_model(**lm)) for lm in (sizes["receiver"], *sizes["sharers"]))
-    return PairShape(receiver, (sharer,), tuple(FuserShape.of(PAPER[0], [PAPER[1]], config)))
+    fusers = tuple(FuserShape.of(PAPER[0], [PAPER[1]], config))
+    return PairShape(receiver, (sharer,), fusers, MODES[config.fusion_mode].replaces_receiver)
 
 
 def prompt_seconds(pair: PairShape) -> dict[str, float]:

@@ -1,4 +1,4 @@
-r"""Fuser kinds side by side on one task: parameters, bytes sent, training time, accuracy, and accuracy of the control.
+r"""Fuser kinds side by side on one task: parameters, bytes sent, training time, loss, accuracy, and the control.
 
     python -m benchmarks.size_table --fit configs/fit/quickstart.yaml --eval configs/eval/quickstart.yaml \
         --kinds c2c low_rank_16 ridge_20_replace --seeds 42 1 2 --out runs/size_table
@@ -6,11 +6,14 @@ r"""Fuser kinds side by side on one task: parameters, bytes sent, training time,
 Each kind is trained by `lightning fit` with the given configurations and the changes of `KINDS` (or of a YAML file in
 the place of a name), and evaluated by `lightning test`, once for each seed. A folder OUT/KIND/SEED holds all files of a
 run; finished fits and tests are not repeated, so that an interrupted table continues. Results: OUT/size_table.json and
-OUT/size_table.md. Bytes are those of one prompt's sharer entries; seconds are of the processor and of the clock.
+OUT/size_table.md. Bytes are those of one prompt's sharer entries; seconds are of the processor and of the clock, with
+the frozen models' caches kept in memory (`cache_frozen`), so that prompts are prefilled once; the loss is that of the
+validation rows at the end, in nats per response token.
 """
 
 import argparse
 import json
+import math
 import resource
 import statistics
 import subprocess
@@ -95,22 +98,23 @@ def _run(kind: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     changes = KINDS[kind] if kind in KINDS else yaml.safe_load(Path(kind).read_text("utf-8"))
     (folder / "kind.yaml").write_text(yaml.safe_dump(changes or {"seed_everything": seed}), "utf-8")
     fit = ["fit", *_configs([*options.fit, folder / "kind.yaml"]), "--seed_everything", str(seed)]
-    times = _once(folder / "fit.json", [*fit, "--trainer.default_root_dir", str(folder)])
+    fit += ["--model.cache_frozen", "memory", "--trainer.default_root_dir", str(folder)]
+    times = _once(folder / "fit.json", fit)
     test = ["test", *_configs(options.eval), "--model.fuser", str(folder / "fuser"), "--model.controls=[mismatched]"]
     test += ["--model.responders=[receiver,c2c]", "--model.output_dir", str(folder)]
     _once(folder / "test.json", [*test, "--trainer.default_root_dir", str(folder)])
-    with safe_open(folder / "fuser" / "model.safetensors", "pt") as file:
-        names = [name for name in file.keys() if not name.endswith(BUFFERS)]  # noqa: SIM118
-        count = sum(file.get_tensor(name).numel() for name in names)
+    record = json.loads((folder / "fuser" / "fuser_config.json").read_text("utf-8"))["training"]["results"]
     benchmarks = json.loads((folder / "report.json").read_text("utf-8"))["benchmarks"]
     shown = options.benchmark or next(iter(benchmarks))
     responders = benchmarks[shown]["responders"]
     return {
         "kind": Path(kind).stem,
         "seed": seed,
-        "parameters": count,
+        "parameters": _num_parameters(folder / "fuser" / "model.safetensors"),
         "bytes_per_prompt": responders["c2c"]["bytes_per_prompt"],
         **times,
+        "loss": record.get("val/loss", math.nan),
+        "loss_mismatched": record.get("val/loss_mismatched", math.nan),
         "n": responders["c2c"]["n"],
         "accuracy": {name: responder["accuracy"] for name, responder in responders.items()},
         "all_benchmarks": {
@@ -118,6 +122,13 @@ def _run(kind: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
             for name, of in benchmarks.items()
         },
     }
+
+
+def _num_parameters(file: Path) -> int:
+    """Numbers in a fuser file that are parameters."""
+    with safe_open(file, "pt") as weights:
+        names = [name for name in weights.keys() if not name.endswith(BUFFERS)]  # noqa: SIM118
+        return sum(weights.get_tensor(name).numel() for name in names)
 
 
 def _configs(paths: Sequence[Path]) -> list[str]:
@@ -157,6 +168,8 @@ def _row(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "bytes_per_prompt": statistics.mean(run["bytes_per_prompt"] for run in runs),
         "cpu_seconds": statistics.mean(run["cpu_seconds"] for run in runs),
         "seconds": statistics.mean(run["seconds"] for run in runs),
+        "loss": statistics.mean(run["loss"] for run in runs),
+        "loss_mismatched": statistics.mean(run["loss_mismatched"] for run in runs),
         "accuracy": statistics.mean(accuracies),
         "by_seed": accuracies,
         "mismatched": statistics.mean(run["accuracy"]["c2c:mismatched"] for run in runs),
@@ -166,8 +179,8 @@ def _row(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> Table:
-    columns = ("kind", "parameters", "of the first", "bytes per prompt", "fit, processor s", "fit, s", "C2C", "by seed")
-    table = Table(*columns, "mismatched", "receiver", "questions", box=box.MARKDOWN)
+    columns = ("kind", "parameters", "of the first", "bytes per prompt", "fit, processor s", "fit, s", "loss", "C2C")
+    table = Table(*columns, "by seed", "mismatched", "receiver", "questions", box=box.MARKDOWN)
     for row in rows:
         table.add_row(
             f"`{row['kind']}`",
@@ -176,6 +189,7 @@ def _table(rows: Sequence[dict[str, Any]]) -> Table:
             f"{row['bytes_per_prompt']:,.0f}",
             f"{row['cpu_seconds']:.0f}",
             f"{row['seconds']:.0f}",
+            f"{row['loss']:.3f}",
             f"{row['accuracy']:.1%}",
             ", ".join(f"{accuracy:.1%}" for accuracy in row["by_seed"]),
             f"{row['mismatched']:.1%}",

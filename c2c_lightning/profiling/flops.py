@@ -183,9 +183,11 @@ def _one_sample(pair: PairShape, sample: Sample, pairs: Pairs) -> StepWork:
     lm, fused = pair.receiver, list(zip(pair.fusers, sample.fused, strict=True))
     lowest = min((fuser.lowest_layer for fuser, tokens in fused if tokens), default=lm.num_layers)
     sharers = zip(pair.sharers, pair.fusers, sample.sharers, strict=True)
+    # `replace` has one sharer; of the prefix, only tokens that are not fused run.
+    replaced = sample.fused[0] if pair.replaces_receiver else 0
     return StepWork(
         sharer_prefill=sum(prefill(s, tokens, 0, f.sharer_layers, pairs) for s, f, tokens in sharers),
-        receiver_prefill=prefill(lm, sample.prefix, pairs=pairs),
+        receiver_prefill=prefill(lm, sample.prefix - replaced, replaced, pairs=pairs),
         fuser_forward=sum(fuse(fuser, tokens) for fuser, tokens in fused),
         fuser_backward=sum(fuse_backward(fuser, tokens) for fuser, tokens in fused),
         receiver_forward=forward(lm, sample.new, sample.prefix, sample.labelled, pairs),

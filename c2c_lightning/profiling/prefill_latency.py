@@ -61,7 +61,7 @@ class PrefillLatency:
             prefill(lm, tokens - 1, num_layers=fuser.sharer_layers) + fuse(fuser, tokens - 1)
             for lm, fuser in zip(pair.sharers, pair.fusers, strict=True)
         )
-        if not model.mode.replaces_receiver:
+        if not pair.replaces_receiver:
             fused += prefill(pair.receiver, tokens - 1)
         fused += forward(pair.receiver, 1, tokens - 1, heads=1)
         return fused / sum(forward(lm, tokens, 0, heads=1) for lm in (pair.receiver, *pair.sharers))

@@ -149,18 +149,21 @@ class PairShape:
         receiver: the model that answers.
         sharers: the models that share their caches.
         fusers: one for each sharer.
+        replaces_receiver: whether the receiver does not process the fused tokens (`fusion_mode: replace`).
     """
 
     receiver: LMShape
     sharers: tuple[LMShape, ...]
     fusers: tuple[FuserShape, ...]
+    replaces_receiver: bool = False
 
     @classmethod
     def of(cls, model: C2CModel) -> Self:
         """The shape of a fused model."""
         fusers = FuserShape.of(model.receiver.geometry, [s.geometry for s in model.sharers], model.fuser.config)
         sharers = tuple(LMShape.of(sharer.model.config) for sharer in model.sharers)
-        return cls(LMShape.of(model.receiver.model.config), sharers, tuple(fusers))
+        receiver = LMShape.of(model.receiver.model.config)
+        return cls(receiver, sharers, tuple(fusers), model.mode.replaces_receiver)
 
     @property
     def lowest_layer(self) -> int:

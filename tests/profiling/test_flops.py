@@ -123,10 +123,24 @@ def test_a_prefill_in_two_parts_is_as_much_work(model: C2CModel) -> None:
     assert prefill(lm, 11) == prefill(lm, 7) + prefill(lm, 4, prefix=7)
 
 
-@pytest.mark.parametrize("kind", ["c2c", "no_weights", "fuse", "project", "no_gates"])
-@pytest.mark.parametrize("num_layers", [3, 4])
-def test_fusion_and_its_gradients_are_counted_exactly(kind: str, num_layers: int) -> None:
-    model = tiny(kind=kind, num_layers=num_layers).build("cpu").train()
+LOW_RANK = {"rank": 8, "num_blocks": 1}
+KINDS: dict[str, dict[str, Any]] = {
+    **{kind: {"kind": kind} for kind in ("c2c", "no_weights", "fuse", "project", "no_gates")},
+    "c2c of four layers": {"num_layers": 4},
+    "c2c_c": {"kind": "c2c_c"},
+    "low_rank": {"kind": "low_rank", "options": LOW_RANK},
+    "hidden states": {"kind": "low_rank", "options": LOW_RANK, "sharer_input": "hidden"},
+    "rotary_free": {"kind": "rotary_free", "options": {"kind": "low_rank", **LOW_RANK}},
+    "several_layers": {"kind": "several_layers", "options": {"kind": "low_rank", "num_sources": 2, **LOW_RANK}},
+    "ridge": {"kind": "ridge", "options": {"num_sources": 2, "trainable": True}},
+    "ridge of bounded rank": {"kind": "ridge", "options": {"num_sources": 2, "map_rank": 5, "trainable": True}},
+    "ridge_start": {"kind": "ridge_start", "options": {"num_sources": 2, **LOW_RANK}},
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_fusion_and_its_gradients_are_counted_exactly(name: str) -> None:
+    model = tiny(**KINDS[name]).build("cpu").train()
     fuser, prompt = PairShape.of(model).fusers[0], PromptBatch.shared(torch.arange(10)[None])
     with torch.no_grad():
         sharer_kv = model.prefill_sharers(prompt)
@@ -158,6 +172,15 @@ def test_only_what_is_above_the_lowest_fused_layer_is_gone_back_through() -> Non
     assert training_step(top, sample).receiver_backward < training_step(everything, sample).receiver_backward
     nothing = replace(top, fusers=(FuserShape(0, 0, 0, lowest_layer=3, sharer_layers=0),))
     assert training_step(nothing, sample).receiver_backward == training_step(nothing, sample).sharer_prefill == 0
+
+
+def test_a_replaced_receiver_prefills_only_tokens_that_are_not_fused() -> None:
+    ridge = {"kind": "ridge", "options": {"num_sources": 1, "trainable": True}}
+    whole, replaced = (PairShape.of(tiny(**ridge, fusion_mode=mode).build("cpu")) for mode in ("prefill", "replace"))
+    shared, template = Sample.shared(20, 5), Sample(prefix=19, sharers=(19,), fused=(16,), new=5, labelled=5)
+    work, less = training_step(whole, [shared]), training_step(replaced, [shared])
+    assert work.parts() == {**less.parts(), "receiver_prefill": prefill(whole.receiver, 19)}
+    assert training_step(replaced, [template]).receiver_prefill == prefill(whole.receiver, 3, prefix=16)
 
 
 def test_padding_and_batching_change_nothing() -> None:
