@@ -1,13 +1,24 @@
 """The example rows of the documentation: every file is read by the class or option that the page names for it."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from c2c_lightning.data.datamodule import InstructionDataModule
 from c2c_lightning.data.messages import check_example
 from c2c_lightning.data.readers.json_lines import decode
-from c2c_lightning.data.sources import GSM8K, LongBench, Messages, MultipleChoice, OpenHermes, PromptResponse, Source
+from c2c_lightning.data.sources import (
+    GSM8K,
+    ContinuedTexts,
+    LongBench,
+    Messages,
+    MultipleChoice,
+    OpenHermes,
+    PrivateDocuments,
+    PromptResponse,
+    Source,
+)
 from c2c_lightning.evaluation.tasks import Task, load_questions, resolve
 from c2c_lightning.prediction.requests import load_requests
 from tests.data.encoders import shared_encoder
@@ -27,10 +38,14 @@ TRAINING: dict[str, Source] = {
     "multiple_choice.jsonl": MultipleChoice(str(ROWS / "multiple_choice.jsonl")),
     "gsm8k.jsonl": GSM8K(str(ROWS / "gsm8k.jsonl")),
     "longbench.jsonl": LongBench(str(ROWS / "longbench.jsonl"), private_context=True),
+    "private_document.jsonl": PrivateDocuments(str(ROWS / "private_document.jsonl")),
+    "text.jsonl": ContinuedTexts(str(ROWS / "text.jsonl")),
 }
 PRIVATE = {"sharer_messages.jsonl", "sharer_context.jsonl", "prompt_response.jsonl", "longbench.jsonl"}
+PRIVATE |= {"private_document.jsonl", "text.jsonl"}
 PREDICTION = {"questions.jsonl": ["first", "second"], "alpaca.jsonl": [0, 1], "sharer_context.jsonl": [0]}
 EVALUATION = {"multiple_choice.jsonl": "choice", "private_choice.jsonl": "choice", "free_answer.jsonl": "free"}
+EVALUATION["private_document.jsonl"] = "document"
 
 
 def test_every_file_is_tested_and_named_on_the_page() -> None:
@@ -62,10 +77,9 @@ def test_rows_for_predictions(name: str) -> None:
 
 @pytest.mark.parametrize("name", EVALUATION)
 def test_rows_for_evaluations(name: str) -> None:
-    task = resolve(
-        Task("mine", str(ROWS / name), rows=EVALUATION[name], scoring="maths" if name == "free_answer.jsonl" else None)
-    )
-    questions = load_questions(task, None)
+    scoring: dict[str, Any] = {"free_answer.jsonl": "maths", "private_document.jsonl": "squad"}
+    task = Task("mine", str(ROWS / name), rows=EVALUATION[name], scoring=scoring.get(name))
+    questions = load_questions(resolve(task), None)
     assert len(questions) == len((ROWS / name).read_text().splitlines())
     assert all(question.gold for question in questions)
     assert (questions[0].sharer is not None) == name.startswith("private")

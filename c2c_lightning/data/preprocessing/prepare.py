@@ -8,10 +8,13 @@ from pathlib import Path
 
 import datasets
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from c2c_lightning.data.encode import Encoder
 from c2c_lightning.data.preprocessing.data_report import IN_VALIDATION, TOO_LONG, SourceReport
+from c2c_lightning.data.preprocessing.row_encoder import BAD_KINDS
 from c2c_lightning.data.preprocessing.tokenized_dataset import TokenTable, encoded_table
 from c2c_lightning.data.row_lengths import BatchLimits, Lengths, Rows
 from c2c_lightning.data.sources.mixture import Mixture
@@ -151,7 +154,7 @@ def _rejections(name: str, use: str, table: datasets.Dataset) -> SourceReport:
     # In Arrow, without a Python object for each row.
     kinds = table.with_format("arrow").select_columns(["rejected"])[:]["rejected"]
     report.dropped.update(kinds.drop_null().to_pylist())
-    bad = np.flatnonzero(np.asarray(kinds.is_valid()))
+    bad = np.flatnonzero(np.asarray(pc.is_in(kinds, value_set=pa.array(BAD_KINDS))))
     for row in bad[:5].tolist():
         columns = table[row]
         report.note(columns["origin"], columns["why"])

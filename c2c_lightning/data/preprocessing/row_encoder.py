@@ -12,7 +12,7 @@ from c2c_lightning.data.collate import collate_examples
 from c2c_lightning.data.encode import EncodedExample, Encoder
 from c2c_lightning.data.messages import Conversation, check_example, is_empty, is_trained
 from c2c_lightning.data.readers.json_lines import ORIGIN, TooLargeError, decode
-from c2c_lightning.data.sources.source import Source
+from c2c_lightning.data.sources.source import Source, UnusedRowError
 from c2c_lightning.errors import C2CError, DataError
 
 MALFORMED = "malformed"
@@ -21,12 +21,12 @@ NO_RESPONSE = "empty response"
 UNTRAINED = "response of weight 0"
 
 BAD_KINDS = (MALFORMED, TOO_LARGE, NO_RESPONSE)
-"""Faults of a row. A response of weight 0 and a row above `max_length` are no faults."""
+"""Faults of a row. A response of weight 0, a row above `max_length` and an unused row are no faults."""
 
 
 @dataclass(frozen=True)
 class Rejected:
-    """A row that is no training example: one of `BAD_KINDS` or `UNTRAINED`, and the reason in words.
+    """A row that is no training example: one of `BAD_KINDS`, `UNTRAINED` or a source's reason, and why in words.
 
     `origin` is `FILE:LINE`, or the source's name and the row's number, here and below.
     """
@@ -90,6 +90,8 @@ class RowEncoder:
             )
         except TooLargeError as problem:
             return Rejected(TOO_LARGE, str(problem), origin)
+        except UnusedRowError as problem:
+            return Rejected(problem.reason, str(problem), origin)
         except (C2CError, LookupError, TypeError, ValueError, AttributeError) as problem:
             # Sources of users may fail on a row in any of these ways.
             return Rejected(MALFORMED, f"{problem}" if isinstance(problem, C2CError) else repr(problem), origin)

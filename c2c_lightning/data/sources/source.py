@@ -15,6 +15,14 @@ from c2c_lightning.errors import DataError
 Row = Mapping[str, Any]
 
 
+class UnusedRowError(DataError):
+    """A row that is no fault of the data, but of no use to the source; it is dropped and counted by `reason`."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 class Source(ABC):
     """Rows of data and their conversion to conversations.
 
@@ -37,6 +45,7 @@ class Source(ABC):
 
         Raises:
             DataError: for a row that does not fit; the row is dropped, counted and named.
+            UnusedRowError: for a row that the source does not use; it is dropped and counted.
         """
 
     def chat_template_kwargs(self, row: Row) -> dict[str, Any]:
