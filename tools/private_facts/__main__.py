@@ -3,28 +3,40 @@
 import argparse
 import json
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tools.private_facts.rows import Novelty, RowMaker, load_relations
+from tools.private_facts.token_words import token_words
 from tools.private_facts.vocabulary import Vocabulary
 
 #: Files with training names, values and relations.
 TRAINING = ("worked_examples", "train", "validation")
-#: Files that hold out one part or several.
+#: Files that hold out one part or several; in the last one the document states the asked relation of two names.
 HELD_OUT = {
     "heldout_names": Novelty(names=True),
     "heldout_values": Novelty(values=True),
     "heldout_names_values": Novelty(names=True, values=True),
     "heldout_relations": Novelty(relations=True),
     "heldout_names_values_relations": Novelty(names=True, values=True, relations=True),
+    "same_relation": Novelty(names=True, same_relation=True),
 }
 
 
-def make_files(num_rows: int, num_held_out: int, seed: int) -> dict[str, list[dict[str, Any]]]:
-    """The rows of each file; no document with its question occurs twice."""
-    vocabulary, relations = Vocabulary.load(seed), load_relations()
+def make_files(
+    num_rows: int, num_held_out: int, seed: int, open_values: Mapping[str, Sequence[str]] | None = None
+) -> dict[str, list[dict[str, Any]]]:
+    """The rows of each file; no document with its question occurs twice.
+
+    Args:
+        num_rows: training rows.
+        num_held_out: rows of the validation and of each held-out file.
+        seed: the same seed makes the same rows.
+        open_values: an open vocabulary by type, see `token_words`; half of the questions ask for its words.
+    """
+    vocabulary = Vocabulary.load(seed, open_values)
+    relations = load_relations(vocabulary.values)
     sizes = {"worked_examples": 16, "train": num_rows, "validation": num_held_out}
     novelties = {**dict.fromkeys(TRAINING, Novelty()), **HELD_OUT}
     seen: set[tuple[str, str]] = set()
@@ -60,10 +72,19 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the files")
     parser.add_argument("--rows", type=_positive, default=12000, help="training rows (default 12000)")
     parser.add_argument("--heldout_rows", type=_positive, default=1000, help="rows of each other file (default 1000)")
+    parser.add_argument(
+        "--words_of",
+        type=Path,
+        nargs="+",
+        metavar="DIR",
+        help="folders of the pair's models: half of the questions then ask for words that all their tokenizers write as "
+        "one token. Without them a training learns the few values by heart",
+    )
     parser.add_argument("--seed", type=int, default=1, help="the same seed makes the same files (default 1)")
     options = parser.parse_args(arguments)
+    open_values = token_words(options.words_of) if options.words_of else None
     options.out.mkdir(parents=True, exist_ok=True)
-    for name, rows in make_files(options.rows, options.heldout_rows, options.seed).items():
+    for name, rows in make_files(options.rows, options.heldout_rows, options.seed, open_values).items():
         write(options.out / f"{name}.jsonl", rows)
         print(f"{options.out / name}.jsonl: {len(rows)} rows")
 

@@ -2,11 +2,13 @@
 
 import random
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
+from tools.private_facts.token_words import OPEN_TYPES
 from tools.private_facts.vocabulary import FOLDER, Vocabulary
 
 #: No question is asked about types with fewer values: mismatched documents would often have the right one.
@@ -14,8 +16,8 @@ _FEWEST_VALUES = 8
 _CHOICES = 5
 #: Probabilities of the numbers of facts in a document.
 _FACTS = {2: 0.3, 3: 0.4, 4: 0.3}
-#: Probability that a distractor about another name may be of the asked relation.
-_SAME_RELATION = 0.3
+#: Probability that a question asks for a value of the open vocabulary, if there is one.
+_OPEN = 0.5
 
 
 @dataclass(frozen=True)
@@ -40,11 +42,17 @@ class Relation:
 
 @dataclass(frozen=True)
 class Novelty:
-    """The parts of a row that training rows do not have."""
+    """What training rows do not have.
+
+    Attributes:
+        names, values, relations: whether those of the asked fact are in no training row.
+        same_relation: whether each document states the asked relation of another name too.
+    """
 
     names: bool = False
     values: bool = False
     relations: bool = False
+    same_relation: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,10 +68,10 @@ class Fact:
         return _with_articles(generator.choice(self.relation.statements).format(name=self.name, value=self.value))
 
 
-def load_relations() -> list[Relation]:
-    """The relations of `relations.yaml`."""
+def load_relations(types: Collection[str]) -> list[Relation]:
+    """The relations of `relations.yaml` with a value of one of some types."""
     entries = yaml.safe_load((FOLDER / "relations.yaml").read_text(encoding="utf-8"))
-    return [Relation(name, **entry) for name, entry in entries.items()]
+    return [Relation(name, **entry) for name, entry in entries.items() if entry["value"] in types]
 
 
 class RowMaker:
@@ -87,10 +95,13 @@ class RowMaker:
             if relation.held_out == novelty.relations
             and len(vocabulary.values[relation.value].of(novelty.values)) >= _FEWEST_VALUES
         ]
+        self.open = [relation for relation in self.asked if relation.value in OPEN_TYPES]
+        self.typed = [relation for relation in self.asked if relation.value not in OPEN_TYPES]
 
     def row(self) -> dict[str, Any]:
         """A row: `relation`, `document`, `question`, `answer` and `choices`."""
-        relation = self.generator.choice(self.asked)
+        is_open = self.open and self.generator.random() < _OPEN
+        relation = self.generator.choice(self.open if is_open else self.typed)
         facts = self._facts(relation)
         answer = facts[0].value
         question = _with_articles(self.generator.choice(relation.questions).format(name=facts[0].name))
@@ -101,14 +112,15 @@ class RowMaker:
         return {**parts, "answer": answer, "choices": choices}
 
     def _facts(self, relation: Relation) -> list[Fact]:
-        """The asked fact, then distractors: its relation with another name, other relations of both names."""
+        """The asked fact, then distractors: other relations of the same name and of another one."""
         name, other = self._two_names(relation.of)
         others = [known for known in self.known if known.of == relation.of and known != relation]
         first, (second, third) = self.generator.choice(others), self.generator.sample(others, 2)
-        # About the same name, about another one, and in some documents the asked relation of another name.
-        same = relation if self.generator.random() < _SAME_RELATION else third
         (count,) = self.generator.choices(list(_FACTS), list(_FACTS.values()))
-        distractors = self.generator.sample([(first, name), (second, other), (same, other)], count - 1)
+        if self.novelty.same_relation:
+            distractors = [(relation, other), *self.generator.sample([(first, name), (second, other)], count - 2)]
+        else:
+            distractors = self.generator.sample([(first, name), (second, other), (third, other)], count - 1)
         facts: list[Fact] = []
         for known, owner in [(relation, name), *distractors]:
             facts.append(Fact(known, owner, self._value(known.value, {fact.value for fact in facts})))

@@ -39,12 +39,18 @@ class Vocabulary:
     values: dict[str, Words]
 
     @classmethod
-    def load(cls, seed: int) -> "Vocabulary":
-        """The words of `words.yaml`, divided by a seed; a value of two types is held out of both or of none."""
+    def load(cls, seed: int, open_values: Mapping[str, Sequence[str]] | None = None) -> "Vocabulary":
+        """The words of `words.yaml`, divided by a seed; a value of two types is held out of both or of none.
+
+        Args:
+            seed: which words are held out.
+            open_values: values of further types, see `token_words`.
+        """
         words = yaml.safe_load((FOLDER / "words.yaml").read_text(encoding="utf-8"))
         generator = random.Random(seed)
         names = {kind: _names(entry, generator) for kind, entry in words["names"].items()}
         values = {kind: _whole(entry) for kind, entry in words["values"].items()}
+        values |= {kind: tuple(entry) for kind, entry in (open_values or {}).items()}
         draws = {value: generator.random() for value in dict.fromkeys(chain.from_iterable(values.values()))}
         return cls(names, {kind: _divided(entry, draws) for kind, entry in values.items()})
 
