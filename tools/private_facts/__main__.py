@@ -7,20 +7,25 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tools.private_facts.rows import Novelty, RowMaker, load_relations
+from tools.private_facts.rows import RowMaker, Selection
 from tools.private_facts.token_words import token_words
 from tools.private_facts.vocabulary import Vocabulary
 
-#: Files with training names, values and relations.
-TRAINING = ("worked_examples", "train", "validation")
-#: Files that hold out one part or several; in the last one the document states the asked relation of two names.
+#: Files with training names, values and relations. Lists of words have a loss at each word: many examples in one row.
+TRAINING = {
+    "worked_examples": Selection(list_share=0.25),
+    "train": Selection(list_share=0.5),
+    "validation": Selection(list_share=0.5),
+}
+#: Files that hold out one part or several. In the last one the document states the asked relation of two names.
 HELD_OUT = {
-    "heldout_names": Novelty(names=True),
-    "heldout_values": Novelty(values=True),
-    "heldout_names_values": Novelty(names=True, values=True),
-    "heldout_relations": Novelty(relations=True),
-    "heldout_names_values_relations": Novelty(names=True, values=True, relations=True),
-    "same_relation": Novelty(names=True, same_relation=True),
+    "heldout_names": Selection(new_names=True),
+    "heldout_values": Selection(new_values=True),
+    "heldout_names_values": Selection(new_names=True, new_values=True),
+    "heldout_relations": Selection(new_relations=True),
+    "heldout_names_values_relations": Selection(new_names=True, new_values=True, new_relations=True),
+    "heldout_lists": Selection(new_names=True, new_values=True, list_share=1.0),
+    "same_relation": Selection(new_names=True, same_relation=True),
 }
 
 
@@ -33,17 +38,15 @@ def make_files(
         num_rows: training rows.
         num_held_out: rows of the validation and of each held-out file.
         seed: the same seed makes the same rows.
-        open_values: an open vocabulary by type, see `token_words`; half of the questions ask for its words.
+        open_values: an open vocabulary by type, see `token_words`, which most questions then ask for.
     """
     vocabulary = Vocabulary.load(seed, open_values)
-    relations = load_relations(vocabulary.values)
     sizes = {"worked_examples": 16, "train": num_rows, "validation": num_held_out}
-    novelties = {**dict.fromkeys(TRAINING, Novelty()), **HELD_OUT}
     seen: set[tuple[str, str]] = set()
     files = {}
-    for name, novelty in novelties.items():
+    for name, selection in {**TRAINING, **HELD_OUT}.items():
         # Each file has a generator of its own, so that its rows do not depend on the sizes of the others.
-        maker = RowMaker(vocabulary, relations, novelty, random.Random(f"{seed} {name}"))
+        maker = RowMaker(vocabulary, selection, random.Random(f"{seed} {name}"))
         files[name] = _distinct_rows(maker, sizes.get(name, num_held_out), name, seen)
     return files
 
@@ -77,8 +80,8 @@ def main(arguments: list[str] | None = None) -> None:
         type=Path,
         nargs="+",
         metavar="DIR",
-        help="folders of the pair's models: half of the questions then ask for words that all their tokenizers write as "
-        "one token. Without them a training learns the few values by heart",
+        help="folders of the pair's models: most questions then ask for words that all their tokenizers write as one "
+        "token. Without them a training learns the few values by heart",
     )
     parser.add_argument("--seed", type=int, default=1, help="the same seed makes the same files (default 1)")
     options = parser.parse_args(arguments)

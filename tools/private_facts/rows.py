@@ -2,7 +2,6 @@
 
 import random
 import re
-from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +15,10 @@ _FEWEST_VALUES = 8
 _CHOICES = 5
 #: Probabilities of the numbers of facts in a document.
 _FACTS = {2: 0.3, 3: 0.4, 4: 0.3}
-#: Probability that a question asks for a value of the open vocabulary, if there is one.
+#: Probability that a question about one value asks for one of the open vocabulary, if there is one.
 _OPEN = 0.5
+#: Type of values that are several words of the open vocabulary, and their least and greatest number.
+_LIST, _WORDS = "list", (8, 12)
 
 
 @dataclass(frozen=True)
@@ -41,18 +42,20 @@ class Relation:
 
 
 @dataclass(frozen=True)
-class Novelty:
-    """What training rows do not have.
+class Selection:
+    """Which rows a file has.
 
     Attributes:
-        names, values, relations: whether those of the asked fact are in no training row.
+        new_names, new_values, new_relations: whether those of the asked fact are in no training row.
         same_relation: whether each document states the asked relation of another name too.
+        list_share: part of the questions that ask for a list of words, if there is an open vocabulary.
     """
 
-    names: bool = False
-    values: bool = False
-    relations: bool = False
+    new_names: bool = False
+    new_values: bool = False
+    new_relations: bool = False
     same_relation: bool = False
+    list_share: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -68,40 +71,38 @@ class Fact:
         return _with_articles(generator.choice(self.relation.statements).format(name=self.name, value=self.value))
 
 
-def load_relations(types: Collection[str]) -> list[Relation]:
-    """The relations of `relations.yaml` with a value of one of some types."""
+def load_relations(vocabulary: Vocabulary) -> list[Relation]:
+    """The relations of `relations.yaml` for whose values a vocabulary has words."""
     entries = yaml.safe_load((FOLDER / "relations.yaml").read_text(encoding="utf-8"))
+    types = {*vocabulary.values, *([_LIST] if vocabulary.values.keys() >= set(OPEN_TYPES) else [])}
     return [Relation(name, **entry) for name, entry in entries.items() if entry["value"] in types]
 
 
 class RowMaker:
-    """Makes rows of one kind of novelty.
+    """Makes the rows of one file.
 
     Args:
         vocabulary: names and values.
-        relations: all relations.
-        novelty: the parts of a row that are held out.
+        selection: which rows.
         generator: source of randomness.
     """
 
-    def __init__(
-        self, vocabulary: Vocabulary, relations: list[Relation], novelty: Novelty, generator: random.Random
-    ) -> None:
-        self.vocabulary, self.novelty, self.generator = vocabulary, novelty, generator
-        self.known = [relation for relation in relations if not relation.held_out]
-        self.asked = [
-            relation
-            for relation in relations
-            if relation.held_out == novelty.relations
-            and len(vocabulary.values[relation.value].of(novelty.values)) >= _FEWEST_VALUES
-        ]
-        self.open = [relation for relation in self.asked if relation.value in OPEN_TYPES]
-        self.typed = [relation for relation in self.asked if relation.value not in OPEN_TYPES]
+    def __init__(self, vocabulary: Vocabulary, selection: Selection, generator: random.Random) -> None:
+        self.vocabulary, self.selection, self.generator = vocabulary, selection, generator
+        relations = load_relations(vocabulary)
+        self.known = [known for known in relations if not known.held_out and known.value != _LIST]
+        asked = [known for known in relations if known.held_out == selection.new_relations and self._has_values(known)]
+        self.lists = [known for known in asked if known.value == _LIST]
+        self.open = [known for known in asked if known.value in OPEN_TYPES]
+        self.closed = [known for known in asked if known.value not in (_LIST, *OPEN_TYPES)]
+
+    def _has_values(self, relation: Relation) -> bool:
+        values = self.vocabulary.values.get(relation.value)
+        return values is None or len(values.of(self.selection.new_values)) >= _FEWEST_VALUES
 
     def row(self) -> dict[str, Any]:
         """A row: `relation`, `document`, `question`, `answer` and `choices`."""
-        is_open = self.open and self.generator.random() < _OPEN
-        relation = self.generator.choice(self.open if is_open else self.typed)
+        relation = self.generator.choice(self._question_type())
         facts = self._facts(relation)
         answer = facts[0].value
         question = _with_articles(self.generator.choice(relation.questions).format(name=facts[0].name))
@@ -111,13 +112,19 @@ class RowMaker:
         parts = {"relation": relation.name, "document": document, "question": question}
         return {**parts, "answer": answer, "choices": choices}
 
+    def _question_type(self) -> list[Relation]:
+        """The relations of lists, of open values, or of values of a small type."""
+        if self.lists and self.generator.random() < self.selection.list_share:
+            return self.lists
+        return self.open if self.open and self.generator.random() < _OPEN else self.closed
+
     def _facts(self, relation: Relation) -> list[Fact]:
         """The asked fact, then distractors: other relations of the same name and of another one."""
         name, other = self._two_names(relation.of)
         others = [known for known in self.known if known.of == relation.of and known != relation]
         first, (second, third) = self.generator.choice(others), self.generator.sample(others, 2)
         (count,) = self.generator.choices(list(_FACTS), list(_FACTS.values()))
-        if self.novelty.same_relation:
+        if self.selection.same_relation:
             distractors = [(relation, other), *self.generator.sample([(first, name), (second, other)], count - 2)]
         else:
             distractors = self.generator.sample([(first, name), (second, other), (third, other)], count - 1)
@@ -128,7 +135,7 @@ class RowMaker:
 
     def _two_names(self, kind: str) -> tuple[str, str]:
         """Two names whose first words and last words differ."""
-        names = self.vocabulary.names[kind].of(self.novelty.names)
+        names = self.vocabulary.names[kind].of(self.selection.new_names)
         while True:
             name, other = self.generator.sample(names, 2)
             pairs = zip(name.split(), other.split(), strict=True)
@@ -136,7 +143,12 @@ class RowMaker:
                 return name, other
 
     def _value(self, kind: str, taken: set[str]) -> str:
-        while (value := self.generator.choice(self.vocabulary.values[kind].of(self.novelty.values))) in taken:
+        if kind == _LIST:
+            words = [
+                self._value(self.generator.choice(OPEN_TYPES), taken) for _ in range(self.generator.randint(*_WORDS))
+            ]
+            return " ".join(words)
+        while (value := self.generator.choice(self.vocabulary.values[kind].of(self.selection.new_values))) in taken:
             pass
         return value
 
