@@ -1,6 +1,9 @@
 """Text that the prompts of a batch share, such as worked examples: it is prefilled once, not once for each row."""
 
+from collections.abc import Hashable
+from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -38,10 +41,13 @@ def shared_prefix_length(lm: FrozenLM, tokens: TokenBatch, until: int) -> int:
 def prefill_with_shared_prefix(
     lm: FrozenLM, tokens: TokenBatch, until: int, length: int, num_layers: int | None
 ) -> LayerStack:
-    """As `FrozenLM.prefill_tokens`, with one pass over the first `length` tokens of one row, and one over the rest."""
+    """As `FrozenLM.prefill_tokens`, with one pass over the first `length` tokens of one row, and one over the rest.
+
+    The last prefix of each model is kept: batches of one data set have the same worked examples.
+    """
     starts = _starts(tokens.on_host)
     first = slice(int(starts[0]), int(starts[0]) + length)
-    one = lm.prefill(tokens.input_ids[:1, first], None, tokens.positions[:1, first], None, num_layers)
+    one = _prefix(lm, tokens, first, num_layers)
     prefix = select_rows(one, torch.zeros(len(starts), dtype=torch.long))
     columns = torch.arange(until)
     # Columns: the prefix, then those of the rows, without the tokens of the prefix in them.
@@ -51,6 +57,29 @@ def prefill_with_shared_prefix(
     new = lm.prefill(tokens.input_ids[:, rest], mask, tokens.positions[:, rest], prefix, num_layers)
     joined = append_kv(prefix, new)
     return joined if mask is None else _left_padded(joined, starts, length)
+
+
+@dataclass(frozen=True)
+class _KeptPrefix:
+    key: Hashable
+    entries: LayerStack
+
+
+_kept: "WeakKeyDictionary[FrozenLM, _KeptPrefix]" = WeakKeyDictionary()
+
+
+def _prefix(lm: FrozenLM, tokens: TokenBatch, first: slice, num_layers: int | None) -> LayerStack:
+    """The entries of some tokens of the first row: those of the last call if all that they depend on is equal."""
+    ids, device = tokens.on_host.input_ids[0, first].tolist(), tokens.input_ids.device
+    # A fine-tuned baseline changes its weights in place.
+    weights = tuple(weight._version for weight in lm.model.parameters())
+    types = torch.is_autocast_enabled(device.type), torch.is_inference_mode_enabled()
+    key = tuple(ids), num_layers, device, weights, types
+    kept = _kept.get(lm)
+    if kept is None or kept.key != key:
+        entries = lm.prefill(tokens.input_ids[:1, first], None, tokens.positions[:1, first], None, num_layers)
+        kept = _kept[lm] = _KeptPrefix(key, entries)
+    return kept.entries
 
 
 def _left_padded(kv: LayerStack, starts: Tensor, length: int) -> LayerStack:

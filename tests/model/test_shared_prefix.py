@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from c2c_lightning.data.token_batch import TokenBatch
+from c2c_lightning.kv.layer import LayerStack
 from c2c_lightning.model.frozen_lm import FrozenLM
 from c2c_lightning.model.lm_spec import LMSpec
 from c2c_lightning.model.shared_prefix import prefill_with_shared_prefix, shared_prefix_length
@@ -70,3 +71,38 @@ def test_a_sharded_model_shares_nothing_so_that_processes_make_equal_passes() ->
     lm, tokens = frozen_lm("qwen3"), rows([4, 4])
     lm.is_sharded = True
     assert shared_prefix_length(lm, tokens, tokens.input_ids.shape[1]) == 0
+
+
+def test_a_prefix_is_read_once_for_several_batches_until_tokens_or_weights_change(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lm, read = frozen_lm("qwen3"), []
+    prefill = lm.prefill
+
+    def counted(input_ids: torch.Tensor, *args: object) -> LayerStack:
+        read.append(input_ids.numel())
+        return prefill(input_ids, *args)
+
+    monkeypatch.setattr(lm, "prefill", counted)
+
+    def passes(tokens: TokenBatch) -> list[int]:
+        read.clear()
+        prefill_with_shared_prefix(lm, tokens, tokens.input_ids.shape[1], PREFIX, 2)
+        return list(read)
+
+    first, second, other = rows([4, 2]), rows([3, 5, 1]), rows([4, 2], seed=1)
+    assert passes(first) == [PREFIX, 8]
+    assert passes(second) == [15]
+    assert passes(other) == [PREFIX, 8]
+    with torch.no_grad():
+        next(lm.model.parameters()).add_(1)
+    assert passes(other) == [PREFIX, 8]
+
+
+def test_the_entries_behind_a_kept_prefix_are_those_of_a_new_one() -> None:
+    lm, batches = frozen_lm("qwen3"), [rows([4, 2]), rows([3, 5, 1])]
+    kept = [prefill_with_shared_prefix(lm, tokens, tokens.input_ids.shape[1], PREFIX, 2) for tokens in batches][1]
+    new = prefill_with_shared_prefix(frozen_lm("qwen3"), batches[1], batches[1].input_ids.shape[1], PREFIX, 2)
+    for ours, theirs in zip(kept, new, strict=True):
+        assert torch.equal(ours.keys, theirs.keys)
+        assert torch.equal(ours.values, theirs.values)

@@ -13,7 +13,7 @@ from tools.private_facts.vocabulary import Vocabulary
 
 #: Files with training names, values and relations. Lists of words have a loss at each word: many examples in one row.
 TRAINING = {
-    "worked_examples": Selection(list_share=0.25),
+    "worked_examples": Selection(list_share=0.15),
     "train": Selection(list_share=0.5),
     "validation": Selection(list_share=0.5),
 }

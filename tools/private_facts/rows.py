@@ -18,7 +18,7 @@ _FACTS = {2: 0.3, 3: 0.4, 4: 0.3}
 #: Probability that a question about one value asks for one of the open vocabulary, if there is one.
 _OPEN = 0.5
 #: Type of values that are several words of the open vocabulary, and their least and greatest number.
-_LIST, _WORDS = "list", (8, 12)
+_LIST, _WORDS = "list", (16, 24)
 
 
 @dataclass(frozen=True)
