@@ -42,8 +42,9 @@ class EvaluationModule(LightningModule):
         receiver: the receiver; default the one in the fuser's configuration.
         sharers: likewise, one for each sharer.
         self_fuser: fuser from the receiver to itself, for the control `self`.
-        responders: by name (receiver, receiver:document, sharer, t2t, t2t:answer, routing, c2c, t-c2c) or class_path
-            (`Lora`, `Tuned`, `MismatchTrained` of `c2c_lightning.responders.registry`, each with its `path`).
+        responders: by name (receiver, receiver:document, receiver:no_document, sharer, sharer:no_document, t2t,
+            t2t:answer, routing, c2c, t-c2c) or class_path (`Lora`, `Tuned`, `MismatchTrained` of
+            `c2c_lightning.responders.registry`, each with its `path`).
         controls: mismatched, shuffled, zero, noise, self, gates_closed; default mismatched and gates_closed wherever
             the responder c2c runs, `[]` for none.
         mismatched_draws: number of donors for each question.

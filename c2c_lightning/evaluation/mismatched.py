@@ -30,7 +30,8 @@ def _texts(conversation: Conversation) -> list[str]:
 class DonorPool:
     """Selects donors: questions of similar length that sharers read differently, if possible with the same choices.
 
-    With the same choices, the donor's answer is a possible answer to the question.
+    With the same choices, the donor's answer is a possible answer to the question. A question about the same private
+    text is no donor: its cache would hold the answer.
     """
 
     def __init__(self, conversations: Sequence[Conversation]) -> None:
@@ -66,7 +67,14 @@ class DonorPool:
         # A window suffices unless many questions read the same.
         for width in (2 * _NEIGHBOURS, len(members)):
             window = members[max(0, middle - width) : middle + width]
-            others = [(abs(other - length), row) for other, row in window if self._sharer_texts[row] != own]
+            others = [
+                (abs(other - length), row)
+                for other, row in window
+                if self._sharer_texts[row] != own and not self._is_about(prompt.document, row)
+            ]
             if others:
                 return [row for _, row in sorted(others)[:_NEIGHBOURS]]
         return []
+
+    def _is_about(self, document: str, row: int) -> bool:
+        return bool(document) and self.prompts[row].document == document

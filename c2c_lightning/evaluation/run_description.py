@@ -43,6 +43,7 @@ def describe_benchmark(runner: Runner) -> dict[str, Any]:
     benchmark = runner.benchmark
     # Questions may differ in their number of choices.
     counts = [len(question.choices) for question in runner.questions if question.choices]
+    texts = [text for q in runner.questions if (text := q.prompt(benchmark.worded()).document)]
     return {
         "mode": benchmark.mode,
         "scoring": benchmark.scoring if benchmark.mode == "generate" else "likelihood",
@@ -52,6 +53,7 @@ def describe_benchmark(runner: Runner) -> dict[str, Any]:
         "path": benchmark.path,
         "n": len(runner.questions),
         "chance": sum(1 / count for count in counts) / len(counts) if counts else None,
+        "document_bytes": sum(len(text.encode()) for text in texts) / len(texts) if texts else None,
     }
 
 

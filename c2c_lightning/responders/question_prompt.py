@@ -34,6 +34,16 @@ class QuestionPrompt(list[Message]):
         self.sharer_question: str = self.question if sharer is None else sharer[-1]["content"]
         self.choices = tuple(choices)
 
+    @property
+    def document(self) -> str:
+        """The private text that sharers read in front of the question; empty where there is none."""
+        return self.sharer_question.removesuffix(self.question)
+
+    @property
+    def without_document(self) -> Conversation:
+        """The sharers' conversation with the receiver's question as last message: worked examples stay."""
+        return [*self.sharer[:-1], self[-1]]
+
     @classmethod
     def of(cls, conversation: Conversation) -> Self:
         """A conversation as a prompt; all models read a bare one, and its last message is the question."""

@@ -10,7 +10,13 @@ from c2c_lightning.responders.partial_fusion import PartialFusion, Side
 from c2c_lightning.responders.prompt_texts import TEXT_3
 from c2c_lightning.responders.responder_factory import ModelBundle, ResponderFactory
 from c2c_lightning.responders.routing import Routing
-from c2c_lightning.responders.single_model import ReceiverOnly, ReceiverWithDocument, SharerOnly, SingleModel
+from c2c_lightning.responders.single_model import (
+    ReceiverOnly,
+    ReceiverWithDocument,
+    SharerOnly,
+    SingleModel,
+    WithoutDocument,
+)
 from c2c_lightning.responders.text_to_text import AnswerAsMessage, TextToText
 from c2c_lightning.responders.trained import Lora, MismatchTrained, Tuned
 
@@ -35,6 +41,28 @@ class Document(ResponderFactory):
     def build(self, models: ModelBundle, measure_latency: bool = False) -> Responder:
         """The responder."""
         return ReceiverWithDocument(models.receiver, self.name, measure_latency)
+
+
+@dataclass(frozen=True)
+class ReceiverWithoutDocument(ResponderFactory):
+    """The receiver with the sharers' worked examples and the question, without the private text."""
+
+    name: ClassVar[str] = "receiver:no_document"
+
+    def build(self, models: ModelBundle, measure_latency: bool = False) -> Responder:
+        """The responder."""
+        return WithoutDocument(models.receiver, self.name, measure_latency)
+
+
+@dataclass(frozen=True)
+class SharerWithoutDocument(ResponderFactory):
+    """The first sharer with its worked examples and the question, without the private text."""
+
+    name: ClassVar[str] = "sharer:no_document"
+
+    def build(self, models: ModelBundle, measure_latency: bool = False) -> Responder:
+        """The responder."""
+        return WithoutDocument(models.sharer(0), self.name, measure_latency)
 
 
 @dataclass(frozen=True)
@@ -179,6 +207,8 @@ BY_NAME: dict[str, ResponderFactory] = {
     for factory in (
         Receiver(),
         Document(),
+        ReceiverWithoutDocument(),
+        SharerWithoutDocument(),
         Sharer(),
         T2T(),
         T2T(whole_answer=True),

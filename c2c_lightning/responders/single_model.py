@@ -113,6 +113,14 @@ class SharerOnly(SingleModel):
         return super().encode([QuestionPrompt.of(conversation).sharer for conversation in conversations])
 
 
+class WithoutDocument(SingleModel):
+    """One model alone on worked examples and question, without the private text: questions that can be guessed."""
+
+    def encode(self, conversations: Sequence[Conversation]) -> PromptBatch:
+        """The prompts without private text, left padded."""
+        return super().encode([QuestionPrompt.of(conversation).without_document for conversation in conversations])
+
+
 def timed(replies: Sequence[AnyReply], prompt: PromptBatch, timer: PhaseTimer) -> list[AnyReply]:
     """Replies with the length of their prompt and an equal part of the batch's time."""
     phases = {name: seconds / len(prompt) for name, seconds in timer.seconds.items()}

@@ -205,3 +205,15 @@ def test_a_prompt_is_fused_once_for_all_options(fusion_mode: Any, per_question: 
     c2c.fuser.register_forward_pre_hook(lambda fuser, inputs: batches.append(len(inputs[0][0].keys)))
     C2CResponder(c2c).score(questions, [["Velmora", "the river"]] * len(questions))
     assert set(batches) == {per_question * len(questions)}
+
+
+def test_a_question_about_the_same_document_is_no_donor() -> None:
+    def prompt(document: str, question: str) -> QuestionPrompt:
+        messages = [{"role": "user", "content": question}]
+        return QuestionPrompt(messages, question, [{"role": "user", "content": f"{document}\n\n{question}"}])
+
+    texts = [("Note 1.", "Who came?"), ("Note 1.", "Who left?"), ("A longer note.", "When was it, and where?")]
+    prompts = [prompt(*text) for text in texts]
+    pool = DonorPool(prompts)
+    assert [pool.donor(prompts[0], draw) for draw in range(3)] == [2, 2, 2]
+    assert pool.donor(prompts[2]) in (0, 1)

@@ -9,7 +9,7 @@ from c2c_lightning.errors import PromptError
 from c2c_lightning.model.frozen_lm import FrozenLM
 from c2c_lightning.responders.option_scoring import OptionEncoder
 from c2c_lightning.responders.question_prompt import QuestionPrompt
-from c2c_lightning.responders.single_model import ReceiverOnly, SharerOnly, SingleModel
+from c2c_lightning.responders.single_model import ReceiverOnly, SharerOnly, SingleModel, WithoutDocument
 
 GREEDY: dict[str, Any] = {"max_new_tokens": 8, "do_sample": False}
 
@@ -91,3 +91,19 @@ def test_a_prompt_longer_than_the_context_is_refused(receiver: FrozenLM) -> None
     conversation = [{"role": "user", "content": "river " * 900}]
     with pytest.raises(PromptError, match="longer than the context"):
         ReceiverOnly(receiver).respond([conversation], **GREEDY)
+
+
+def test_without_the_document_a_model_reads_worked_examples_and_question(receiver: FrozenLM) -> None:
+    question = [{"role": "user", "content": "Who signed it?"}]
+    example = [{"role": "user", "content": "Note 1.\n\nWho left?"}, {"role": "assistant", "content": "Ada."}]
+
+    def prompt(document: str) -> QuestionPrompt:
+        private = [*example, {"role": "user", "content": f"{document}\n\nWho signed it?"}]
+        return QuestionPrompt(question, "Who signed it?", private)
+
+    model = WithoutDocument(receiver, "receiver:no_document")
+    guesses = model.respond([prompt("Signed: the director."), prompt("Signed: the clerk, in May.")], **GREEDY)
+    expected = SingleModel(receiver).respond([[*example, *question]], **GREEDY)[0].text
+    assert [guess.text for guess in guesses] == [expected] * 2
+    assert prompt("Signed: the director.").document == "Signed: the director.\n\n"
+    assert QuestionPrompt.of(question).document == ""

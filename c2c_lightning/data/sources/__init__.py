@@ -6,6 +6,7 @@ from c2c_lightning.data.sources.continued_texts import ContinuedTexts
 from c2c_lightning.data.sources.mixture import Mixture
 from c2c_lightning.data.sources.private_documents import PrivateDocuments
 from c2c_lightning.data.sources.question import GSM8K, LongBench, PromptResponse
+from c2c_lightning.data.sources.selected_rows import SelectedRows
 from c2c_lightning.data.sources.source import Source, TableSource
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "OpenHermes",
     "PrivateDocuments",
     "PromptResponse",
+    "SelectedRows",
     "Source",
     "TableSource",
 ]

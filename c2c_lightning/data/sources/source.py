@@ -57,7 +57,7 @@ class Source(ABC):
 
     def fingerprint(self) -> str:
         """A key of rows and reading: the same key, the same conversations. Also of the code of this class."""
-        parts = [_code(type(self)), json.dumps(vars(self), sort_keys=True, default=str), self._data_fingerprint()]
+        parts = [class_code(type(self)), json.dumps(vars(self), sort_keys=True, default=str), self._data_fingerprint()]
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
     def _data_fingerprint(self) -> str:
@@ -132,7 +132,7 @@ def text(row: Row, column: str) -> str:
     return value
 
 
-def _code(cls: type) -> str:
+def class_code(cls: type) -> str:
     """The text of a class and its bases, so that a changed reading is a changed key."""
     texts = []
     for base in cls.__mro__[:-1]:

@@ -33,9 +33,19 @@ def grouped(predictions: Iterable[Prediction], *attributes: str) -> dict[Any, li
     return groups
 
 
+def is_sharer(name: str) -> bool:
+    """Whether a responder is a sharer that reads the private text, if there is any."""
+    return name.partition(":")[0] == "sharer" and name != "sharer:no_document"
+
+
 def scores_of(predictions: Sequence[Prediction]) -> dict[int, float]:
     """Score of each question, by its row; the mean over fusers and draws where there are several."""
     return {index: _accuracy(answers) for index, answers in grouped(predictions, "index").items()}
+
+
+def f1_of(predictions: Sequence[Prediction]) -> dict[int, float]:
+    """F1 of each question, by its row; the mean over fusers and draws, an error counts as 0."""
+    return {index: _mean([p.f1 or 0.0 for p in answers]) for index, answers in grouped(predictions, "index").items()}
 
 
 def summarise(predictions: Sequence[Prediction]) -> dict[str, Any]:
@@ -136,7 +146,7 @@ def _f1(predictions: Sequence[Prediction]) -> dict[str, Any]:
     """Mean F1 over questions and its bootstrap interval, with `scoring: squad`; an error counts as 0."""
     if all(p.f1 is None for p in predictions):
         return {}
-    means = [_mean([p.f1 or 0.0 for p in answers]) for answers in grouped(predictions, "index").values()]
+    means = list(f1_of(predictions).values())
     return {"f1": _mean(means), "f1_ci95": list(bootstrap_interval(means))}
 
 
@@ -185,7 +195,7 @@ def _matched_runs(
 
 def oracle(by_responder: ByResponder) -> dict[str, Any]:
     """Accuracy of a perfect router: right if any of the single models is right."""
-    singles = [name for name in by_responder if name == "receiver" or name.startswith("sharer")]
+    singles = [name for name in by_responder if name == "receiver" or is_sharer(name)]
     if len(singles) < 2:
         return {}
     scores = [scores_of(by_responder[name]) for name in singles]

@@ -41,6 +41,7 @@ COLUMNS = (
         "confidence interval of the accuracy.",
         lambda line, _: f"{100 * line['ci95'][0]:.1f}-{100 * line['ci95'][1]:.1f}",
     ),
+    Column("F1 %", "overlap of words with a right answer (F1 with SQuAD's normalisation).", _percent("f1")),
     Column("n", "number of questions.", lambda line, _: str(line["n"])),
     Column(
         "gain",
@@ -59,6 +60,7 @@ COLUMNS = (
         "the gain as a part of the gain of the receiver that reads the private text itself (`receiver:document`).",
         _percent("recovery"),
     ),
+    Column("F1 recovery %", "the same of the gain in F1.", _percent("f1_recovery")),
     Column(
         "donor %",
         "answers that are the right ones of the question whose cache was swapped in: above chance, the cache decides.",

@@ -17,6 +17,7 @@ def notes(section: Mapping[str, Any]) -> Iterator[str]:
         yield f"Right if {' or '.join(bound['of'])} is (a perfect router between them): {bound['accuracy']:.1%}."
     if section["t2t_to_c2c_seconds"] is not None:
         yield f"Text-to-text takes {section['t2t_to_c2c_seconds']:.1f} times as long as C2C."
+    yield from _size_notes(section)
     pair = next((line for line in section["comparisons"] if (line["a"], line["b"]) == ("c2c", "receiver")), None)
     if pair is not None:
         yield (
@@ -28,6 +29,15 @@ def notes(section: Mapping[str, Any]) -> Iterator[str]:
         if count := line.get("begins_with_choice"):
             yield f"{name}: {continued(count, line['answers'], section['scoring'])}"
     yield from (f"FAULT: {fault}" for fault in section["faults"])
+
+
+def _size_notes(section: Mapping[str, Any]) -> Iterator[str]:
+    """Bytes that C2C sends against those of the private text."""
+    sent, text = section["responders"].get("c2c", {}).get("bytes_per_prompt"), section.get("document_bytes")
+    if sent and text:
+        yield (
+            f"C2C sends {sent:,.0f} bytes a prompt, {sent / text:,.0f} times the {text:,.0f} bytes of the private text."
+        )
 
 
 def _position_notes(section: Mapping[str, Any]) -> Iterator[str]:
@@ -113,6 +123,12 @@ def _median(value: Mapping[str, float] | None, factor: float, digits: int) -> st
     return "" if value is None else f"{factor * value['median']:.{digits}f} ({factor * value['p90']:.{digits}f})"
 
 
+def _subject_cell(entry: Mapping[str, Any] | None) -> str:
+    if entry is None:
+        return ""
+    return f"{100 * entry['accuracy']:.1f}" + (f" ({100 * entry['f1']:.1f})" if "f1" in entry else "")
+
+
 def _subjects(section: Mapping[str, Any]) -> str:
     lines = {name: line["by_subject"] for name, line in section["responders"].items() if "by_subject" in line}
     if not lines:
@@ -120,6 +136,8 @@ def _subjects(section: Mapping[str, Any]) -> str:
     subjects = tuple(dict.fromkeys(subject for line in lines.values() for subject in line))
 
     def cells(subject: str) -> tuple[str, ...]:
-        return tuple(f"{100 * line[subject]['accuracy']:.1f}" if subject in line else "" for line in lines.values())
+        return tuple(_subject_cell(line.get(subject)) for line in lines.values())
 
-    return "By subject, %:\n\n" + _markdown_table(("subject", *lines), ((s, *cells(s)) for s in subjects))
+    table = _markdown_table(("subject", *lines), ((s, *cells(s)) for s in subjects))
+    is_f1 = any("f1" in entry for line in lines.values() for entry in line.values())
+    return f"By subject, %{' (F1)' if is_f1 else ''}:\n\n{table}"

@@ -1,9 +1,12 @@
 """Kept, gained and recovery against hand computation."""
 
+from dataclasses import replace
+
 import pytest
 
 from c2c_lightning.evaluation.report.build_report import build_report
 from c2c_lightning.evaluation.report.communication import communication
+from c2c_lightning.evaluation.report.render import markdown
 from tests.evaluation.report.test_report import KNOWN, answers
 
 RECEIVER, SHARER = answers("receiver", "11110000"), answers("sharer", "11001110")
@@ -57,3 +60,31 @@ def test_they_are_fields_of_the_report() -> None:
     assert section["responders"]["c2c"]["kept"] == 0.75
     assert "kept" not in section["responders"]["receiver"]
     assert section["oracle"]["accuracy"] == 7 / 8
+
+
+def test_the_sharer_without_the_document_is_no_sharer_that_knows() -> None:
+    groups = {"receiver": answers("receiver", "00"), "sharer:no_document": answers("sharer:no_document", "11")}
+    assert "gained" not in communication({**groups, "c2c": answers("c2c", "11")})["c2c"]
+    predictions = [answer for group in groups.values() for answer in group]
+    assert build_report(predictions, KNOWN, {})["benchmarks"]["bench"]["oracle"] == {}
+
+
+def test_recovery_of_f1() -> None:
+    scores = {"receiver": 0.2, "receiver:document": 0.6, "c2c": 0.5}
+    groups = {name: answers(name, "10", f1=score) for name, score in scores.items()}
+    assert communication(groups)["c2c"]["f1_recovery"] == pytest.approx(0.75)
+
+
+def test_f1_and_sizes_are_in_the_tables_and_notes() -> None:
+    predictions = [
+        *answers("receiver", "01", f1=0.25, subject="squad"),
+        *answers("c2c", "11", f1=0.75, subject="squad", bytes_sent=3000),
+    ]
+    other = answers("c2c", "10", f1=0.5, bytes_sent=3000, subject="nq")
+    predictions += [replace(answer, index=answer.index + 2) for answer in other]
+    report = build_report(predictions, {"bench": {**KNOWN["bench"], "document_bytes": 150.0}}, {})
+    text = markdown(report)
+    assert "| right % | 95 % | F1 % |" in text
+    assert "By subject, % (F1):" in text
+    assert "100.0 (75.0)" in text
+    assert "C2C sends 3,000 bytes a prompt, 20 times the 150 bytes of the private text." in text
