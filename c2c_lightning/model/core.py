@@ -15,7 +15,7 @@ from c2c_lightning.kv.layer import LayerStack, SharerKV, append_kv
 from c2c_lightning.model.fusion_modes import MODES, FusedModel, FusionMode
 from c2c_lightning.model.prefill_state import PrefillState
 from c2c_lightning.model.response_prefix import ResponsePrefix
-from c2c_lightning.model.shared_prefix import prefill_with_shared_prefix, shared_prefix_length
+from c2c_lightning.model.shared_prefix import prefill_prompts
 
 
 class C2CCore(FusedModel):
@@ -128,7 +128,6 @@ class C2CCore(FusedModel):
         # Deeper layers than the deepest that is read are not computed.
         num_layers = self.fuser.sharers[number].num_sharer_layers
         sharer, tokens = self.sharers[number], prompt.sharers[number]
-        if prefix is None and (length := shared_prefix_length(sharer, tokens, end)):
-            return prefill_with_shared_prefix(sharer, tokens, end, length, num_layers)
-        new = sharer.prefill_tokens(tokens, end, prefix, num_layers)
-        return new if prefix is None else append_kv(prefix, new)
+        if prefix is None:
+            return prefill_prompts(sharer, tokens, end, num_layers)
+        return append_kv(prefix, sharer.prefill_tokens(tokens, end, prefix, num_layers))

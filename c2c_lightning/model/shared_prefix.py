@@ -16,6 +16,22 @@ from c2c_lightning.model.frozen_lm import FrozenLM
 FEWEST_TOKENS = 16
 
 
+def prefill_prompts(lm: FrozenLM, tokens: TokenBatch, until: int, num_layers: int | None = None) -> LayerStack:
+    """As `FrozenLM.prefill_tokens`, with the text that prompts share prefilled once.
+
+    Args:
+        lm: the model that reads the rows.
+        tokens: the rows, left padded.
+        until: number of columns that are prefilled.
+        num_layers: number of layers that are needed, from the first; default all.
+    """
+    length = shared_prefix_length(lm, tokens, until) or _length_shared_with_last(lm, tokens, until)
+    if not length:
+        return lm.prefill_tokens(tokens, until, None, num_layers)
+    num_layers = lm.geometry.num_layers if num_layers is None else num_layers
+    return prefill_with_shared_prefix(lm, tokens, until, length, num_layers)
+
+
 def shared_prefix_length(lm: FrozenLM, tokens: TokenBatch, until: int) -> int:
     """Number of first tokens that all rows have in common; 0 where a pass of their own is not worth it or not exact.
 
@@ -33,9 +49,34 @@ def shared_prefix_length(lm: FrozenLM, tokens: TokenBatch, until: int) -> int:
     if limit < FEWEST_TOKENS:
         return 0
     ids = host.input_ids.gather(1, starts[:, None] + torch.arange(limit))
-    is_same = (ids == ids[:1]).all(0)
-    length = limit if bool(is_same.all()) else int(is_same.long().argmin())
+    length = _same_start(ids[1:], ids[:1])
     return length if length >= FEWEST_TOKENS else 0
+
+
+def _length_shared_with_last(lm: FrozenLM, tokens: TokenBatch, until: int) -> int:
+    """Number of first tokens that a single prompt has in common with the model's last one, or its last prefix.
+
+    In inference alone: the passes of a training, and so its rounding, depend on no earlier step.
+    """
+    is_single = len(tokens.input_ids) == 1 and torch.is_inference_mode_enabled()
+    if not is_single or not lm.can_generate or not _can_continue(lm, until):
+        return 0
+    host = tokens.on_host
+    ids = host.input_ids[0, int(_starts(host)[0]) : until - 1]
+    last, _last[lm] = _last.get(lm), ids
+    kept = _kept.get(lm)
+    if kept is not None and _same_start(ids[None], kept.ids[None]) == len(kept.ids):
+        return len(kept.ids)
+    length = 0 if last is None else _same_start(ids[None], last[None])
+    # Of half of a prompt at least: prompts of other questions share a few words of the template.
+    return length if length >= max(FEWEST_TOKENS, len(ids) // 2) else 0
+
+
+def _same_start(rows: Tensor, other: Tensor) -> int:
+    """Number of first tokens in which all rows agree with another one, (1, tokens)."""
+    width = min(rows.shape[1], other.shape[1])
+    is_same = (rows[:, :width] == other[:, :width]).all(0)
+    return width if bool(is_same.all()) else int(is_same.long().argmin())
 
 
 def prefill_with_shared_prefix(
@@ -45,9 +86,16 @@ def prefill_with_shared_prefix(
 
     The last prefix of each model is kept: batches of one data set have the same worked examples.
     """
-    starts = _starts(tokens.on_host)
-    first = slice(int(starts[0]), int(starts[0]) + length)
-    one = _prefix(lm, tokens, first, num_layers)
+    start = int(_starts(tokens.on_host)[0])
+    one = _prefix(lm, tokens, slice(start, start + length), num_layers)
+    return continue_shared_prefix(lm, tokens, until, one, num_layers)
+
+
+def continue_shared_prefix(
+    lm: FrozenLM, tokens: TokenBatch, until: int, one: LayerStack, num_layers: int | None
+) -> LayerStack:
+    """The cache over `until` columns of rows that all begin with the tokens of `one`, a cache of one row."""
+    starts, length = _starts(tokens.on_host), one[0].num_tokens
     prefix = select_rows(one, torch.zeros(len(starts), dtype=torch.long))
     columns = torch.arange(until)
     # Columns: the prefix, then those of the rows, without the tokens of the prefix in them.
@@ -62,23 +110,25 @@ def prefill_with_shared_prefix(
 @dataclass(frozen=True)
 class _KeptPrefix:
     key: Hashable
+    ids: Tensor
     entries: LayerStack
 
 
 _kept: "WeakKeyDictionary[FrozenLM, _KeptPrefix]" = WeakKeyDictionary()
+_last: "WeakKeyDictionary[FrozenLM, Tensor]" = WeakKeyDictionary()
 
 
 def _prefix(lm: FrozenLM, tokens: TokenBatch, first: slice, num_layers: int | None) -> LayerStack:
     """The entries of some tokens of the first row: those of the last call if all that they depend on is equal."""
-    ids, device = tokens.on_host.input_ids[0, first].tolist(), tokens.input_ids.device
+    ids, device = tokens.on_host.input_ids[0, first], tokens.input_ids.device
     # A fine-tuned baseline changes its weights in place.
     weights = tuple(weight._version for weight in lm.model.parameters())
     types = torch.is_autocast_enabled(device.type), torch.is_inference_mode_enabled()
-    key = tuple(ids), num_layers, device, weights, types
+    key = tuple(ids.tolist()), num_layers, device, weights, types
     kept = _kept.get(lm)
     if kept is None or kept.key != key:
         entries = lm.prefill(tokens.input_ids[:1, first], None, tokens.positions[:1, first], None, num_layers)
-        kept = _kept[lm] = _KeptPrefix(key, entries)
+        kept = _kept[lm] = _KeptPrefix(key, ids, entries)
     return kept.entries
 
 

@@ -11,6 +11,7 @@ from c2c_lightning.responders.prompt_texts import TEXT_3
 from c2c_lightning.responders.responder_factory import ModelBundle, ResponderFactory
 from c2c_lightning.responders.routing import Routing
 from c2c_lightning.responders.single_model import (
+    PrivateReader,
     ReceiverOnly,
     ReceiverWithDocument,
     SharerOnly,
@@ -114,7 +115,7 @@ class T2T(ResponderFactory):
     def combine(self, receiver: Responder, models: ModelBundle, measure_latency: bool, name: str) -> TextToText:
         """The sharer's message in front of any responder's question."""
         # Not `SharerOnly`: the request is already a conversation of the sharer.
-        sharer = SingleModel(models.sharer(self.sharer), "sharer", measure_latency)
+        sharer = PrivateReader(models.sharer(self.sharer), "sharer", measure_latency)
         kind = AnswerAsMessage if self.whole_answer else TextToText
         return kind(receiver, sharer, self.message_prompt, self.message_max_new_tokens, name)
 

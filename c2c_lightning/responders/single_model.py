@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from c2c_lightning.data.batch import PromptBatch
+from c2c_lightning.data.batch import PromptBatch, TokenBatch
 from c2c_lightning.data.collate import collate_prompts
 from c2c_lightning.data.encode import Encoder
 from c2c_lightning.data.messages import Conversation
@@ -15,6 +15,7 @@ from c2c_lightning.kv.cache import dynamic_cache
 from c2c_lightning.kv.layer import LayerStack
 from c2c_lightning.model.frozen_lm import FrozenLM
 from c2c_lightning.model.generation import generate, pad_id
+from c2c_lightning.model.shared_prefix import prefill_prompts
 from c2c_lightning.responders.base import Answer, OptionScores, Reply
 from c2c_lightning.responders.generated_text import ChosenLogProbabilities, decode_answers
 from c2c_lightning.responders.option_scoring import OptionEncoder, score_options
@@ -66,8 +67,11 @@ class SingleModel:
         self.lm.limits.check_length(tokens.input_ids.shape[1])
         with timer.phase(f"prefill_{self.role}"):
             # The last prompt token is run by `generate`, or in front of the options: its logits are the first needed.
-            kv = self.lm.prefill_tokens(tokens, until=tokens.input_ids.shape[1] - 1)
+            kv = self._cache(tokens, tokens.input_ids.shape[1] - 1)
         return timer, prompt, kv
+
+    def _cache(self, tokens: TokenBatch, until: int) -> LayerStack:
+        return self.lm.prefill_tokens(tokens, until=until)
 
     @torch.no_grad()
     def respond(self, conversations: Sequence[Conversation], **generate_kwargs: Any) -> list[Answer]:
@@ -95,7 +99,14 @@ class ReceiverOnly(SingleModel):
     """The receiver without a sharer."""
 
 
-class ReceiverWithDocument(ReceiverOnly):
+class PrivateReader(SingleModel):
+    """A model whose prompts may begin with common worked examples, which are prefilled once."""
+
+    def _cache(self, tokens: TokenBatch, until: int) -> LayerStack:
+        return prefill_prompts(self.lm, tokens, until)
+
+
+class ReceiverWithDocument(PrivateReader):
     """The receiver reads the sharers' conversation itself, private text included: the ceiling of private context."""
 
     def encode(self, conversations: Sequence[Conversation]) -> PromptBatch:
@@ -103,7 +114,7 @@ class ReceiverWithDocument(ReceiverOnly):
         return super().encode([QuestionPrompt.of(conversation).sharer for conversation in conversations])
 
 
-class SharerOnly(SingleModel):
+class SharerOnly(PrivateReader):
     """A sharer alone, which answers the sharers' conversation (private context included)."""
 
     role = "sharer"
@@ -113,7 +124,7 @@ class SharerOnly(SingleModel):
         return super().encode([QuestionPrompt.of(conversation).sharer for conversation in conversations])
 
 
-class WithoutDocument(SingleModel):
+class WithoutDocument(PrivateReader):
     """One model alone on worked examples and question, without the private text: questions that can be guessed."""
 
     def encode(self, conversations: Sequence[Conversation]) -> PromptBatch:

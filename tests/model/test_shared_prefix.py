@@ -7,7 +7,7 @@ from c2c_lightning.data.token_batch import TokenBatch
 from c2c_lightning.kv.layer import LayerStack
 from c2c_lightning.model.frozen_lm import FrozenLM
 from c2c_lightning.model.lm_spec import LMSpec
-from c2c_lightning.model.shared_prefix import prefill_with_shared_prefix, shared_prefix_length
+from c2c_lightning.model.shared_prefix import prefill_prompts, prefill_with_shared_prefix, shared_prefix_length
 from tests.tiny import tiny_model, tiny_tokenizer
 
 PREFIX = 20
@@ -106,3 +106,39 @@ def test_the_entries_behind_a_kept_prefix_are_those_of_a_new_one() -> None:
     for ours, theirs in zip(kept, new, strict=True):
         assert torch.equal(ours.keys, theirs.keys)
         assert torch.equal(ours.values, theirs.values)
+
+
+def counted_passes(lm: FrozenLM, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The numbers of tokens of all later passes."""
+    prefill, read = lm.prefill, []
+
+    def counted(input_ids: torch.Tensor, *args: object) -> LayerStack:
+        read.append(input_ids.numel())
+        return prefill(input_ids, *args)
+
+    monkeypatch.setattr(lm, "prefill", counted)
+    return read
+
+
+def test_in_inference_single_prompts_share_text_with_earlier_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    lm, plain = frozen_lm("qwen3"), frozen_lm("qwen3")
+    read = counted_passes(lm, monkeypatch)
+    with torch.inference_mode():
+        for length, passes in ((4, [PREFIX + 4]), (6, [PREFIX, 6]), (5, [5])):
+            tokens = rows([length])
+            until = tokens.input_ids.shape[1]
+            tokens.input_ids[0, PREFIX] += length  # no two prompts share the next token
+            read.clear()
+            found, expected = prefill_prompts(lm, tokens, until), plain.prefill_tokens(tokens, until)
+            assert read == passes
+            for ours, theirs in zip(found, expected, strict=True):
+                torch.testing.assert_close(ours.keys, theirs.keys, atol=1e-5, rtol=1e-5)
+                torch.testing.assert_close(ours.values, theirs.values, atol=1e-5, rtol=1e-5)
+
+
+def test_in_training_a_single_prompt_shares_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    lm = frozen_lm("qwen3")
+    read = counted_passes(lm, monkeypatch)
+    for _ in range(2):
+        prefill_prompts(lm, rows([4]), PREFIX + 4)
+    assert read == [PREFIX + 4, PREFIX + 4]

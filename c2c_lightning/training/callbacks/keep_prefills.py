@@ -10,19 +10,24 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_info
 
+from c2c_lightning.data.batch import TrainingBatch
 from c2c_lightning.data.datamodule import InstructionDataModule
 from c2c_lightning.data.preprocessing.tokenized_dataset import cache_folder
 from c2c_lightning.errors import ConfigurationError
 from c2c_lightning.training._utils import model_of
 from c2c_lightning.training.frozen_cache.cache_identity import CacheIdentity
+from c2c_lightning.training.frozen_cache.common_prefix import CommonPrefix
 from c2c_lightning.training.frozen_cache.disk_store import DiskStore
 from c2c_lightning.training.frozen_cache.frozen_prefills import FrozenPrefills
 from c2c_lightning.training.frozen_cache.kept_model import KeptModel, kept_models
-from c2c_lightning.training.frozen_cache.kept_rows import count_kept_tokens
+from c2c_lightning.training.frozen_cache.kept_rows import WantedTokens, kept_rows
 from c2c_lightning.training.frozen_cache.model_prefills import ModelPrefills
 from c2c_lightning.training.frozen_cache.prefill_store import MemoryStore, PrefillStore
+from c2c_lightning.training.frozen_cache.row_tokens import RowTokens
 from c2c_lightning.training.frozen_cache.size_estimate import GB, SizeEstimate
-from c2c_lightning.training.train_model import TrainModel
+
+SampledRows = list[tuple[list[RowTokens], WantedTokens]]
+"""For each model the rows of a sample, and the tokens whose entries are kept."""
 
 _SAMPLE = 256
 """Rows whose sizes are measured for the estimate."""
@@ -86,29 +91,32 @@ class KeepPrefills(Callback):
         model = model_of(pl_module)
         models = kept_models(model)
         keeps_training_rows = self.settings.where == "disk" or uses_rows_again(trainer)
-        estimate = self._estimate(trainer, model, models, keeps_training_rows)
+        sample = _sample(trainer)
+        rows = None if sample is None else kept_rows(model, sample)
+        estimate = self._estimate(trainer, models, rows, keeps_training_rows)
         rank_zero_info(f"Caches of the frozen models are kept ({self.settings.where}): {estimate.describe()}.")
         if not keeps_training_rows:
             rank_zero_info("No training row is used twice in this run: only those of validation rows are kept.")
         encoder: Any = pl_module.encoder
         tokens, precision = encoder.fingerprint, str(trainer.precision)
+        prefixes = [_common_prefix(kept, rows, number) for number, kept in enumerate(models)]
         prefills = [
-            ModelPrefills(kept, self.settings.store(kept, share, tokens, precision))
-            for kept, share in zip(models, estimate.shares(), strict=True)
+            ModelPrefills(kept, self.settings.store(kept, share, tokens, precision), prefix)
+            for kept, share, prefix in zip(models, estimate.shares(), prefixes, strict=True)
         ]
         model.frozen_prefills = FrozenPrefills(prefills, keeps_training_rows)
 
     def _estimate(
-        self, trainer: Trainer, model: TrainModel, models: Sequence[KeptModel], keeps_training_rows: bool
+        self, trainer: Trainer, models: Sequence[KeptModel], sample: SampledRows | None, keeps_training_rows: bool
     ) -> SizeEstimate:
         names, limit = [kept.name for kept in models], int(self.settings.limit_gb * GB)
-        data = getattr(trainer, "datamodule", None)
-        if not isinstance(data, InstructionDataModule) or (sample := data.sample(_SAMPLE)) is None:
+        if sample is None:
             return SizeEstimate(names, None, None, limit)
-        report = data.report
+        report = trainer.datamodule.report  # type: ignore[attr-defined]
         rows = report.validation_rows + (report.train_rows or 0 if keeps_training_rows else 0)
-        counts = zip(models, count_kept_tokens(model, sample), strict=False)
-        return SizeEstimate(names, [kept.token_bytes * tokens / len(sample) for kept, tokens in counts], rows, limit)
+        tokens = [sum(map(len, wanted)) / len(wanted) for _, wanted in sample]
+        sizes = [kept.token_bytes * count for kept, count in zip(models, tokens, strict=False)]
+        return SizeEstimate(names, sizes, rows, limit)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Write new rows, so that a resumed run finds them."""
@@ -133,6 +141,19 @@ class KeepPrefills(Callback):
         prefills = model_of(pl_module).frozen_prefills if hasattr(pl_module, "model") else None
         for model in [] if prefills is None else prefills.models:
             model.store.flush()
+
+
+def _sample(trainer: Trainer) -> TrainingBatch | None:
+    """Rows of the training data; None for data without a table."""
+    data = getattr(trainer, "datamodule", None)
+    return data.sample(_SAMPLE) if isinstance(data, InstructionDataModule) else None
+
+
+def _common_prefix(kept: KeptModel, sample: SampledRows | None, number: int) -> CommonPrefix | None:
+    """The tokens that all sampled rows of a sharer begin with; the receiver's prompts are short."""
+    if sample is None or kept.name == "receiver":
+        return None
+    return CommonPrefix.of(kept.lm, sample[number][0], len(kept.layout.sides))
 
 
 def uses_rows_again(trainer: Trainer) -> bool:

@@ -50,16 +50,15 @@ def receiver_rows(prompt: PromptBatch, steps: Sequence[FusionStep]) -> tuple[lis
     return rows, [torch.arange(len(row)) for row in rows]
 
 
-def count_kept_tokens(core: C2CCore, batch: TrainingBatch) -> list[int]:
-    """Number of tokens of a batch whose entries are kept, for each sharer and for the receiver."""
+def kept_rows(core: C2CCore, batch: TrainingBatch) -> list[tuple[list[RowTokens], WantedTokens]]:
+    """The rows of a batch and the tokens whose entries are kept, for each sharer and for the receiver."""
     mode, batch = core.mode, batch.on_host
     prompt = batch.prompt
     if mode.fuses_response:
         prompt = with_response(core.receiver, core.sharers, prompt, batch.response_inputs)
     with_last = mode.fuses_last_prompt_token and not mode.fuses_response
-    per_model = [sharer_rows(prompt, number, with_last)[1] for number in range(len(core.sharers))]
-    per_model.append(receiver_rows(prompt, mode.plan(prompt, core.fuser.config))[1])
-    return [sum(map(len, wanted)) for wanted in per_model]
+    per_sharer = [sharer_rows(prompt, number, with_last) for number in range(len(core.sharers))]
+    return [*per_sharer, receiver_rows(prompt, mode.plan(prompt, core.fuser.config))]
 
 
 def _end_of(is_read: Tensor) -> int:

@@ -9,6 +9,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from c2c_lightning.kv.layer import LayerStack
+from c2c_lightning.training.frozen_cache.common_prefix import CommonPrefix
 from c2c_lightning.training.frozen_cache.kept_model import KeptModel
 from c2c_lightning.training.frozen_cache.prefill_store import KeptRow, PrefillStore
 from c2c_lightning.training.frozen_cache.row_tokens import RowTokens, as_batch
@@ -57,11 +58,12 @@ class ModelPrefills:
         lm: the model.
         layout: the layers that are kept.
         store: keeps the rows.
+        prefix: tokens that most rows begin with, computed once; None where rows have none in common.
         count: of reused and of computed rows.
     """
 
-    def __init__(self, model: KeptModel, store: PrefillStore) -> None:
-        self.name, self.lm, self.layout = model.name, model.lm, model.layout
+    def __init__(self, model: KeptModel, store: PrefillStore, prefix: CommonPrefix | None = None) -> None:
+        self.name, self.lm, self.layout, self.prefix = model.name, model.lm, model.layout, prefix
         self.store, self.count = store, PrefillCount()
 
     @torch.no_grad()
@@ -101,13 +103,28 @@ class ModelPrefills:
         if not rows:
             return {}
         begin = time.perf_counter()
-        flat = self._flat(rows, wanted)
+        entries: dict[str, Tensor] = {}
+        prefix, pairs = self.prefix, list(zip(rows, wanted, strict=True))
+        whole = pairs if prefix is None else [pair for pair in pairs if not prefix.begins(pair[0])]
+        if prefix is not None:
+            entries |= self._after_prefix(prefix, [pair for pair in pairs if prefix.begins(pair[0])])
+        if whole:
+            flat = self._flat([row for row, _ in whole], [want for _, want in whole])
+            # Copies, so that no row keeps the memory of the whole batch.
+            parts = [part.clone() for part in flat.split([len(want) for _, want in whole])]
+            entries |= {row.key: part for (row, _), part in zip(whole, parts, strict=True)}
         self.count.seconds += time.perf_counter() - begin
         self.count.new_rows += len(rows)
         self.count.new_tokens += sum(map(len, rows))
-        # Copies, so that no row keeps the memory of the whole batch.
-        parts = [part.clone() for part in flat.split([len(want) for want in wanted])]
-        return {row.key: KeptRow(w.int(), part) for row, w, part in zip(rows, wanted, parts, strict=True)}
+        return {row.key: KeptRow(want.int(), entries[row.key]) for row, want in pairs}
+
+    def _after_prefix(self, prefix: CommonPrefix, pairs: Sequence[tuple[RowTokens, Tensor]]) -> dict[str, Tensor]:
+        """Entries of the wanted tokens of rows that begin with the prefix."""
+        caches = prefix.caches([row for row, _ in pairs])
+        return {
+            row.key: self.layout.flatten(kv, torch.zeros_like(want).to(self.lm.device), want.to(self.lm.device)).cpu()
+            for (row, want), kv in zip(pairs, caches, strict=True)
+        }
 
     def _flat(self, rows: Sequence[RowTokens], wanted: Sequence[Tensor]) -> Tensor:
         """Entries of the wanted tokens of all rows, (tokens, values)."""

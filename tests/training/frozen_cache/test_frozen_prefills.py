@@ -1,6 +1,7 @@
 """Training steps on kept caches equal steps that compute them, to the last bit in float32."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from unittest import mock
 
 import pytest
@@ -8,6 +9,8 @@ import torch
 
 from c2c_lightning.data.mismatch import swap_sharers
 from c2c_lightning.model.frozen_lm import FrozenLM
+from c2c_lightning.training.frozen_cache.common_prefix import CommonPrefix
+from c2c_lightning.training.frozen_cache.kept_rows import kept_rows
 from tests.training.frozen_cache.kept import BATCHES, batch, build, keep, losses
 
 MODES = ["prefill", "prompt", "decode"]
@@ -66,7 +69,7 @@ def test_steps_are_those_without_kept_caches_bit_for_bit(mode: str) -> None:
     batches = [batch(model.encoder, rows) for rows in BATCHES if len(rows) > 1]
     with (
         mock.patch.object(FrozenLM, "gains_by_ragged", lambda lm, mask: lm.supports_ragged),
-        mock.patch("c2c_lightning.model.core.shared_prefix_length", return_value=0),
+        mock.patch("c2c_lightning.model.shared_prefix.shared_prefix_length", return_value=0),
     ):
         expected = losses(model, batches)
         keep(model)
@@ -124,3 +127,30 @@ def test_only_read_layers_and_tokens_of_a_sharer_are_kept() -> None:
     values = read * geometry.kv_heads * (geometry.key_dim + geometry.value_dim)
     assert sharer.store.num_bytes == 4 * values + 4 * read
     assert read < rows.prompt.sharers[0].input_ids.shape[1] / 3
+
+
+def test_a_text_that_rows_begin_with_is_computed_once_and_entries_depend_on_no_other_row() -> None:
+    model = build("prompt")
+    batches = [batch(model.encoder, rows) for rows in BATCHES]
+    expected = losses(model, batches)
+    sampled = kept_rows(model, batch(model.encoder, [0, 1, 2, 3, 4]))[0][0]
+    prefix = CommonPrefix.of(model.sharers[0], sampled, model.fuser.sharers[0].num_sharer_layers)
+    assert prefix is not None
+    found = []
+    for filling in (batches, batches[::-1]):
+        keep(model).models[0].prefix = prefix
+        with mock.patch.object(model.sharers[0], "prefill", side_effect=model.sharers[0].prefill) as prefill:
+            losses(model, filling)
+        longest = max(map(len, sampled)) - prefix.inputs.shape[1]
+        assert all(call.args[0].shape[1] <= longest for call in prefill.call_args_list[1:])
+        found.append(losses(model, batches))
+    torch.testing.assert_close(found[0], expected, rtol=1e-4, atol=2e-5)
+    assert all(torch.equal(mine, other) for mine, other in zip(*found, strict=True))
+
+
+def test_rows_with_little_in_common_have_no_prefix() -> None:
+    model = build()
+    one, other = kept_rows(model, batch(model.encoder, [0, 1]))[0][0]
+    changed = replace(other, inputs=other.inputs.clone())
+    changed.inputs[0, 4] += 1
+    assert CommonPrefix.of(model.sharers[0], [one, changed], 2) is None
