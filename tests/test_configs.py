@@ -58,3 +58,16 @@ def test_the_recipe_is_the_papers(capsys: pytest.CaptureFixture[str]) -> None:
     assert trainer["val_check_interval"] == 100 * trainer["accumulate_grad_batches"]  # type: ignore[operator]
     assert model["optimizer"]["init_args"]["lr"] == 1e-4  # type: ignore[index]
     assert model["fuser"]["hidden_dim"] == 1024  # type: ignore[index]
+
+
+@pytest.mark.parametrize("overlay", ["private_questions", "private_continuations", "closed_book"])
+def test_trainings_over_private_text_are_understood(overlay: str, capsys: pytest.CaptureFixture[str]) -> None:
+    files = [str(CONFIGS / "fit" / f"{name}.yaml") for name in ("private_text", overlay)]
+    second_stage = "c2c_lightning.training.callbacks.initial_fuser.InitialFuser"
+    options = [f"--trainer.callbacks+={second_stage}", "--trainer.callbacks.path", "runs/private_text/fuser"]
+    config = parsed(capsys, "fit", "--config", files[0], "--config", files[1], *options)
+    assert config["trainer"]["default_root_dir"] == f"runs/{overlay}"
+    callbacks: list[dict[str, object]] = config["trainer"]["callbacks"]  # type: ignore[assignment]
+    assert callbacks[-1] == {"class_path": second_stage, "init_args": {"path": "runs/private_text/fuser"}}
+    source = config["data"]["train"]
+    assert source["class_path"].startswith("c2c_lightning.data.sources.")  # type: ignore[index]

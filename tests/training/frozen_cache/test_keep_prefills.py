@@ -8,6 +8,7 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
+from lightning.pytorch.callbacks import Callback
 from safetensors.torch import load_file
 
 from c2c_lightning.data.datamodule import InstructionDataModule
@@ -21,7 +22,14 @@ STEPS = 8
 
 
 def fit(
-    models: Path, folder: Path, cache: str | None, steps: int = STEPS, made: C2CModule | None = None, **settings: Any
+    models: Path,
+    folder: Path,
+    cache: str | None,
+    steps: int = STEPS,
+    made: C2CModule | None = None,
+    stop: Callback | None = None,
+    ckpt_path: str | None = None,
+    **settings: Any,
 ) -> tuple[list[float], C2CModule]:
     """Train two epochs of 16 rows with a validation after each; the losses and the module."""
     L.seed_everything(1, verbose=False)
@@ -34,7 +42,7 @@ def fit(
         cache_dir=str(folder / "tokens"),
     )
     losses = Losses()
-    trainer(folder, steps, [losses]).fit(made, data)
+    trainer(folder, steps, [losses] if stop is None else [losses, stop]).fit(made, data, ckpt_path=ckpt_path)
     return losses.losses, made
 
 
@@ -69,6 +77,31 @@ def test_a_second_run_computes_nothing_that_the_first_one_kept_on_disk(
     assert len(counts) == 2
     assert all(reused == every for reused, every in counts)
     assert "saved" not in line
+
+
+class StopAfter(Callback):
+    """Writes a checkpoint after a step and ends the run."""
+
+    def __init__(self, step: int, path: str) -> None:
+        self.step, self.path = step, path
+
+    def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
+        if trainer.global_step == self.step:
+            trainer.save_checkpoint(self.path)
+            trainer.should_stop = True
+
+
+def test_a_run_that_is_resumed_in_its_second_epoch_computes_nothing_again(
+    models: Path, tmp_path: Path, messages: pytest.LogCaptureFixture
+) -> None:
+    expected, _ = fit(models, tmp_path / "run", "disk", cache_frozen_dir=str(tmp_path / "whole"))
+    options, path = {"cache_frozen_dir": str(tmp_path / "kept")}, str(tmp_path / "stopped.ckpt")
+    first, _ = fit(models, tmp_path / "run", "disk", stop=StopAfter(5, path), **options)
+    messages.clear()
+    second, _ = fit(models, tmp_path / "run", "disk", ckpt_path=path, **options)
+    assert first + second == expected
+    (line,) = (record.message for record in messages.records if "Kept caches" in record.message)
+    assert all(reused == every for reused, every in re.findall(r"(\d+) of (\d+) prefills", line))
 
 
 def test_the_size_is_estimated_before_the_training(
