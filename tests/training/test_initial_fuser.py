@@ -26,7 +26,7 @@ def saved(trained: C2CModule, folder: Path) -> str:
 def test_the_first_loss_is_that_of_the_given_fuser(models: Path, tmp_path: Path) -> None:
     first = module(models, gate_noise="none")
     trainer(tmp_path, 3).fit(first, loader(first, [[0, 1], [2, 3], [4, 5]]))
-    expected = float(first.model.batch_loss(next(iter(loader(first, [[6, 7]])))))
+    expected = float(first.model.batch_loss(next(iter(loader(first, [[6, 7]])))).detach())
     second, losses = module(models, lr=0.0, gate_noise="none"), Losses()
     callbacks = [InitialFuser(saved(first, tmp_path)), losses]
     trainer(tmp_path, 1, callbacks).fit(second, loader(second, [[6, 7]]))
