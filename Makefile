@@ -50,12 +50,14 @@ quickstart: install
 MODELS := data/models
 FACTS := data/private_facts
 REAL := runs/private_text
-PAIR := --model.receiver.path $(MODELS)/smollm2-135m-instruct \
-	--model.sharers '[{path: $(MODELS)/gemma3-270m, dtype: bfloat16, prompt_template: question_answer}]'
+RECEIVER := $(MODELS)/smollm2-135m-instruct
+SHARER := $(MODELS)/gemma3-270m
+PAIR := --model.receiver.path $(RECEIVER) \
+	--model.sharers '[{path: $(SHARER), dtype: bfloat16, prompt_template: question_answer}]'
 
 real: install
 	$(BIN)/python -m tools.real_models --out $(MODELS) --only smollm2 --only gemma3
-	test -f $(FACTS)/heldout_names_values_relations.jsonl || $(BIN)/python -m tools.private_facts --out $(FACTS)
+	test -f $(FACTS)/same_relation.jsonl || $(BIN)/python -m tools.private_facts --out $(FACTS) --words_of $(RECEIVER) $(SHARER)
 	test -f $(REAL)/fuser/fuser_config.json || $(REAL_ENV) $(BIN)/lightning fit --config configs/fit/private_text.yaml $(PAIR) \
 		$$(test -f $(REAL)/checkpoints/last.ckpt && echo --ckpt_path last) $(FIT)
 	$(REAL_ENV) $(BIN)/lightning test --config configs/eval/private_text.yaml $(PAIR) $(EVAL)
