@@ -6,7 +6,7 @@ from itertools import chain, islice
 from typing import Self
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -44,7 +44,7 @@ class OptionEncoder:
 
 
 @dataclass(frozen=True)
-class _OptionRuns:
+class OptionRuns:
     """The inputs behind the prompts: each option without its last token, which is predicted but never an input.
 
     Options of one prompt with the same inputs (all letters of one token) share a run.
@@ -89,7 +89,7 @@ def score_options(
         kv: cache of their first tokens; at least the last one is not in it.
         options: of each prompt.
     """
-    runs = _OptionRuns.of(options)
+    runs = OptionRuns.of(options)
     text = tokens.rows(runs.rows).append(runs.tokens(lm))
     return _scored(lm, options, text, ResponsePrefix(kv).rows(runs.rows.to(lm.device)), runs)
 
@@ -106,7 +106,7 @@ def score_fused_options(
 
     Each prompt is fused once for all its options, unless their own tokens are fused too (`fusion_mode: decode`).
     """
-    runs = _OptionRuns.of(options)
+    runs = OptionRuns.of(options)
     prompts, run = prompt.select(runs.rows), runs.tokens(model.receiver)
     with timer.phase("prefill_receiver"):
         if model.mode.fuses_response:
@@ -124,15 +124,32 @@ def _scored(
     options: Sequence[Sequence[Sequence[int]]],
     text: TokenBatch,
     prefix: ResponsePrefix,
-    runs: _OptionRuns,
+    runs: OptionRuns,
 ) -> list[OptionScores]:
     """Scores of options that follow their prompts in `text`, one row for each run."""
     # The last prompt token predicts the first token of an option.
     is_real = torch.nn.functional.pad(runs.mask, (1, 0), value=True)
     states = lm.hidden_states(text, prefix)[:, -is_real.shape[1] :]
     # Real tokens only: logits of padding would need (runs, tokens, vocabulary) for nothing.
-    logits = lm.head.logits(states[is_real.to(lm.device)]).float()
-    ends = is_real.sum(1).cumsum(0).tolist()
+    return scores_of_states(lm, options, states[is_real.to(lm.device)], runs)
+
+
+def scores_of_states(
+    lm: FrozenLM,
+    options: Sequence[Sequence[Sequence[int]]],
+    states: Float[Tensor, "n width"],
+    runs: OptionRuns,
+) -> list[OptionScores]:
+    """Scores of options.
+
+    Args:
+        lm: the model.
+        options: of each prompt.
+        states: last hidden states of the last prompt token and of the inputs of each run, run after run.
+        runs: of the options.
+    """
+    logits = lm.head.logits(states).float()
+    ends = (runs.mask.sum(1) + 1).cumsum(0).tolist()
     flat = [ids for of_row in options for ids in of_row]
     # A run has as many states as its options have tokens.
     places = [range(ends[run] - len(ids), ends[run]) for run, ids in zip(runs.run_of, flat, strict=True)]

@@ -117,21 +117,18 @@ class Deletion:
         context = question.context
         return self.num_kept(context.num_header, context.num_tokens) + self._num_question(question)
 
-    def caches(self, question: QuestionCache, enriched: Bool[Tensor, "subsets layers"]) -> LayerStack:
-        """The cache of a question for each subset of enriched layers, (subsets, kv_heads, T, head_dim) per layer.
-
-        Args:
-            question: its entries.
-            enriched: whether a layer has the enriched entries; the direct ones elsewhere.
-        """
+    def prefixes(self, question: QuestionCache) -> tuple[LayerStack, ...]:
+        """The cache without enriched layers, and with all layers enriched."""
         context, end = question.context, self._num_question(question)
         kept = _tokens(context.entries, 0, self.num_kept(context.num_header, context.num_tokens))
         # The direct prompt's header is in front of its question; released sinks are the same in all layers.
         before = context.header if self.sink_tokens is None else kept
-        direct = append_kv(before, _tokens(question.direct, 0, end))
-        few_shot = append_kv(kept, _tokens(question.enriched, 0, end))
-        both = [LayerKV.merge(pair, torch.cat) for pair in zip(direct, few_shot, strict=True)]
-        return [layer.rows(choice) for layer, choice in zip(both, enriched.long().T, strict=True)]
+        parts = ((before, question.direct), (kept, question.enriched))
+        return tuple(append_kv(header, _tokens(entries, 0, end)) for header, entries in parts)
+
+    def chosen(self, enriched: Bool[Tensor, "subsets layers"]) -> Int[Tensor, "subsets layers"]:
+        """Which of `prefixes` each layer of a subset has."""
+        return enriched.long()
 
     def _num_question(self, question: QuestionCache) -> int:
         return question.num_tokens if self.repeats_cue else question.num_question
@@ -150,9 +147,13 @@ class NoDeletion:
         """Length of the cache."""
         return question.context.num_tokens + question.num_question
 
-    def caches(self, question: QuestionCache, enriched: Bool[Tensor, "subsets layers"]) -> LayerStack:
-        """The same cache for each subset, (subsets, kv_heads, T, head_dim) per layer: shots are entries of all."""
-        return [layer.map(lambda entries: entries.expand(len(enriched), -1, -1, -1)) for layer in question.few_shot]
+    def prefixes(self, question: QuestionCache) -> tuple[LayerStack, ...]:
+        """The cache alone."""
+        return (question.few_shot,)
+
+    def chosen(self, enriched: Bool[Tensor, "subsets layers"]) -> Int[Tensor, "subsets layers"]:
+        """The cache in all layers of all subsets: shots are entries of all layers."""
+        return torch.zeros_like(enriched, dtype=torch.long)
 
 
 CLEAN = Deletion("clean")
@@ -162,6 +163,15 @@ AS_RELEASED = Deletion("as_released", sink_tokens=15, repeats_cue=True)
 """As the released `standard_kvcache_del.py`: 15 sink entries are kept, and the cue is run a second time."""
 
 DELETIONS = (CLEAN, AS_RELEASED)
+
+
+def mixed_caches(
+    kind: Deletion | NoDeletion, question: QuestionCache, enriched: Bool[Tensor, "subsets layers"]
+) -> LayerStack:
+    """The cache of a question for each subset of enriched layers, (subsets, kv_heads, T, head_dim) per layer."""
+    layers = zip(*kind.prefixes(question), strict=True)
+    together = [LayerKV.merge(prefixes, torch.cat) for prefixes in layers]
+    return [layer.rows(chosen) for layer, chosen in zip(together, kind.chosen(enriched).T, strict=True)]
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from c2c_lightning.analysis.oracle.enrichment import Deletion, NoDeletion, QuestionCache
+from c2c_lightning.analysis.oracle.enrichment import Deletion, NoDeletion, QuestionCache, mixed_caches
 from c2c_lightning.data.batch import TokenBatch
 from c2c_lightning.evaluation.oracle.shot_prompt import OptionScoring, ShotQuestion
 from c2c_lightning.evaluation.scoring.judge import judge_scores
@@ -17,10 +17,11 @@ from c2c_lightning.evaluation.tasks import Question, Task
 from c2c_lightning.kv.layer import LayerKV, LayerStack
 from c2c_lightning.model.frozen_lm import FrozenLM
 from c2c_lightning.responders.base import OptionScores
+from c2c_lightning.responders.branched_options import BranchedPrompt, score_branches
 from c2c_lightning.responders.option_scoring import score_options
 
 #: Sequences of one pass: more need memory for caches and logits, and make passes no faster.
-_MAX_SEQUENCES = 64
+_MAX_SEQUENCES = 128
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,14 @@ class CacheRows:
     def entries(self, width: int) -> LayerStack:
         """The caches, padded on the left to `width` tokens."""
         padding = (0, 0, width - self.num_tokens, 0)
-        return [layer.map(lambda x: F.pad(x, padding)) for layer in self.kind.caches(self.cache, self.enriched)]
+        return [layer.map(lambda x: F.pad(x, padding)) for layer in mixed_caches(self.kind, self.cache, self.enriched)]
+
+    @property
+    def branched(self) -> BranchedPrompt:
+        """The cue behind all caches, which share the entries of their layers."""
+        prefixes, chosen = self.kind.prefixes(self.cache), self.kind.chosen(self.enriched)
+        parts = self.asked.parts
+        return BranchedPrompt(prefixes, chosen, self.kind.next_position(self.cache), parts.cue, parts.options)
 
     def cue_positions(self, width: int) -> tuple[Int[Tensor, " tokens"], Bool[Tensor, " tokens"]]:
         """Positions of a padded cache and the cue behind it, those of the cache being 0; and which are no padding."""
@@ -118,6 +126,15 @@ class CacheReader:
 
     def _read(self, parts: Sequence[CacheRows]) -> list[CacheAnswer]:
         """The answer on each cache of several questions, in one pass."""
+        if self.lm.supports_ragged:
+            scores = [score for of in score_branches(self.lm, [part.branched for part in parts]) for score in of]
+        else:
+            scores = self._padded_scores(parts)
+        questions = [part.asked.question for part in parts for _ in range(len(part))]
+        return [self._answer(*pair) for pair in zip(questions, scores, strict=True)]
+
+    def _padded_scores(self, parts: Sequence[CacheRows]) -> list[OptionScores]:
+        """As `score_branches`, with a copy of the entries for each cache."""
         width = max(part.num_tokens for part in parts)
         rows = [part for part in parts for _ in range(len(part))]
         positions, is_real = (torch.stack(of) for of in zip(*(row.cue_positions(width) for row in rows), strict=True))
@@ -129,8 +146,7 @@ class CacheReader:
             for of_layer in zip(*(part.entries(width) for part in parts), strict=True)
         ]
         batch = TokenBatch(ids, is_real, positions).to(self.lm.device)
-        scores = score_options(self.lm, batch, kv, [row.asked.parts.options for row in rows])
-        return [self._answer(row.asked.question, of_row) for row, of_row in zip(rows, scores, strict=True)]
+        return score_options(self.lm, batch, kv, [row.asked.parts.options for row in rows])
 
     def _answer(self, question: Question, scores: OptionScores) -> CacheAnswer:
         rule = Task("enrichment", wording="paper", mode="letter" if self.scoring == "letter" else "cloze")

@@ -10,6 +10,7 @@ from c2c_lightning.analysis.oracle.enrichment import (
     DELETIONS,
     Deletion,
     QuestionCache,
+    mixed_caches,
     prefill_context,
     prefill_questions,
     single_layers,
@@ -60,7 +61,7 @@ def test_deleted_shots_are_shots_masked_for_the_cue(lm: FrozenLM, deletion: Dele
     context = len(HEADER) + len(SHOTS)
     for question, cache in zip(QUESTIONS, caches(lm), strict=True):
         every = single_layers(lm.geometry.num_layers)[1:2]
-        found = continued(lm, deletion.caches(cache, every), deletion.next_position(cache), CUE)
+        found = continued(lm, mixed_caches(deletion, cache, every), deletion.next_position(cache), CUE)
         prompt = [*HEADER, *SHOTS, *question, *(CUE if deletion.repeats_cue else []), *CUE]
         kept = deletion.num_kept(len(HEADER), context)
         expected = masked(lm, prompt, len(prompt) - len(CUE), kept, context)[:, -len(CUE) :]
@@ -73,7 +74,7 @@ def test_deleted_shots_are_shots_masked_for_the_cue(lm: FrozenLM, deletion: Dele
 def test_without_enriched_layers_the_clean_cache_is_the_direct_prompt(lm: FrozenLM) -> None:
     for question, cache in zip(QUESTIONS, caches(lm), strict=True):
         none = single_layers(lm.geometry.num_layers)[:1]
-        found = continued(lm, CLEAN.caches(cache, none), CLEAN.next_position(cache), CUE)
+        found = continued(lm, mixed_caches(CLEAN, cache, none), CLEAN.next_position(cache), CUE)
         expected = lm.model(torch.tensor([[*HEADER, *question, *CUE]])).logits[:, -len(CUE) :]
         # Other positions: rotations by larger angles differ in the last bits.
         torch.testing.assert_close(found, expected, atol=2e-4, rtol=1e-3)
@@ -92,7 +93,7 @@ def test_only_the_chosen_layers_have_enriched_entries(lm: FrozenLM) -> None:
     cache = caches(lm)[0]
     subsets = single_layers(lm.geometry.num_layers)
     for deletion in DELETIONS:
-        mixed = deletion.caches(cache, subsets)
+        mixed = mixed_caches(deletion, cache, subsets)
         for layer, kv in enumerate(mixed):
             for row, subset in enumerate(subsets):
                 own = cache.enriched if subset[layer] else cache.direct
@@ -109,6 +110,6 @@ def test_a_prompt_without_header_has_nothing_in_front_of_its_question() -> None:
     lm = load_frozen(tiny_pair("qwen3"))
     [cache] = prefill_questions(lm, prefill_context(lm, [], SHOTS), QUESTIONS[:1], CUE)
     none = single_layers(lm.geometry.num_layers)[:1]
-    found = continued(lm, CLEAN.caches(cache, none), CLEAN.next_position(cache), CUE)
+    found = continued(lm, mixed_caches(CLEAN, cache, none), CLEAN.next_position(cache), CUE)
     expected = lm.model(torch.tensor([[*QUESTIONS[0], *CUE]])).logits[:, -len(CUE) :]
     torch.testing.assert_close(found, expected, atol=2e-4, rtol=1e-3)

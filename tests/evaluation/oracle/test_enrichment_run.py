@@ -14,6 +14,7 @@ import torch
 from c2c_lightning.analysis.measurement_log import MeasurementLog
 from c2c_lightning.analysis.oracle.enrichment import CLEAN, DELETIONS, prefill_context, prefill_questions, single_layers
 from c2c_lightning.errors import BenchmarkError, PromptError
+from c2c_lightning.evaluation.oracle import cache_answers
 from c2c_lightning.evaluation.oracle.cache_answers import CacheReader, CacheRows
 from c2c_lightning.evaluation.oracle.cache_store import QuestionCacheStore
 from c2c_lightning.evaluation.oracle.enrichment_report import EnrichmentResults
@@ -85,8 +86,11 @@ def test_answers_are_those_of_the_plain_prompts(lm: FrozenLM, scoring: OptionSco
             assert found == pytest.approx(float(expected), abs=1e-3)
 
 
+@pytest.mark.parametrize("is_branched", [True, False])
 @pytest.mark.parametrize("scoring", ["letter", "choice"])
-def test_answers_read_together_are_those_read_one_by_one(lm: FrozenLM, scoring: OptionScoring) -> None:
+def test_answers_read_together_are_those_read_one_by_one(
+    lm: FrozenLM, scoring: OptionScoring, is_branched: bool
+) -> None:
     run = run_of(lm, scoring=scoring)
     subsets = single_layers(lm.geometry.num_layers)[[1, 0, 2, 2, 3]]
     contexts = {
@@ -99,10 +103,12 @@ def test_answers_read_together_are_those_read_one_by_one(lm: FrozenLM, scoring: 
         for kind in KINDS.values()
     ]
     assert len({rows.num_tokens for rows in asked}) > 3
-    together = run.reader.answers(asked)
+    with mock.patch.object(FrozenLM, "supports_ragged", is_branched):
+        together = run.reader.answers(asked)
     for rows, found in zip(asked, together, strict=True):
         for n, answer in enumerate(found):
-            [[alone]] = run.reader.answers([replace(rows, enriched=rows.enriched[n : n + 1])])
+            with mock.patch.object(FrozenLM, "supports_ragged", False):
+                [[alone]] = run.reader.answers([replace(rows, enriched=rows.enriched[n : n + 1])])
             assert answer.choice == alone.choice
             assert answer.probability == pytest.approx(alone.probability, abs=2e-6)
     oracle = [found[0].probability for rows, found in zip(asked, together, strict=True) if rows.kind is CLEAN]
@@ -110,14 +116,14 @@ def test_answers_read_together_are_those_read_one_by_one(lm: FrozenLM, scoring: 
     assert max(abs(a - b) for a, b in zip(oracle, direct, strict=True)) > 1e-3
 
 
-def test_caches_of_all_questions_of_a_batch_share_their_passes(lm: FrozenLM, tmp_path: Path) -> None:
-    run, calls = run_of(lm, batch_size=9), []
-    with mock.patch.object(type(lm), "hidden_states", autospec=True, side_effect=type(lm).hidden_states) as passes:
+def test_the_caches_of_a_batch_share_their_passes(lm: FrozenLM, tmp_path: Path) -> None:
+    run = run_of(lm, batch_size=9)
+    with mock.patch.object(cache_answers, "score_branches", side_effect=cache_answers.score_branches) as passes:
         list(run.answer_single_layers(MeasurementLog(tmp_path / "a.jsonl", {})))
-        calls = [len(call.args[1].input_ids) for call in passes.call_args_list]
+    caches = [sum(len(prompt.chosen) for prompt in call.args[1]) for call in passes.call_args_list]
     # Two subjects; each question has one few-shot cache, and none, all and single layers of two oracles.
-    assert sum(calls) == len(QUESTIONS) * (1 + 2 * (2 + lm.geometry.num_layers))
-    assert len(calls) <= 2 * (1 + sum(calls) // 2 // 32)
+    assert sum(caches) == len(QUESTIONS) * (1 + 2 * (2 + lm.geometry.num_layers))
+    assert len(caches) == 2
 
 
 def test_an_interrupted_run_gives_the_same_answers(lm: FrozenLM, tmp_path: Path) -> None:
