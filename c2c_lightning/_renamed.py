@@ -131,6 +131,7 @@ MODULES = {
     "model.responder": "responders.base",
     "training.asked": "prediction.requests",
     "training.callbacks.access": "training._utils",
+    "training.callbacks.closed_form": "training.callbacks.fit_closed_form",
     "training.callbacks.export": "training.callbacks.export_fuser",
     "training.callbacks.gates": "training.callbacks.gate_monitor",
     "training.callbacks.picture": "training.callbacks.run_picture",

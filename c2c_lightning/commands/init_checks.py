@@ -109,6 +109,11 @@ def alignment_text(sharer: SharerAlignment) -> str:
 
 
 def kv_width(receiver: LMSpec) -> int:
-    """Elements of one token's keys in the receiver's widest layer; that of the paper's fuser where it is not known."""
+    """Elements of one token's keys or values, whichever are fewer, in the receiver's narrowest layer.
+
+    Where they are not known, those of the paper's receiver.
+    """
     geometry = expected_geometry(receiver)
-    return max(layer.kv_heads * layer.key_dim for layer in geometry.layers) if geometry else 1024
+    if geometry is None:
+        return 1024
+    return min(layer.kv_heads * min(layer.key_dim, layer.value_dim) for layer in geometry.layers)

@@ -36,7 +36,7 @@ class Option:
 
 
 @dataclass(frozen=True)
-class Source:
+class ModuleSource:
     """The source of a module of this package.
 
     Attributes:
@@ -47,13 +47,13 @@ class Source:
 
     @classmethod
     @cache
-    def of(cls, module: str) -> "Source":
+    def of(cls, module: str) -> "ModuleSource":
         """A module by its full name."""
         path = _ROOT.joinpath(*module.split(".")[1:])
         file = path.with_suffix(".py") if path.with_suffix(".py").is_file() else path / "__init__.py"
         return cls(ast.parse(file.read_text(encoding="utf-8")))
 
-    def find(self, name: str) -> "tuple[ast.stmt, Source] | None":
+    def find(self, name: str) -> "tuple[ast.stmt, ModuleSource] | None":
         """The definition of a name, and the module that holds it; None for a name of another package."""
         for node in self.tree.body:
             if isinstance(node, ast.ClassDef) and node.name == name:
@@ -63,7 +63,7 @@ class Source:
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(PACKAGE):
                 for alias in node.names:
                     if (alias.asname or alias.name) == name:
-                        return Source.of(str(node.module)).find(alias.name)
+                        return ModuleSource.of(str(node.module)).find(alias.name)
         return None
 
     def options(self, node: ast.ClassDef) -> tuple[Option, ...]:
@@ -86,7 +86,7 @@ class Source:
 class _Words(ast.NodeTransformer):
     """Types in words: aliases as what they stand for, literals as a set of values."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: ModuleSource) -> None:
         self.source = source
 
     def visit_Name(self, node: ast.Name) -> ast.expr:
@@ -114,7 +114,7 @@ def class_options(name: str) -> tuple[str, tuple[Option, ...]]:
         name: its path below the package, such as `training.module.C2CModule`.
     """
     module, _, attribute = name.rpartition(".")
-    found = Source.of(f"{PACKAGE}.{module}").find(attribute)
+    found = ModuleSource.of(f"{PACKAGE}.{module}").find(attribute)
     assert found is not None
     node, source = found
     assert isinstance(node, ast.ClassDef)

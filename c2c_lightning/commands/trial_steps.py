@@ -15,7 +15,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from torch.optim import AdamW
 
-from c2c_lightning.commands.first_config import FirstConfig
+from c2c_lightning.commands.first_config import LEARNING_RATE, FirstConfig
 from c2c_lightning.data.datamodule import InstructionDataModule
 from c2c_lightning.training.module import C2CModule
 
@@ -70,7 +70,7 @@ def run_trial(config: FirstConfig) -> Trial:
     Raises:
         C2CError: any error that `lightning fit` would raise.
     """
-    optimizer = partial(AdamW, lr=config.learning_rate, weight_decay=0.01)
+    optimizer = partial(AdamW, lr=LEARNING_RATE, weight_decay=0.01)
     module = C2CModule(config.receiver, list(config.sharers), config.fuser, optimizer=optimizer)
     timer = StepTimer()
     with tempfile.TemporaryDirectory() as folder, _quiet():

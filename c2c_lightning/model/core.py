@@ -12,7 +12,8 @@ from torch import Tensor
 from c2c_lightning.data.batch import PromptBatch, TokenBatch
 from c2c_lightning.errors import PairMismatchError
 from c2c_lightning.kv.layer import LayerStack, SharerKV, append_kv
-from c2c_lightning.model.fusion_modes import MODES, FusedModel, FusionMode
+from c2c_lightning.model.fused_model import FusedModel
+from c2c_lightning.model.fusion_modes import MODES, FusionMode
 from c2c_lightning.model.prefill_state import PrefillState
 from c2c_lightning.model.response_prefix import ResponsePrefix
 from c2c_lightning.model.shared_prefix import prefill_prompts

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -124,6 +125,11 @@ def _load_message(what: str, spec: LMSpec, error: Exception) -> str:
             f"there is no directory {spec.path!r}. Name one that holds config.json, weights and tokenizer, or a hub id."
         )
     cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if isinstance(error, KeyError):
+        cause = (
+            f"transformers {transformers.__version__} does not know {cause}, which its config.json names: a rotary "
+            "type, an activation or another part."
+        )
     offline = "" if os.environ.get("HF_HUB_OFFLINE") != "1" else " (HF_HUB_OFFLINE=1: the hub is not asked)"
     kind = "directory" if os.path.exists(spec.path) else "local directory or hub model"
     return (

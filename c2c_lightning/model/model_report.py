@@ -19,7 +19,7 @@ from c2c_lightning.model.load_lm import load_frozen
 
 
 @dataclass(frozen=True)
-class LayerReport:
+class ModelLayer:
     """One decoder layer.
 
     Attributes:
@@ -66,7 +66,7 @@ class ModelReport:
 
     name: str
     architecture: str = ""
-    layers: tuple[LayerReport, ...] = ()
+    layers: tuple[ModelLayer, ...] = ()
     max_tokens: int | None = None
     refusal: str | None = None
     fits: tuple["RoleFit", ...] = ()
@@ -126,7 +126,7 @@ def report_model(model: LMSpec | str | FrozenLM, fuser: str | Path | None = None
     return ModelReport(lm.spec.path, type(lm.model).__name__, tuple(_layers(lm)), lm.max_tokens, None, fits)
 
 
-def _layers(lm: FrozenLM) -> Iterator[LayerReport]:
+def _layers(lm: FrozenLM) -> Iterator[ModelLayer]:
     config = lm.model.config.get_text_config(decoder=True)
     cache, kinds = DynamicCache(config=config).layers, getattr(config, "layer_types", None)
     geometry = iter(lm.geometry.layers)
@@ -135,10 +135,10 @@ def _layers(lm: FrozenLM) -> Iterator[LayerReport]:
         # A cache layer knows its window; the type of a layer is in the configuration where types differ.
         kind = kinds[number] if kinds else _kind_of(layer)
         if not isinstance(layer, CacheLayerMixin):
-            yield LayerReport(number, _without_entries(layer, kind))
+            yield ModelLayer(number, _without_entries(layer, kind))
             continue
         window = getattr(layer, "sliding_window", None)
-        yield LayerReport(
+        yield ModelLayer(
             number, kind.replace("_", " "), window, next(geometry, None), next(positions, None), _rope(config, kind)
         )
 

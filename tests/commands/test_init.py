@@ -11,6 +11,11 @@ import yaml
 
 from c2c_lightning import embedded
 from c2c_lightning.cli import main
+from c2c_lightning.commands.first_config import FirstConfig
+from c2c_lightning.data.sources.detect import detect_source
+from c2c_lightning.fuser.low_rank import check_rank
+from c2c_lightning.kv.geometry import LayerGeometry
+from c2c_lightning.model.lm_spec import LMSpec
 
 ROWS = Path(embedded.facts("train_chat.jsonl")).read_text().splitlines()[:50]
 
@@ -62,6 +67,8 @@ def test_the_configuration_is_short_and_trains(folder: Path, capsys: pytest.Capt
     init("--output", "mine.yaml")
     text = (folder / "mine.yaml").read_text()
     assert len(text.splitlines()) <= 20
+    fuser = yaml.safe_load(text)["model"]["fuser"]
+    assert (fuser["kind"], fuser["options"]) == ("low_rank", {"rank": 32})
     out = capsys.readouterr().out
     assert re.search(r"sharer +token alignment `span`: 100.0% .* in 50 rows", out)
     assert re.search(r"Fuser of [\d.]+ M parameters .* 70 steps of 8 rows, .* about \d+ (s|min) on this cpu", out)
@@ -69,6 +76,13 @@ def test_the_configuration_is_short_and_trains(folder: Path, capsys: pytest.Capt
     few = ["--trainer.max_steps", "3", "--trainer.val_check_interval", "3", "--data.cache_dir", "cache"]
     main(["fit", "--config", "mine.yaml", *few, "--trainer.enable_progress_bar", "false"])
     assert (folder / "runs" / "mine" / "fuser" / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize(("kv_width", "rank"), [(2048, 128), (1024, 128), (192, 96), (64, 32), (14, 6), (3, 2), (1, 2)])
+def test_the_rank_fits_the_receivers_heads(kv_width: int, rank: int) -> None:
+    config = FirstConfig(LMSpec("a"), (LMSpec("b"),), detect_source("rows.jsonl"), 50, kv_width, "auto", "runs")
+    assert config.fuser.options == {"rank": rank}
+    check_rank(rank, LayerGeometry(1, kv_width, kv_width))
 
 
 def test_models_with_one_tokenizer_share_their_tokens_and_base_models_get_a_template(folder: Path) -> None:

@@ -18,6 +18,7 @@ from c2c_lightning.errors import DataError
 TESTS = Path(__file__).parent.parent
 ROOT = TESTS.parent
 FIT = ["fit", "--config", str(TESTS / "conf" / "fit.yaml")]
+KIND, OPTIONS = ("--model.fuser.kind",), ("--model.fuser.options",)
 BENCH = ["bench", "--config", str(ROOT / "configs" / "bench" / "step.yaml")]
 ANALYZE = ["analyze", "alignment", "--config", str(ROOT / "configs" / "analyze" / "quickstart_alignment.yaml")]
 
@@ -133,6 +134,9 @@ CALLBACK = '{{"class_path": "lightning.pytorch.callbacks.{}", "init_args": {}}}'
         (["--ckpt_path", "https://example.org/x.ckpt"], "local file"),
         (["--model.fuser.num_layers", "10000000"], "num_layers is 10000000, but must be at most 1000"),
         (["--trainer.devices", "99"], "trainer.devices asks for 99 processes"),
+        ([*KIND, "low_rank", *OPTIONS, '{"rank": 400}'], "rank is 400, but keys and values use half of it each"),
+        ([*KIND, "ridge", *OPTIONS, '{"map_rank": 100}'], "map_rank is 100, but a map from 180 to 64 dimensions"),
+        ([*KIND, "low_rank", "--model.fuser.fusion_mode", "replace"], "the fuser kind 'low_rank' reads its entries"),
     ],
 )
 def test_a_wrong_value_of_a_run_is_one_message(

@@ -1,5 +1,6 @@
 """Fuser directory and language models together: saved, loaded, and refused where they do not fit."""
 
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -146,6 +147,14 @@ def test_quantised_while_it_is_loaded(pair: tuple[str, str]) -> None:
     assert receiver.empty_kv(1)[0].keys.dtype == torch.float32
     model = fused(receiver, [sharer])
     assert model.generate(PromptBatch.shared(torch.tensor([[5, 6, 7, 8]])), max_new_tokens=2).shape == (1, 6)
+
+
+def test_an_unknown_rotary_type_is_named(pair: tuple[str, str]) -> None:
+    file = Path(pair[0]) / "config.json"
+    rotary = {"rope_parameters": {"rope_type": "spiral", "rope_theta": 1e4}}
+    file.write_text(json.dumps({**json.loads(file.read_text()), **rotary}))
+    with pytest.raises(ModelLoadError, match="does not know 'spiral', which its config"):
+        load_frozen(pair[0])
 
 
 def test_unknown_quantisation_is_refused(pair: tuple[str, str]) -> None:

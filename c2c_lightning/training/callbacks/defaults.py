@@ -5,7 +5,7 @@ from typing import Literal
 
 from lightning.pytorch.callbacks import Callback
 
-from c2c_lightning.training.callbacks.closed_form import FitClosedForm
+from c2c_lightning.training.callbacks.fit_closed_form import FitClosedForm
 from c2c_lightning.training.callbacks.gate_monitor import GateMonitor
 from c2c_lightning.training.callbacks.log_interval import LogInterval
 from c2c_lightning.training.callbacks.non_finite_guard import NonFiniteGuard
