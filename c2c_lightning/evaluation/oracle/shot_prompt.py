@@ -132,7 +132,8 @@ class PromptEncoder:
         return fill(self.template.answer, answer=answer)
 
     def _ids(self, text: str) -> tuple[int, ...]:
-        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else ()
+        # Not verbose: the length of prompts is checked against the context with a message of its own.
+        return tuple(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]) if text else ()
 
     def _beginning(self) -> tuple[int, ...]:
         """The token that the tokenizer puts in front of every text, if it does."""
