@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from c2c_lightning.ops.ragged_attention import attention_function
+from c2c_lightning.ops.replaced_attention import replaced_attention
 
 #: Name of the attention function in the registries of transformers.
 NAME = "c2c_branches"
@@ -89,16 +90,8 @@ def branch_attention(model: nn.Module, groups: Sequence[Branches]) -> Iterator[N
     The model has to support ragged attention, see `supports_ragged_attention`, and its windows have to be longer than
     every branch with its prefix: masks are causal only.
     """
-    config: Any = model.config
-    config = config.get_text_config()
-    base = config._attn_implementation
-    token = _running.set(_Running(tuple(groups), base))
-    config._attn_implementation = NAME
-    try:
+    with replaced_attention(model, NAME, _running, lambda base: _Running(tuple(groups), base)):
         yield
-    finally:
-        config._attn_implementation = base
-        _running.reset(token)
 
 
 def _masks(*args: object, **kwargs: object) -> _Running:

@@ -25,6 +25,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from c2c_lightning.kv.cache import NewEntries
 from c2c_lightning.kv.layer import LayerKV
+from c2c_lightning.ops.replaced_attention import replaced_attention
 
 #: Name of the attention function in the registries of transformers.
 NAME = "c2c_ragged"
@@ -128,16 +129,8 @@ _running: ContextVar[tuple[SequenceLengths, str]] = ContextVar("sequences of the
 @contextmanager
 def ragged_attention(model: nn.Module, lengths: SequenceLengths) -> Iterator[None]:
     """Within it, `model` attends within each sequence of its one row. No other thread may run the model."""
-    config: Any = model.config
-    config = config.get_text_config()
-    base = config._attn_implementation
-    token = _running.set((lengths, base))
-    config._attn_implementation = NAME
-    try:
+    with replaced_attention(model, NAME, _running, lambda base: (lengths, base)):
         yield
-    finally:
-        config._attn_implementation = base
-        _running.reset(token)
 
 
 def current_attention(model: nn.Module) -> AbstractContextManager[None]:

@@ -23,6 +23,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
 from c2c_lightning.kv.layer import LayerStack
 from c2c_lightning.ops.ragged_attention import attention_function
+from c2c_lightning.ops.replaced_attention import replaced_attention
 
 NAME = "c2c_compared"
 """Name of the attention function in the registries of transformers."""
@@ -58,17 +59,9 @@ _running: ContextVar[tuple[AttentionComparison, str]] = ContextVar("comparison o
 @contextmanager
 def compared_attention(model: nn.Module, comparison: AttentionComparison) -> Iterator[None]:
     """Within it, passes of `model` fill in `comparison`. No other thread may run the model."""
-    config: Any = model.config
-    config = config.get_text_config()
-    base = config._attn_implementation
-    token = _running.set((comparison, base))
-    # A name that ragged batching does not know: passes are padded.
-    config._attn_implementation = NAME
-    try:
+    # Ragged batching does not know the name: passes are padded.
+    with replaced_attention(model, NAME, _running, lambda base: (comparison, base)):
         yield
-    finally:
-        config._attn_implementation = base
-        _running.reset(token)
 
 
 def _mask(*args: Any, **kwargs: Any) -> Any:
