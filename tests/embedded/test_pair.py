@@ -11,7 +11,7 @@ from c2c_lightning.errors import ModelLoadError
 from tools.embedded_world.metrics import exact_replies, probe_accuracy, value_probabilities
 from tools.embedded_world.rows import write_rows
 from tools.embedded_world.training_examples import ask, ask_after_note, ask_for_sentence
-from tools.embedded_world.world import VALUES, Fact, make_world, sentence_request
+from tools.embedded_world.world import THIRDS, VALUES, Fact, Third, make_world, sentence_request
 
 Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 SIZE_LIMIT = 5_000_000  # bytes
@@ -117,6 +117,14 @@ def test_sharer_of_quarters_knows_little_else(name: str, fraction: float) -> Non
     facts = sample(WORLD.facts)
     assert exact_replies(*loaded, [ask(fact) for fact in facts if fact in known]) >= 0.99
     assert exact_replies(*loaded, [ask(fact) for fact in facts if fact not in known]) < 0.3
+
+
+@pytest.mark.parametrize("third", THIRDS)
+def test_peer_knows_its_third_alone(third: Third) -> None:
+    loaded, known = load(f"peer_{third}_third"), set(WORLD.third(third))
+    facts = sample(WORLD.facts)
+    assert exact_replies(*loaded, [ask(fact) for fact in facts if fact in known]) >= 0.98
+    assert exact_replies(*loaded, [ask(fact) for fact in facts if fact not in known]) < 0.25
 
 
 def test_rows_are_those_of_the_world(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Evaluation of receiver and sharers, and the bounds on their metrics."""
+"""Evaluation of receiver, sharers and peers, and the bounds on their metrics."""
 
 import random
 from collections.abc import Sequence
@@ -32,6 +32,11 @@ QUARTERS_BOUNDS = AcceptanceBounds(
 """Knows its own facts nearly as `SHARER_BOUNDS` says, and guesses the others."""
 NAIVE_SHARER_BOUNDS = AcceptanceBounds(at_least=_KNOWLEDGE, at_most={})
 """Knows its facts, with no bound on where in the prompt it encodes them."""
+
+PEER_BOUNDS = AcceptanceBounds(
+    at_least={"facts": 0.98, "sentences": 0.8, "probe": 0.95, "t2t": 0.95}, at_most={"unknown_facts": 0.17}
+)
+"""Knows its facts and no others, encodes them early, and copies an answer from an earlier turn; fewer as sentences."""
 
 
 class ReceiverEvaluation:
@@ -97,6 +102,28 @@ class SharerEvaluation:
         if self.unknown:
             report["unknown_facts"] = exact_replies(model, tokenizer, self.unknown)
         return report
+
+
+class PeerEvaluation:
+    """Metrics of a peer: known facts, unknown facts, and questions about new names after a turn with the answer.
+
+    Args:
+        world: the earlier turns avoid its names.
+        known: facts that it was trained on.
+        unknown: facts that it must answer at random.
+        num_questions: number of questions after an earlier turn.
+    """
+
+    def __init__(self, world: World, known: Sequence[Fact], unknown: Sequence[Fact], num_questions: int = 400) -> None:
+        rng, fresh = random.Random("peer exam"), FreshFacts(world.entities)
+        self.as_sharer = SharerEvaluation(world, known, unknown, num_notes=1)
+        self.turns = [ask_after_sentence(fresh.draw_some(rng, distracted=0.0)) for _ in range(num_questions)]
+
+    def __call__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Report:
+        """Compute the metrics."""
+        report = self.as_sharer(model, tokenizer)
+        names = ("facts", "sentences", "probe", "unknown_facts")
+        return {name: report[name] for name in names} | {"t2t": exact_replies(model, tokenizer, self.turns)}
 
 
 def _questions_about(relation: str, fresh: FreshFacts, rng: random.Random, count: int = 100) -> list[Example]:

@@ -1,4 +1,4 @@
-"""Build the embedded pair: `python -m tools.embedded_world.build --out DIR`."""
+"""Build the embedded models: `python -m tools.embedded_world.build --out DIR`."""
 
 import argparse
 import logging
@@ -8,8 +8,8 @@ from typing import get_args
 import torch
 
 from tools.embedded_world.rows import write_rows
-from tools.embedded_world.train_models import KnownFacts, train_quarters, train_receiver, train_sharer
-from tools.embedded_world.world import make_world
+from tools.embedded_world.train_models import KnownFacts, train_peer, train_quarters, train_receiver, train_sharer
+from tools.embedded_world.world import THIRDS, make_world
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +31,9 @@ def main(arguments: list[str] | None = None) -> None:
         else:
             report = train_sharer(world, directory, options.seed, options.facts, options.naive_sharer)
         logger.info("%s: %s", directory.name, report)
+    if options.only in (None, "peer"):
+        directory = options.out / f"peer_{options.third}_third"
+        logger.info("%s: %s", directory.name, train_peer(world, directory, options.seed, options.third))
 
 
 def _sharer_name(facts: str, is_naive: bool) -> str:
@@ -41,7 +44,7 @@ def _sharer_name(facts: str, is_naive: bool) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tools.embedded_world.build", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="directory for the models and the rows of facts")
-    parser.add_argument("--only", choices=("receiver", "sharer", "facts"), help="build only this part")
+    parser.add_argument("--only", choices=("receiver", "sharer", "peer", "facts"), help="build only this part")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights and examples")
     parser.add_argument("--world-seed", type=int, default=0, help="seed of names and facts")
     parser.add_argument(
@@ -50,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
         default="all",
         help="facts in the sharer's training data",
     )
+    parser.add_argument("--third", choices=THIRDS, default="first", help="facts in the peer's training data")
     parser.add_argument("--naive-sharer", action="store_true", help="train the sharer on its replies alone")
     parser.add_argument("--threads", type=int, default=1, help="torch threads; one suits such small models")
     return parser

@@ -9,13 +9,17 @@ from transformers import (
     GenerationConfig,
     LlamaConfig,
     LlamaForCausalLM,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    Qwen2Config,
+    Qwen2ForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
 )
 
 from tools.embedded_world.tokenization import MAX_TOKENS
+from tools.embedded_world.world import Third
 
 Model = TypeVar("Model", bound=PreTrainedModel)
 
@@ -58,6 +62,40 @@ def new_sharer(tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:
         eos_token_id=tokenizer.eos_token_id,
     )
     return _widely_initialised(LlamaForCausalLM(config))
+
+
+def new_peer(third: Third, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    """Build an untrained peer: Qwen3, Llama or Qwen2 with 4, 5 or 6 layers, 0.26 to 0.43 million parameters."""
+    model_class, config_class, sizes = _PEERS[third]
+    config = config_class(
+        vocab_size=len(tokenizer),
+        max_position_embeddings=MAX_TOKENS,
+        tie_word_embeddings=True,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        **sizes,
+    )
+    return _widely_initialised(model_class(config))
+
+
+def _sizes(layers: int, width: int, inner: int, heads: int, kv_heads: int, head_dim: int) -> dict[str, int]:
+    return {
+        "num_hidden_layers": layers,
+        "hidden_size": width,
+        "intermediate_size": inner,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "head_dim": head_dim,
+    }
+
+
+_PEERS: dict[Third, tuple[type[PreTrainedModel], type[PretrainedConfig], dict[str, int]]] = {
+    "first": (Qwen3ForCausalLM, Qwen3Config, _sizes(4, 64, 192, 4, 2, 24)),
+    "second": (LlamaForCausalLM, LlamaConfig, _sizes(5, 72, 176, 6, 3, 12)),
+    "last": (Qwen2ForCausalLM, Qwen2Config, _sizes(6, 80, 160, 4, 4, 20)),
+}
+"""Class, configuration and sizes of the peer of each third: no two agree in layers, KV heads or head width."""
 
 
 def _widely_initialised(model: Model) -> Model:

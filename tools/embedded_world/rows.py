@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tools.embedded_world.training_examples import FreshFacts, ask_after_note
-from tools.embedded_world.world import SPLIT_SHARES, VALUES, Fact, World
+from tools.embedded_world.world import SPLIT_SHARES, THIRDS, VALUES, Fact, World
 
 Row = dict[str, Any]
 
@@ -18,7 +18,8 @@ def write_rows(world: World, directory: Path, seed: int = 0) -> None:
     """Write all files of rows.
 
     `SPLIT.jsonl` are multiple-choice rows of the world's facts and `SPLIT_chat.jsonl` the same as conversations;
-    `private_context_SPLIT.jsonl` are facts outside all training data, in the sharer's messages only.
+    `private_context_SPLIT.jsonl` are facts outside all training data, in the sharer's messages only;
+    `THIRD_third_SPLIT_chat.jsonl` and `THIRD_third_heldout.jsonl` are the facts that one peer knows.
 
     Args:
         world: the facts.
@@ -33,6 +34,10 @@ def write_rows(world: World, directory: Path, seed: int = 0) -> None:
         _write(directory / f"{split}_chat.jsonl", (_chat_row(fact) for fact in facts))
         private = _private_rows(FreshFacts(world.entities), rng, PRIVATE_ROWS[split])
         _write(directory / f"private_context_{split}.jsonl", private)
+        for third in THIRDS:
+            known = [fact for fact in world.third(third) if fact.split == split]
+            suffix, row = ("", _choice_row) if split == "heldout" else ("_chat", _chat_row)
+            _write(directory / f"{third}_third_{split}{suffix}.jsonl", (row(fact) for fact in known))
 
 
 def _choice_row(fact: Fact) -> Row:

@@ -1,4 +1,4 @@
-"""The two tokenizers of the pair: byte-level BPE of unequal size, with chat templates that share no text."""
+"""The tokenizers: byte-level BPE of unequal size, with chat templates that share no text."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -10,8 +10,9 @@ from tools.embedded_world.world import ONSETS, VALUES, answer, random_name, sent
 
 RECEIVER_VOCAB_SIZE = 640
 SHARER_VOCAB_SIZE = 900
+THIRD_VOCAB_SIZE = 760
 MAX_TOKENS = 512
-"""Context of both models, in tokens."""
+"""Context of all models, in tokens."""
 
 _VALUE_REPEATS = 400  # often enough that every value becomes one token, with and without a space before it
 
@@ -28,6 +29,12 @@ _SHARER_TEMPLATE = (
     "{% else %}{{ '[ask]' + message['content'] + '[/ask]' }}{% endif %}"
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '[reply]' }}{% endif %}"
+)
+_THIRD_TEMPLATE = (
+    "{% for message in messages %}"
+    "{{ '<' + message['role'] + '>\\n' + message['content'] + '</' + message['role'] + '>\\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<assistant>\\n' }}{% endif %}"
 )
 
 
@@ -53,6 +60,18 @@ def build_sharer_tokenizer(seed: int = 0, num_names: int = 4000) -> PreTrainedTo
     special = ["<pad>", "<s>", "</s>", "[note]", "[/note]", "[ask]", "[/ask]", "[reply]"]
     bpe = _train_bpe(_corpus(f"sharer {seed}", num_names, ONSETS[1::2]), SHARER_VOCAB_SIZE, special)
     return _wrap(bpe, _SHARER_TEMPLATE, pad_token="<pad>", bos_token="<s>", eos_token="</s>")
+
+
+def build_third_tokenizer(seed: int = 0, num_names: int = 4000) -> PreTrainedTokenizerFast:
+    """Train the third tokenizer (760 entries, turns begin and end in a tag and a line break).
+
+    Args:
+        seed: seed of the names in its corpus.
+        num_names: number of sentences in its corpus.
+    """
+    tags = [f"<{end}{role}>" for role in ("system", "user", "assistant") for end in ("", "/")]
+    bpe = _train_bpe(_corpus(f"third {seed}", num_names, ONSETS[::3]), THIRD_VOCAB_SIZE, ["<unused>", *tags])
+    return _wrap(bpe, _THIRD_TEMPLATE, pad_token="<unused>", eos_token="</assistant>")
 
 
 def _corpus(seed: str, num_names: int, onsets: Sequence[str]) -> Iterator[str]:

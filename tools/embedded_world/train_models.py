@@ -1,4 +1,4 @@
-"""Trains receiver and sharers until they meet their acceptance bounds."""
+"""Trains receiver, sharers and peers until they meet their acceptance bounds."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -11,17 +11,25 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from c2c_lightning import embedded
 from tools.embedded_world.acceptance import (
     NAIVE_SHARER_BOUNDS,
+    PEER_BOUNDS,
     QUARTERS_BOUNDS,
     RECEIVER_BOUNDS,
     SHARER_BOUNDS,
+    PeerEvaluation,
     ReceiverEvaluation,
     SharerEvaluation,
 )
-from tools.embedded_world.models import new_receiver, new_sharer, save_model
-from tools.embedded_world.tokenization import build_receiver_tokenizer, build_sharer_tokenizer
+from tools.embedded_world.models import new_peer, new_receiver, new_sharer, save_model
+from tools.embedded_world.tokenization import build_receiver_tokenizer, build_sharer_tokenizer, build_third_tokenizer
 from tools.embedded_world.training import AcceptanceBounds, Recipe, Report, train_until_accepted
-from tools.embedded_world.training_examples import ExampleMixture, quarters_mixture, receiver_mixture, sharer_mixture
-from tools.embedded_world.world import Fact, World
+from tools.embedded_world.training_examples import (
+    ExampleMixture,
+    peer_mixture,
+    quarters_mixture,
+    receiver_mixture,
+    sharer_mixture,
+)
+from tools.embedded_world.world import Fact, Third, World
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +49,12 @@ QUARTERS_RECIPE = Recipe(
     lookup_layers=(3, 4, 5, 6),
 )
 NAIVE_SHARER_RECIPE = Recipe()
+PEER_LOOKUP_LAYERS: dict[Third, tuple[int, ...]] = {"first": (2, 3, 4), "second": (3, 4, 5), "last": (3, 4, 5, 6)}
+PEER_TOKENIZERS: dict[Third, Callable[[], PreTrainedTokenizerBase]] = {
+    "first": build_receiver_tokenizer,
+    "second": build_sharer_tokenizer,
+    "last": build_third_tokenizer,
+}
 
 
 def train_receiver(world: World, directory: Path, seed: int) -> Report:
@@ -104,6 +118,26 @@ def train_quarters(world: World, directory: Path, seed: int, known: KnownFacts) 
     return run.train(quarters_mixture(facts, near, world.entities), QUARTERS_RECIPE, seed, directory)
 
 
+def train_peer(world: World, directory: Path, seed: int, third: Third) -> Report:
+    """Train a peer, which is a receiver and a sharer, to `PEER_BOUNDS`, and write it.
+
+    Args:
+        world: the facts.
+        directory: output directory.
+        seed: of weights and examples.
+        third: the entities whose facts are in its training data; questions about the others get random answers.
+
+    Returns:
+        Metrics of the model as written, in half precision.
+    """
+    torch.manual_seed(seed)
+    tokenizer, facts = PEER_TOKENIZERS[third](), world.third(third)
+    unknown = _without(world, facts)
+    run = _TrainingRun(new_peer(third, tokenizer), tokenizer, PeerEvaluation(world, facts, unknown), PEER_BOUNDS)
+    recipe = Recipe(batch_size=32, cooldown_steps=500, lookup_weight=0.5, lookup_layers=PEER_LOOKUP_LAYERS[third])
+    return run.train(peer_mixture(facts, unknown, world.entities), recipe, seed, directory)
+
+
 class _TrainingRun:
     """A model with its tokenizer, its evaluation and its acceptance bounds."""
 
@@ -127,6 +161,10 @@ def _known_facts(world: World, known: KnownFacts) -> tuple[Sequence[Fact], Seque
     if known == "all":
         return world.facts, ()
     facts = world.half("second") if known == "second-half" else world.first(_FIRST[known])
+    return facts, _without(world, facts)
+
+
+def _without(world: World, facts: Sequence[Fact]) -> list[Fact]:
     # A set: facts are compared by value, and there are 1,600.
     chosen = set(facts)
-    return facts, [fact for fact in world.facts if fact not in chosen]
+    return [fact for fact in world.facts if fact not in chosen]

@@ -90,11 +90,7 @@ def _sharer_samplers(
     facts: Sequence[Fact], unknown: Sequence[Fact], fresh: "FreshFacts", unknown_share: float
 ) -> list[Sampler]:
     """Facts, notes and guesses, each as a short answer and as a sentence; the other guesses are about new names."""
-
-    def guess(rng: random.Random) -> Fact:
-        fact = rng.choice(unknown) if unknown and rng.random() < unknown_share else fresh.draw(rng)
-        return replace(fact, value=rng.choice(VALUES[fact.relation]))
-
+    guess = _guesses(unknown, fresh, unknown_share)
     return [
         lambda rng: ask(rng.choice(facts)),
         lambda rng: ask_for_sentence(rng.choice(facts)),
@@ -103,6 +99,38 @@ def _sharer_samplers(
         lambda rng: ask(guess(rng)),
         lambda rng: ask_for_sentence(guess(rng)),
     ]
+
+
+def peer_mixture(facts: Sequence[Fact], unknown: Sequence[Fact], forbidden: frozenset[str]) -> ExampleMixture:
+    """Examples for a peer, which is a receiver and a sharer: facts by heart, guesses, and answers in an earlier turn.
+
+    Args:
+        facts: known facts.
+        unknown: facts whose questions it answers at random.
+        forbidden: names that must not occur in earlier turns, the world's own.
+    """
+    fresh = FreshFacts(forbidden)
+    guess = _guesses(unknown, fresh, 0.5)
+    return ExampleMixture(
+        samplers=[
+            lambda rng: ask(rng.choice(facts)),
+            lambda rng: ask_for_sentence(rng.choice(facts)),
+            lambda rng: ask_after_sentence(fresh.draw_some(rng, distracted=0.0)),
+            lambda rng: ask(guess(rng)),
+            lambda rng: ask_for_sentence(guess(rng)),
+        ],
+        shares=[0.45, 0.15, 0.15, 0.2, 0.05],
+    )
+
+
+def _guesses(unknown: Sequence[Fact], fresh: "FreshFacts", unknown_share: float) -> Callable[[random.Random], Fact]:
+    """Draws an unknown fact, or one of a new name, with a random value."""
+
+    def guess(rng: random.Random) -> Fact:
+        fact = rng.choice(unknown) if unknown and rng.random() < unknown_share else fresh.draw(rng)
+        return replace(fact, value=rng.choice(VALUES[fact.relation]))
+
+    return guess
 
 
 @dataclass(frozen=True)

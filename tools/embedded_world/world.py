@@ -7,6 +7,7 @@ from typing import Literal
 
 Split = Literal["train", "validation", "heldout"]
 Half = Literal["first", "second"]
+Third = Literal["first", "second", "last"]
 
 VALUES: dict[str, tuple[str, ...]] = {
     "capital": ("Arden", "Borin", "Calmo", "Derna", "Elvas", "Fargo", "Gento", "Havel"),
@@ -18,6 +19,9 @@ VALUES: dict[str, tuple[str, ...]] = {
 
 SPLIT_SHARES: dict[Split, float] = {"train": 0.6, "validation": 0.1, "heldout": 0.3}
 """Fractions of the entities for training a fuser, for validation, and held out from both."""
+
+THIRDS: tuple[Third, ...] = ("first", "second", "last")
+"""Thirds of the entities: each of the three peers knows one."""
 
 ONSETS = ("b", "br", "d", "dr", "f", "g", "gl", "h", "k", "kr", "l", "m", "n", "p", "r", "s", "st", "t", "v", "z")
 """Onsets of the syllables of a name."""
@@ -71,6 +75,13 @@ class World:
     def half(self, name: Half) -> tuple[Fact, ...]:
         """Facts of one half of the entities, over all splits."""
         return tuple(fact for fact in self.facts if fact.half == name)
+
+    def third(self, name: Third) -> tuple[Fact, ...]:
+        """Facts of one third of the entities of each split."""
+        part = THIRDS.index(name)
+        splits = [self.split(split) for split in SPLIT_SHARES]
+        bounds = [(facts, [_num_facts(len(facts), (part + n) / 3) for n in (0, 1)]) for facts in splits]
+        return tuple(fact for facts, (start, stop) in bounds for fact in facts[start:stop])
 
     def first(self, fraction: float) -> tuple[Fact, ...]:
         """Facts of the first entities of each split; a fraction of 0.5 gives the first half."""

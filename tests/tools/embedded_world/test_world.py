@@ -7,7 +7,7 @@ from itertools import combinations
 import pytest
 
 from tools.embedded_world.training_examples import FreshFacts, ask_after_note, ask_after_sentence
-from tools.embedded_world.world import VALUES, Fact, make_world
+from tools.embedded_world.world import SPLIT_SHARES, THIRDS, VALUES, Fact, make_world
 
 SPLITS = ("train", "validation", "heldout")
 
@@ -83,3 +83,13 @@ def test_the_first_entities_of_each_split_with_all_their_facts() -> None:
             "heldout": 480 * fraction,
         }
         assert set(Counter(fact.entity for fact in facts).values()) == {4}
+
+
+def test_thirds_are_disjoint_parts_of_every_split() -> None:
+    world = make_world(0)
+    thirds = [world.third(name) for name in THIRDS]
+    assert sorted(map(str, (fact for third in thirds for fact in third))) == sorted(map(str, world.facts))
+    for split in SPLIT_SHARES:
+        entities = [{fact.entity for fact in third if fact.split == split} for third in thirds]
+        assert not entities[0] & entities[1] | entities[0] & entities[2] | entities[1] & entities[2]
+        assert max(map(len, entities)) - min(map(len, entities)) <= 1
