@@ -14,6 +14,7 @@ from c2c_lightning.fuser.c2c_complex_config import ComplexConfig
 from c2c_lightning.fuser.c2c_kind import C2CKind as C2CKind
 from c2c_lightning.fuser.channel_config import ChannelConfig
 from c2c_lightning.fuser.config_checks import check_fields, check_range
+from c2c_lightning.fuser.hub_kind import HubKind as HubKind
 from c2c_lightning.fuser.kind import FuserKind, find_kind, kind_name
 from c2c_lightning.fuser.low_rank import LowRankKind as LowRankKind
 from c2c_lightning.fuser.memory import MemoryKind as MemoryKind
@@ -62,7 +63,8 @@ class FuserConfig:
             appendix A.1.3); `low_rank` (a few per cent of the size); `rotary_free` (another kind, named by
             `options.kind`, on keys without position); `ridge` (a linear map in closed form); `several_layers`
             (another kind on k sharer layers, found on the first rows); `memory` (a few slots that
-            pool both caches over layers and tokens); or a kind of one's own by its registered name or class path, see
+            pool both caches over layers and tokens); `hub` (another kind, named by `options.kind`, behind an encoder
+            into a latent that many models share); or a kind of one's own by its registered name or class path, see
             `fuser.kind`.
         hidden_dim: width of the fuser. This and the next three are settings of the kinds that have a setting of the
             same name.

@@ -17,6 +17,7 @@ from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.fuser.gate import NOISES, Gate
 from c2c_lightning.fuser.kind import FuserKind, GateNoise, NewGate
 from c2c_lightning.fuser.packing import add_packed
+from c2c_lightning.fuser.parameter_roles import ParameterRoles
 from c2c_lightning.kv.geometry import HiddenGeometry, KVGeometry, LayerGeometry
 from c2c_lightning.kv.latent import SharerView
 from c2c_lightning.kv.layer import LayerKV, LayerStack, SharerKV
@@ -89,21 +90,6 @@ class SharerFuser(nn.Module):
     def num_sharer_layers(self) -> int:
         """Number of sharer layers that are needed, counted from the first."""
         return max((m + 1 for m in self.read_layers), default=0)
-
-
-@dataclass(frozen=True)
-class ParameterRoles:
-    """The parameters of a fuser by their role for the optimizer; each in exactly one list.
-
-    Attributes:
-        weights: all other parameters.
-        norms: norm parameters, see `FuserKind.norm_parameters`.
-        gates: gate logits.
-    """
-
-    weights: list[nn.Parameter]
-    norms: list[nn.Parameter]
-    gates: list[nn.Parameter]
 
 
 class Fuser(nn.Module):
@@ -258,13 +244,9 @@ class Fuser(nn.Module):
     def parameter_roles(self) -> ParameterRoles:
         """The parameters by their role for the optimizer."""
         groups = [group for sharer in self.sharers for group in sharer.groups]
-        gates = {id(p) for group in groups for gate in group.gates for p in gate.parameters()}
-        norms = {id(p) for group in groups for p in group.norm_parameters()} - gates
-        roles = ParameterRoles([], [], [])
-        for parameter in self.parameters():
-            role = roles.gates if id(parameter) in gates else roles.norms if id(parameter) in norms else roles.weights
-            role.append(parameter)
-        return roles
+        gates = (p for group in groups for gate in group.gates for p in gate.parameters())
+        norms = (p for group in groups for p in group.norm_parameters())
+        return ParameterRoles.of(self.parameters(), norms, gates)
 
     def gates(self) -> Iterator[tuple[int, FuserKind, Gate, Gate]]:
         """Sharer number, group, gates of its keys, gates of its values."""
@@ -273,6 +255,11 @@ class Fuser(nn.Module):
                 if group.gates:
                     keys, values = group.gates
                     yield number, group, keys, values
+
+    @property
+    def gate_names(self) -> list[str]:
+        """Names of the first dimension of `gate_logits`."""
+        return [f"sharer_{number}" for number in range(len(self.sharers))]
 
     @torch.no_grad()
     def gate_logits(self) -> Float[Tensor, "sharers 2 receiver_layers"]:

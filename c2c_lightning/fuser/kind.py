@@ -40,7 +40,7 @@ from c2c_lightning.fuser.packing import PackedKV, pack, pack_hidden, pack_receiv
 from c2c_lightning.kv.geometry import LayerGeometry
 from c2c_lightning.kv.layer import LayerKV
 from c2c_lightning.kv.rotary import LayerRotary
-from c2c_lightning.ops.stacked_norm import StackedLayerNorm, StackedRMSNorm
+from c2c_lightning.ops.stacked_norm import norm_layer_parameters
 
 GateNoise = tuple[Tensor | None, Tensor | None]
 """Noise of the key gates and of the value gates, (L, F, H, 1 or D) each; None for hard gates."""
@@ -194,9 +194,7 @@ class FuserKind(nn.Module, ABC):
 
     def norm_parameters(self) -> Iterator[nn.Parameter]:
         """Parameters besides the gates that weight decay must not change: by default those of all norm layers."""
-        for module in self.modules():
-            if isinstance(module, StackedRMSNorm | StackedLayerNorm | nn.LayerNorm | nn.RMSNorm):
-                yield from module.parameters()
+        yield from norm_layer_parameters(self)
 
     @classmethod
     def linear_maps(cls, receiver: LayerGeometry, sharer: LayerGeometry, config: Any) -> LinearMaps:

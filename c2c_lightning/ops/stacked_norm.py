@@ -1,5 +1,7 @@
 """Root-mean-square norm and layer norm of stacked layers: one scale per layer (L layers, F tokens)."""
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -44,3 +46,10 @@ def rms_factor(x: Float[Tensor, "*rest dim"]) -> Float[Tensor, "*rest 1"]:
     mean_square = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=wide).square_().div_(x.shape[-1])
     factor: Tensor = mean_square.add_(EPS).rsqrt_()
     return factor
+
+
+def norm_layer_parameters(module: nn.Module) -> Iterator[nn.Parameter]:
+    """Parameters of all norm layers of a module, stacked or not."""
+    for part in module.modules():
+        if isinstance(part, StackedRMSNorm | StackedLayerNorm | nn.LayerNorm | nn.RMSNorm):
+            yield from part.parameters()

@@ -11,7 +11,7 @@ from transformers import get_scheduler
 
 from c2c_lightning.errors import ConfigurationError
 from c2c_lightning.fuser.config_checks import check_fields
-from c2c_lightning.fuser.fuser import ParameterRoles
+from c2c_lightning.fuser.parameter_roles import ParameterRoles
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "ridge": {"kind": "ridge", "options": {"num_sources": 2}},
     "ridge of bounded rank": {"kind": "ridge", "options": {"num_sources": 2, "map_rank": 3}},
     "ridge_start": {"kind": "ridge_start", "options": {"rank": 4}},
+    "hub": {"kind": "hub", "options": {"latent_layers": 3, "latent_dim": 5}},
     "rotary_free": {"kind": "rotary_free", "options": {"kind": "low_rank", "rank": 4}},
     "several_layers": {"kind": "several_layers", "options": {"kind": "low_rank", "rank": 4, "num_sources": 2}},
     "memory": {"kind": "memory", "options": {"width": 8}},

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from c2c_lightning.data.batch import TrainingBatch
 from c2c_lightning.fuser.config import FuserConfig
-from c2c_lightning.fuser.fuser import ParameterRoles
+from c2c_lightning.fuser.parameter_roles import ParameterRoles
 from c2c_lightning.model.frozen_lm import FrozenLM
 from c2c_lightning.model.response_prefix import ResponsePrefix
 from c2c_lightning.ops.chunked_cross_entropy import summed_loss
