@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "chat": ("terminal_chat.run_chat", "talk in the terminal"),
     "serve": ("serve.run_serve", "OpenAI-compatible server: receiver, sharers, text-to-text, C2C by model name"),
     "lm-eval": ("lm_eval.run_lm_eval", "lm-evaluation-harness with the model `c2c`"),
+    "fuser-hub": ("fuser_hub.run_fuser_hub", "fusers between many models from common parts: fit, export, test, …"),
     "config": ("config_command.run_config", "list, show or copy the configurations that come with the package"),
     "doctor": ("doctor.run_doctor", "versions, devices, extras, cache folders, and who owns the command `lightning`"),
     "sharer": ("sharer.run_sharer", "hold a sharer for receivers in other processes"),

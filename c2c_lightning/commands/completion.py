@@ -15,7 +15,7 @@ SHELLS = ("bash", "zsh", "tcsh")
 #: Commands whose options are another program's.
 _FOREIGN = ("lm-eval",)
 #: Commands with a second word, and the table of these words.
-NESTED = {"analyze": "ANALYSES", "oracle": "ORACLES", "config": "ACTIONS"}
+NESTED = {"analyze": "ANALYSES", "oracle": "ORACLES", "config": "ACTIONS", "fuser-hub": "ACTIONS"}
 
 Commands = Mapping[str, tuple[str, str]]
 

@@ -59,7 +59,19 @@ ORACLE_RUNS = {
 }
 """Experiments that train, by both their words."""
 
-RUNS = RUN_COMMANDS | ORACLE_RUNS
+_TRAIN_HUB = ("training.hub_module.HubModule", "data.hub_datamodule.HubDataModule")
+
+HUB_RUNS = {
+    "fuser-hub fit": RunCommand("Train the fusers between many models jointly.", *_TRAIN_HUB, "quickstart_hub"),
+    "fuser-hub validate": RunCommand(
+        "Losses of every direction of a hub: with fusion, with another row's cache, and of the receiver alone.",
+        *_TRAIN_HUB,
+        "quickstart_hub --ckpt_path runs/quickstart_hub/checkpoints/last.ckpt",
+    ),
+}
+"""Trainings of a hub, by both their words."""
+
+RUNS = RUN_COMMANDS | ORACLE_RUNS | HUB_RUNS
 
 
 def run_name(args: Sequence[str]) -> str:

@@ -39,7 +39,7 @@ _QUIET_WARNINGS = (
 )
 
 #: Commands that import transformers, and those that import datasets too.
-_READS_TABLES = ("init", "fit", "validate", "test", "predict", "analyze", "oracle")
+_READS_TABLES = ("init", "fit", "validate", "test", "predict", "analyze", "oracle", "fuser-hub")
 _LOADS_MODELS = (*_READS_TABLES, "chat", "serve", "sharer", "bench", "lm-eval")
 
 

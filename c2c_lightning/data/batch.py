@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from c2c_lightning.alignment.fusion_plan import FusionPlan, FusionStep, TokenPositions, keep_fraction
 from c2c_lightning.data.token_batch import SharerTokens, TokenBatch, positions_of
@@ -190,6 +191,21 @@ class TrainingBatch:
     def __len__(self) -> int:
         """Number of examples."""
         return len(self.response_ids)
+
+    @property
+    def num_supervised(self) -> Int[Tensor, ""]:
+        """Number of supervised tokens."""
+        return self.response_mask.sum()
+
+    @property
+    def num_receiver_tokens(self) -> int:
+        """Tokens that the receiver processes, padding included."""
+        return len(self) * (self.prompt.num_receiver_tokens + self.response_ids.shape[1])
+
+    def prompt_texts(self, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+        """The prompts as the receiver reads them, decoded with its tokenizer."""
+        rows = zip(self.prompt.receiver.input_ids, self.prompt.receiver.mask, strict=True)
+        return [str(tokenizer.decode(ids[mask.bool()], skip_special_tokens=True)) for ids, mask in rows]
 
     @property
     def attended(self) -> Bool[Tensor, "batch response"]:

@@ -1,6 +1,7 @@
 """The Lightning data module: sources in, batches for a pair of models out."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -128,10 +129,12 @@ class InstructionDataModule(L.LightningDataModule):
         """
         if self._loaders is not None:
             return
+        module = getattr(self.trainer, "lightning_module", None)
+        settings = self._settings(self.encoder, getattr(module, "context_lengths", ()))
         if any(is_stream(source) for source in sources_of(self.train)):
-            self._loaders = StreamLoaders(self.train, self.validation, self._settings(), self.stream_rows)
+            self._loaders = StreamLoaders(self.train, self.validation, settings, self.stream_rows)
         else:
-            self._loaders = TableLoaders(self.train, self.validation, self._settings())
+            self._loaders = TableLoaders(self.train, self.validation, settings)
         self.report = self._loaders.report()
         self._log_report()
 
@@ -139,7 +142,7 @@ class InstructionDataModule(L.LightningDataModule):
         """Training batches; after a restart those after the checkpoint."""
         loaders = self._prepared()
         loader = loaders.train_loader(self._processes())
-        if isinstance(loaders, StreamLoaders) and self.trainer is not None:
+        if not isinstance(loader, EpochLoader) and self.trainer is not None:
             check_stream_ends(self.trainer)
         loader.on_epoch = self._on_epoch
         if self._resume is None:
@@ -240,14 +243,13 @@ class InstructionDataModule(L.LightningDataModule):
             return Processes()
         return Processes(trainer.global_rank, trainer.world_size, trainer.accumulate_grad_batches)
 
-    def _settings(self) -> Settings:
-        module = getattr(self.trainer, "lightning_module", None)
+    def _settings(self, encoder: Encoder, context_lengths: Sequence[int | None]) -> Settings:
         return Settings(
-            encoder=self.encoder,
+            encoder=encoder,
             cache_dir=cache_folder(self.cache_dir),
             limits=BatchLimits(self.batch_size, self.max_tokens_per_batch),
             max_length=self.max_length,
-            context_lengths=tuple(getattr(module, "context_lengths", ())),
+            context_lengths=tuple(context_lengths),
             max_rows=self.max_rows,
             max_validation_rows=self.max_validation_rows,
             validation_share=self.validation_share,

@@ -137,7 +137,7 @@ class FuserDescription:
     @classmethod
     def from_json(cls, raw: Any, where: str) -> Self:
         """The inverse of `to_json`; `where` is the name of the file, for messages."""
-        _check_version(raw, where)
+        check_version(raw, where)
         try:
             _check_kinds(raw.get("kind_classes") or {}, where)
             recorded = [dict(sharer) for sharer in raw["sharers"]]
@@ -200,8 +200,13 @@ def parse_config(raw: dict[str, Any]) -> FuserConfig:
     return FuserConfig(**values)
 
 
-def _check_version(raw: Any, where: str) -> None:
-    version = raw.get("format_version") if isinstance(raw, dict) else None
+def check_version(raw: Any, where: str, key: str = "format_version") -> None:
+    """Refuse a description without version, or of a later one.
+
+    Raises:
+        FuserFormatError: names the file.
+    """
+    version = raw.get(key) if isinstance(raw, dict) else None
     # `true` in JSON is an int in Python.
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise FuserFormatError(f"{where} has no format version, so it is no fuser of this package.")

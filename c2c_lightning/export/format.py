@@ -24,6 +24,7 @@ from c2c_lightning.export.json_file import read_json
 from c2c_lightning.fuser.fuser import Fuser
 
 CONFIG_NAME = "fuser_config.json"
+HUB_CONFIG_NAME = "hub_config.json"
 WEIGHTS_NAME = "model.safetensors"
 CARD_NAME = "README.md"
 
@@ -108,6 +109,11 @@ def _read_config(directory: Path) -> dict[str, Any]:
 def _other_formats(directory: Path) -> str:
     if any((directory / part).exists() for part in ("projector_config.json", "final/projector_config.json")):
         return f"It has the layout of the paper's authors: lightning convert --input {directory} --output_dir NEW"
+    if (directory / HUB_CONFIG_NAME).exists():
+        return (
+            f"It holds a hub: lightning fuser-hub export --hub {directory} --direction SHARER_to_RECEIVER "
+            "--output_dir NEW"
+        )
     if any(directory.glob("*.ckpt")):
         return "It holds Lightning checkpoints: lightning export --ckpt_path FILE --output_dir NEW"
     return "Name a directory that `lightning export` or `save_pretrained` made."
@@ -117,23 +123,47 @@ def write_directory(
     directory: str | Path, tensors: Mapping[str, Tensor], description: FuserDescription, overwrite: bool = False
 ) -> Path:
     """Write all files of a fuser directory, or none of them; see `save_fuser`. Types of tensors are kept."""
+    count = num_parameters(tensors)
+    return write_files(
+        directory, tensors, CONFIG_NAME, description.to_json(), model_card(description, count), overwrite
+    )
+
+
+def write_files(
+    directory: str | Path,
+    tensors: Mapping[str, Tensor],
+    config_name: str,
+    config: Mapping[str, Any],
+    card: str,
+    overwrite: bool = False,
+) -> Path:
+    """Write weights, description and card into a directory, or none of them; see `save_fuser`.
+
+    Args:
+        directory: the directory; other files in it are kept.
+        tensors: the weights, whose types are kept.
+        config_name: name of the file of the description.
+        config: its content, to which the checksum of the weights is added.
+        card: the model card.
+        overwrite: whether other weights may be replaced.
+    """
     target = Path(directory).expanduser()
     if target.exists() and not target.is_dir():
         raise FuserFormatError(f"{target} is a file, so a fuser cannot be written there. Name a directory.")
     check_finite(tensors, f"the fuser for {target}")
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    content = {**description.to_json(), "checksum": checksum_of(contiguous)}
+    content = {**config, "checksum": checksum_of(contiguous)}
     if not overwrite:
-        check_replaceable(target, content["checksum"])
+        check_replaceable(target, content["checksum"], config_name)
     target.parent.mkdir(parents=True, exist_ok=True)
     # In the same file system, where a rename is atomic.
     staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
         save_file(contiguous, staging / WEIGHTS_NAME, metadata={"format": "pt"})
-        (staging / CARD_NAME).write_text(model_card(description, num_parameters(contiguous)), encoding="utf-8")
-        (staging / CONFIG_NAME).write_text(_compact_json(content), encoding="utf-8")
+        (staging / CARD_NAME).write_text(card, encoding="utf-8")
+        (staging / config_name).write_text(_compact_json(content), encoding="utf-8")
         _set_ordinary_permissions(staging)
-        _publish(staging, target)
+        _publish(staging, target, config_name)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return target
@@ -144,9 +174,9 @@ def num_parameters(tensors: Mapping[str, Tensor]) -> int:
     return sum(tensor.numel() for name, tensor in tensors.items() if not name.endswith(".temperature"))
 
 
-def check_replaceable(directory: Path, checksum: str) -> None:
+def check_replaceable(directory: Path, checksum: str, config_name: str = CONFIG_NAME) -> None:
     """Refuse to replace a fuser with other weights than those of a checksum, and files of a folder without a fuser."""
-    if not (directory / CONFIG_NAME).is_file():
+    if not (directory / config_name).is_file():
         if foreign := [name for name in (WEIGHTS_NAME, CARD_NAME) if (directory / name).exists()]:
             raise FuserFormatError(
                 f"{directory} holds no fuser, but has {' and '.join(foreign)}, which a fuser would replace. Name "
@@ -154,7 +184,7 @@ def check_replaceable(directory: Path, checksum: str) -> None:
             )
         return
     try:
-        raw = read_json(directory / CONFIG_NAME)
+        raw = read_json(directory / config_name)
         recorded = raw.get("checksum") or checksum_of(read_tensors(directory / WEIGHTS_NAME))
     except FuserFormatError:  # a damaged fuser may be the only copy, too
         recorded = None
@@ -171,15 +201,15 @@ def _compact_json(content: Mapping[str, Any]) -> str:
     return re.sub(r"\[\s+(?:-?\d+|null)(?:,\s+(?:-?\d+|null))*\s+\]", lambda m: re.sub(r"\s+", "", m[0]), text) + "\n"
 
 
-def _publish(staging: Path, target: Path) -> None:
+def _publish(staging: Path, target: Path, config_name: str) -> None:
     """Move finished files to the directory."""
     if not target.exists():
         staging.rename(target)
         return
     # Other files stay, so file by file. A directory without its description is refused, so a reader never gets a
     # mixture of two fusers.
-    (target / CONFIG_NAME).unlink(missing_ok=True)
-    for name in (WEIGHTS_NAME, CARD_NAME, CONFIG_NAME):
+    (target / config_name).unlink(missing_ok=True)
+    for name in (WEIGHTS_NAME, CARD_NAME, config_name):
         os.replace(staging / name, target / name)
 
 

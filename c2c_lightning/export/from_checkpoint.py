@@ -2,6 +2,7 @@
 
 import pickle
 import zipfile
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from c2c_lightning.export.fuser_tensors import build_fuser
 from c2c_lightning.fuser.fuser import Fuser
 
 PREFIX = "model.fuser."
+PAIR_KEY, HUB_KEY = "c2c", "c2c_hub"
+"""Keys of a checkpoint: the description of a fuser, or that of a hub."""
 
 
 def damage_of(path: Path) -> str | None:
@@ -44,8 +47,8 @@ def damage_of(path: Path) -> str | None:
     return None
 
 
-def load_checkpoint(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint of `lightning fit`; code in it is not run."""
+def load_checkpoint(path: Path, key: str = PAIR_KEY) -> dict[str, Any]:
+    """The content of a checkpoint with a fuser, or with a hub (`HUB_KEY`); code in it is not run."""
     if path.is_dir():
         raise CheckpointError(_directory_message(path))
     if not path.exists():
@@ -57,9 +60,20 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     except (RuntimeError, pickle.UnpicklingError, EOFError, zipfile.BadZipFile, KeyError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read as a checkpoint without running code in it.") from error
     content = checkpoint if isinstance(checkpoint, dict) else {}
-    if "c2c" not in content or not isinstance(content.get("state_dict"), dict):
-        raise CheckpointError(f"{path} is no checkpoint of `lightning fit` of this package.")
+    if key not in content or not isinstance(content.get("state_dict"), dict):
+        raise CheckpointError(_content_message(path, content))
     return content
+
+
+def _content_message(path: Path, content: Mapping[str, Any]) -> str:
+    if HUB_KEY in content:
+        return (
+            f"{path} is a checkpoint of a hub. Write the fuser of a pair: `lightning fuser-hub export --hub {path} "
+            "--direction SHARER_to_RECEIVER --output_dir DIR`."
+        )
+    if PAIR_KEY in content:
+        return f"{path} is a checkpoint of the fuser of one pair, not of a hub."
+    return f"{path} is no checkpoint of `lightning fit` of this package."
 
 
 def _directory_message(path: Path) -> str:
@@ -81,13 +95,17 @@ def fuser_of(checkpoint: dict[str, Any], where: str) -> tuple[Fuser, FuserDescri
             "`receiver` in the run folder at the end of training; `--ckpt_path` continues an unfinished one."
         )
     description = FuserDescription.from_json(checkpoint["c2c"], where)
+    return build_fuser(description, fuser_tensors(checkpoint), where).float().eval(), description
+
+
+def fuser_tensors(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
+    """The tensors of the fuser or hub in a checkpoint."""
     # The names of a compiled fuser include the wrapper.
-    tensors = {
+    return {
         name.removeprefix(PREFIX).replace("_orig_mod.", ""): tensor
         for name, tensor in checkpoint["state_dict"].items()
         if isinstance(tensor, Tensor) and name.startswith(PREFIX)
     }
-    return build_fuser(description, tensors, where).float().eval(), description
 
 
 def export_checkpoint(path: Path, output_dir: Path, overwrite: bool = False) -> None:

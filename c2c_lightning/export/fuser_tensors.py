@@ -1,18 +1,21 @@
 """The tensors of a fuser file: built into a fuser strictly, and checked against their checksum."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from c2c_lightning.errors import FuserFormatError
 from c2c_lightning.export.description import FuserDescription
 from c2c_lightning.export.json_file import DOWNLOAD_AGAIN
 from c2c_lightning.fuser.fuser import Fuser
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -31,9 +34,19 @@ def build_fuser(description: FuserDescription, tensors: Mapping[str, Tensor], wh
     Raises:
         FuserFormatError: tensors that are missing, superfluous, of the wrong shape, or not finite.
     """
+    config, receiver = description.config, description.receiver.geometry
+    return load_strictly(lambda: Fuser(receiver, description.geometries, config), tensors, where)
+
+
+def load_strictly(build: Callable[[], Module], tensors: Mapping[str, Tensor], where: str) -> Module:
+    """A module with the given weights, whose types are kept; `where` is their file, for messages.
+
+    Raises:
+        FuserFormatError: tensors that are missing, superfluous, of the wrong shape, or not finite.
+    """
     # On the meta device no initial weights are drawn.
     with torch.device("meta"):
-        fuser = Fuser(description.receiver.geometry, description.geometries, description.config)
+        fuser = build()
     wanted = {name: tuple(tensor.shape) for name, tensor in fuser.state_dict().items()}
     given = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     misshapen = [

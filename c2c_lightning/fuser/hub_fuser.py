@@ -58,6 +58,11 @@ class HubFuser(nn.Module):
         self.decoders = _parts(self._new_decoder, (direction.receiver for direction in directions))
         self.direction_gates = nn.ModuleDict({str(d): self._new_gates(d) for d in directions})
 
+    @property
+    def config(self) -> FuserConfig:
+        """Configuration of the fuser of every direction, without layer maps."""
+        return self.layout.config
+
     def template(self, direction: Direction) -> Fuser:
         """The fuser of a direction without weights, on the meta device; always the same object.
 

@@ -1,12 +1,12 @@
 """What callbacks ask of the module and the trainer, with its type."""
 
 from collections.abc import Iterator
-from typing import Protocol, cast, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 from lightning import LightningModule, Trainer
 from torch import nn
 
-from c2c_lightning.model.frozen_lm import FrozenLM
+from c2c_lightning.training.hub_model import HubModel
 from c2c_lightning.training.train_model import TrainModel
 
 
@@ -20,9 +20,8 @@ class TrainedModel(Protocol):
 
     is_untrained: bool
 
-    @property
-    def receiver(self) -> FrozenLM:
-        """The receiver."""
+    def prompt_texts(self, batch: Any) -> list[str]:
+        """The prompts of a training batch as the receiver reads them."""
         ...
 
     def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
@@ -33,6 +32,11 @@ class TrainedModel(Protocol):
 def trained_model(module: LightningModule) -> TrainedModel:
     """The model that a module trains, a fused model or maps."""
     return cast(TrainedModel, module.model)
+
+
+def fuser_model_of(module: LightningModule) -> TrainModel | HubModel:
+    """The fused model that a module trains, or the hub."""
+    return cast("TrainModel | HubModel", module.model)
 
 
 def model_of(module: LightningModule) -> TrainModel:

@@ -5,12 +5,10 @@ from dataclasses import asdict, replace
 from functools import cached_property
 from typing import Any, Literal, Self
 
-from lightning import LightningModule
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import OptimizerCallable
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
-from torch.optim import AdamW, Optimizer
+from torch.optim import AdamW
 
 from c2c_lightning.alignment.layer_alignment import LayerMap
 from c2c_lightning.data.batch import TrainingBatch
@@ -21,19 +19,18 @@ from c2c_lightning.model.frozen_lm import FrozenLM
 from c2c_lightning.model.lm_spec import LMSpec
 from c2c_lightning.training.baselines import Baseline, baseline_of
 from c2c_lightning.training.build_model import arguments_of
-from c2c_lightning.training.callbacks.defaults import training_callbacks
 from c2c_lightning.training.callbacks.keep_prefills import KeepPrefills, KeepSettings
 from c2c_lightning.training.checkpoint_io import refuse_pickles
 from c2c_lightning.training.finite_values import refuse_non_finite
+from c2c_lightning.training.fuser_training import FuserTraining
 from c2c_lightning.training.layer_search import check_layer_map, found_layer_map, is_searched, saved_layer_map
-from c2c_lightning.training.lightning_internals import callbacks_of, clip_gradients, exclude_from_ddp
+from c2c_lightning.training.lightning_internals import exclude_from_ddp
 from c2c_lightning.training.optim import ParameterGroups, Schedule
-from c2c_lightning.training.resume import check_checkpoint
 from c2c_lightning.training.train_model import TrainModel
 from c2c_lightning.training.validation import ValidationLosses
 
 
-class C2CModule(LightningModule):
+class C2CModule(FuserTraining):
     """Trains the fuser between a frozen receiver and frozen sharers (paper, section 3.3).
 
     The loss is the cross-entropy of the response, averaged over all supervised tokens of the optimizer step: over
@@ -132,6 +129,11 @@ class C2CModule(LightningModule):
         self.save_hyperparameters({**specs, "fuser": asdict(fuser), "baseline": self.baseline.settings})
         self.validation_losses = ValidationLosses(per_token=loss_average == "tokens")
 
+    @property
+    def output_name(self) -> str:
+        """Name of the folder that `ExportFuser` writes."""
+        return self.baseline.output_name
+
     @cached_property
     def encoder(self) -> Encoder:
         """Encodes conversations for these models."""
@@ -144,7 +146,7 @@ class C2CModule(LightningModule):
 
     def configure_callbacks(self) -> Sequence[Callback]:
         """Callbacks of every training, unless the Trainer has its own."""
-        callbacks = training_callbacks(callbacks_of(self.trainer), self.loss_average, self.non_finite)
+        callbacks = super().configure_callbacks()
         is_kept = self.keep_settings.where is not None and not self.baseline.trains_receiver
         return [*callbacks, KeepPrefills(self.keep_settings)] if is_kept else callbacks
 
@@ -174,18 +176,6 @@ class C2CModule(LightningModule):
         self.fuser_config = replace(self.fuser_config, layer_map=layer_map)
         self.hparams["fuser"] = asdict(self.fuser_config)
 
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        """The optimizer of the trained parameters, and its schedule, stepped with it."""
-        optimizer = self.parameter_groups.build(self.model, self.optimizer_factory)
-        scheduler = self.schedule.build(optimizer, self.trainer.estimated_stepping_batches)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-    def configure_gradient_clipping(
-        self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
-    ) -> None:
-        """Clip, also for a fused optimizer in bf16-mixed precision."""
-        clip_gradients(self.trainer.precision_plugin, optimizer, gradient_clip_val or 0.0, gradient_clip_algorithm)
-
     def training_step(self, batch: TrainingBatch, batch_idx: int) -> Tensor:
         """The summed loss of a batch, which `TokenAverage` divides by the tokens of the step; or its mean."""
         loss = self.model.batch_loss(self.baseline.training_batch(batch))
@@ -213,9 +203,8 @@ class C2CModule(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint that does not fit."""
-        check_checkpoint(checkpoint, self)
+        super().on_load_checkpoint(checkpoint)
         check_layer_map(checkpoint, self.fuser_config)
-        self.model.is_untrained = False
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Self:

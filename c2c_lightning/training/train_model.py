@@ -11,7 +11,8 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from torch.distributed.fsdp import FSDPModule
 
 from c2c_lightning.data.batch import PromptBatch, TokenBatch, TrainingBatch
-from c2c_lightning.fuser.fuser import Fuser, ParameterRoles
+from c2c_lightning.fuser.fuser import Fuser
+from c2c_lightning.fuser.parameter_roles import ParameterRoles
 from c2c_lightning.kv.layer import LayerKV, SharerKV
 from c2c_lightning.model.c2c import C2CModel
 from c2c_lightning.model.prefill_state import PrefillState
@@ -91,6 +92,10 @@ class TrainModel(C2CModel):
             return state
         zero = 0.0 * next(p for p in self.fuser.parameters() if p.requires_grad).flatten()[0]
         return replace(state, fused_kv=[LayerKV(layer.keys + zero, layer.values + zero) for layer in state.fused_kv])
+
+    def prompt_texts(self, batch: TrainingBatch) -> list[str]:
+        """The prompts as the receiver reads them."""
+        return batch.prompt_texts(self.receiver.tokenizer)
 
     def parameter_roles(self) -> ParameterRoles:
         """The trained parameters by their role for the optimizer."""

@@ -2,6 +2,8 @@
 
 import logging
 import math
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -9,9 +11,24 @@ from torchmetrics import MeanMetric, SumMetric
 
 from c2c_lightning.data.batch import TrainingBatch
 from c2c_lightning.data.mismatch import swap_rows
-from c2c_lightning.training.train_model import TrainModel
 
 logger = logging.getLogger(__name__)
+
+
+@runtime_checkable
+class HasLoss(Protocol):
+    """A fused model of one direction."""
+
+    has_bare_receiver: bool
+
+    @property
+    def sharers(self) -> Sequence[Any]:
+        """Its sharers."""
+        ...
+
+    def batch_loss(self, batch: TrainingBatch, active_sharers: tuple[int, ...] | None = None) -> Tensor:
+        """Summed cross-entropy of the supervised response tokens."""
+        ...
 
 
 class ValidationLosses(nn.Module):
@@ -38,11 +55,16 @@ class ValidationLosses(nn.Module):
         self.pairs = SumMetric()
         self._receiver_loss: Tensor | None = None
 
+    @property
+    def has_data(self) -> bool:
+        """Whether a batch was measured since the last result."""
+        return self.fused.update_called
+
     def forget(self) -> None:
         """Start a run, which may have other validation data."""
         self._receiver_loss = None
 
-    def update(self, model: TrainModel, batch: TrainingBatch) -> None:
+    def update(self, model: HasLoss, batch: TrainingBatch) -> None:
         """Measure a batch three times on the same tokens."""
         num_tokens = batch.response_mask.sum()
         weight = num_tokens if self.per_token else num_tokens.clamp(max=1)

@@ -65,7 +65,7 @@ def new_sharer(tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:
 
 
 def new_peer(third: Third, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
-    """Build an untrained peer: Qwen3, Llama or Qwen2 with 4, 5 or 6 layers, 0.26 to 0.43 million parameters."""
+    """Build an untrained peer: Qwen3, Llama or Qwen2 with 4, 5 or 6 layers, 0.26 to 0.45 million parameters."""
     model_class, config_class, sizes = _PEERS[third]
     config = config_class(
         vocab_size=len(tokenizer),

@@ -70,8 +70,8 @@ def build_third_tokenizer(seed: int = 0, num_names: int = 4000) -> PreTrainedTok
         num_names: number of sentences in its corpus.
     """
     tags = [f"<{end}{role}>" for role in ("system", "user", "assistant") for end in ("", "/")]
-    bpe = _train_bpe(_corpus(f"third {seed}", num_names, ONSETS[::3]), THIRD_VOCAB_SIZE, ["<unused>", *tags])
-    return _wrap(bpe, _THIRD_TEMPLATE, pad_token="<unused>", eos_token="</assistant>")
+    bpe = _train_bpe(_corpus(f"third {seed}", num_names, ONSETS[::3]), THIRD_VOCAB_SIZE, ["<|endoftext|>", *tags])
+    return _wrap(bpe, _THIRD_TEMPLATE, pad_token="<|endoftext|>", eos_token="</assistant>")
 
 
 def _corpus(seed: str, num_names: int, onsets: Sequence[str]) -> Iterator[str]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from c2c_lightning.analysis.transform.entry_map import EntryMapConfig, EntryMLP, EntryMoments, EntryScales
 from c2c_lightning.analysis.transform.model_pair import PARTS, AlignedEntries, ModelPair, Part, PartEntries
-from c2c_lightning.data.batch import PromptBatch
+from c2c_lightning.data.batch import PromptBatch, TrainingBatch
 from c2c_lightning.errors import DataError
 from c2c_lightning.model.frozen_lm import FrozenLM
 
@@ -81,6 +81,10 @@ class TransformModel(nn.Module):
     def receiver(self) -> FrozenLM:
         """The receiver."""
         return self.pair.receiver
+
+    def prompt_texts(self, batch: TrainingBatch) -> list[str]:
+        """The prompts as the receiver reads them."""
+        return batch.prompt_texts(self.receiver.tokenizer)
 
     def layers(self, part: Part) -> list[LayerTransform]:
         """The maps of one part, for each pair of layers."""

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import islice
 from typing import Any, cast
 
 import torch
@@ -69,6 +70,12 @@ class EpochLoader(ResumableLoader):
         self._next = EpochProgress(progress.epoch), 0
         self.batches.start_at(progress)
         yield from self._loader
+
+    def epoch(self, number: int, skipped: int = 0) -> Iterator[TrainingBatch]:
+        """The batches of one epoch after the first `skipped`; the position of the trainer's iteration is kept."""
+        steps, rest = divmod(skipped, self.batches.accumulate)
+        self.batches.start_at(EpochProgress(number).after(self.batches.size, steps))
+        yield from islice(self._loader, rest, None)
 
     def set_epoch(self, epoch: int) -> None:
         """Move to an epoch; no effect for the epoch that is running or was resumed."""

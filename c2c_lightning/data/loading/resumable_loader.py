@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self
 
 from c2c_lightning.data.batch import TrainingBatch
+from c2c_lightning.data.joint_batch import JointBatch
 from c2c_lightning.data.preprocessing.data_report import SourceReport
 
 
@@ -27,7 +28,7 @@ class ResumableLoader(ABC):
         return self
 
     @abstractmethod
-    def __iter__(self) -> Iterator[TrainingBatch]:
+    def __iter__(self) -> Iterator[TrainingBatch] | Iterator[JointBatch]:
         """The remaining batches."""
 
     @abstractmethod

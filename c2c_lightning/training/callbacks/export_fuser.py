@@ -6,7 +6,7 @@ from pathlib import Path
 from lightning import LightningModule, Trainer
 
 from c2c_lightning.export.description import TrainingRecord
-from c2c_lightning.training._utils import model_of
+from c2c_lightning.training._utils import fuser_model_of
 from c2c_lightning.training.baselines import Baseline
 from c2c_lightning.training.run_folder import FinalOutput, run_path
 
@@ -25,18 +25,18 @@ class ExportFuser(FinalOutput):
 
     def outputs(self, trainer: Trainer) -> list[Path]:
         """The fuser directory."""
-        return [run_path(trainer, self.output_dir, _baseline(trainer).output_name)]
+        return [run_path(trainer, self.output_dir, str(trainer.lightning_module.output_name))]
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Gather the fuser from all processes and write it from the first one."""
         if not self.may_write(trainer):
             logger.warning("No step was trained, so no fuser is written.")
             return
-        model, (output_dir,) = model_of(pl_module), self.outputs(trainer)
+        model, (output_dir,) = fuser_model_of(pl_module), self.outputs(trainer)
         model.training_record = training_record(trainer)
         model.write(output_dir, trainer.is_global_zero)
         if trainer.is_global_zero:
-            logger.info("%s written to %s", _baseline(trainer).output_name, output_dir)
+            logger.info("%s written to %s", pl_module.output_name, output_dir)
 
 
 def _baseline(trainer: Trainer) -> Baseline:

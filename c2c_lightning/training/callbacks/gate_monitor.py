@@ -6,7 +6,7 @@ import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from c2c_lightning.training._utils import is_log_step, model_of
+from c2c_lightning.training._utils import fuser_model_of, is_log_step
 
 
 class GateMonitor(Callback):
@@ -16,7 +16,7 @@ class GateMonitor(Callback):
         """The summary, as often as other values are logged: reading logits waits for the device."""
         if not is_log_step(trainer):
             return
-        fuser = model_of(pl_module).fuser
+        fuser = fuser_model_of(pl_module).fuser
         logits = fuser.gate_logits()
         gates = logits[~torch.isnan(logits)]
         if not len(gates):
@@ -29,10 +29,12 @@ class GateMonitor(Callback):
         """Each layer's logits, keys and values, to every logger; as a table to W&B."""
         if trainer.sanity_checking:
             return
-        rows = gate_rows(model_of(pl_module).fuser.gate_logits())  # in all processes: it may be sharded
+        fuser = fuser_model_of(pl_module).fuser
+        rows = gate_rows(fuser.gate_logits())  # in all processes: it may be sharded
         if not trainer.is_global_zero:
             return
-        scalars = {f"gate/sharer_{n}/layer_{layer:02d}/{part}": value for n, layer, part, value in rows}
+        names = fuser.gate_names
+        scalars = {f"gate/{names[n]}/layer_{layer:02d}/{part}": value for n, layer, part, value in rows}
         for logger in trainer.loggers:
             # The step under which Lightning logs this validation's losses.
             logger.log_metrics(scalars, step=max(trainer.global_step - 1, 0))

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
-from c2c_lightning.data.batch import TrainingBatch
+from c2c_lightning.data.joint_batch import StepBatch
 from c2c_lightning.errors import NonFiniteError
 from c2c_lightning.training._utils import is_log_step, trained_model
 
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 _ROWS, _CHARACTERS = 8, 80
 
-Step = tuple[int, list[TrainingBatch], list[Tensor]]
+Step = tuple[int, list[StepBatch], list[Tensor]]
 """Optimizer step, its batches on this process, and their losses."""
 
 
@@ -36,7 +36,7 @@ class NonFiniteGuard(Callback):
     def __init__(self, action: Literal["stop", "skip"] = "stop") -> None:
         self.action = action
         self.skipped = 0
-        self._batches: list[TrainingBatch] = []
+        self._batches: list[StepBatch] = []
         self._losses: list[Tensor] = []
         self._unread: deque[tuple[Step, Tensor]] = deque(maxlen=64)
 
@@ -54,7 +54,7 @@ class NonFiniteGuard(Callback):
         self._unread.clear()
 
     def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: TrainingBatch, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, batch: StepBatch, batch_idx: int
     ) -> None:
         """Keep the batch until its step is checked."""
         self._batches.append(batch)
@@ -109,15 +109,8 @@ def message(module: LightningModule, step: Step) -> str:
     bad = [index for index, loss in enumerate(losses) if not bool(torch.isfinite(loss))]
     found = f"the loss is {float(losses[bad[0]])}" if bad else "the gradient is not finite"
     suspects = [batch for index, batch in enumerate(batches) if index in bad or not bad]
-    rows = [text for batch in suspects for text in prompt_texts(module, batch)]
+    texts = [text for batch in suspects for text in trained_model(module).prompt_texts(batch)]
+    rows = [repr(" ".join(text.split())[:_CHARACTERS]) for text in texts]
     shown = "".join(f"\n  {text}" for text in rows[:_ROWS])
     more = f"\n  and {len(rows) - _ROWS} more" if len(rows) > _ROWS else ""
     return f"In optimizer step {number} {found}. Rows on this process:{shown}{more}"
-
-
-def prompt_texts(module: LightningModule, batch: TrainingBatch) -> list[str]:
-    """The beginning of each prompt as the receiver reads it."""
-    prompt, tokenizer = batch.prompt.receiver, trained_model(module).receiver.tokenizer
-    rows = zip(prompt.input_ids, prompt.mask, strict=True)
-    texts = [str(tokenizer.decode(ids[mask.bool()], skip_special_tokens=True)) for ids, mask in rows]
-    return [repr(" ".join(text.split())[:_CHARACTERS]) for text in texts]

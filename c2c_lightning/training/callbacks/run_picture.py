@@ -7,7 +7,7 @@ from typing import Any
 from lightning import LightningModule, Trainer
 from torch import Tensor
 
-from c2c_lightning.training._utils import model_of
+from c2c_lightning.training._utils import fuser_model_of
 from c2c_lightning.training.run_folder import FinalOutput, run_path
 
 logger = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ class RunPicture(FinalOutput):
         """Draw, from one process."""
         if not self.may_write(trainer):
             return
-        logits = model_of(pl_module).fuser.gate_logits()  # in all processes: it may be sharded
+        logits = fuser_model_of(pl_module).fuser.gate_logits()  # in all processes: it may be sharded
         if not trainer.is_global_zero:
             return
         try:

@@ -6,7 +6,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from c2c_lightning.fuser.config import FuserConfig
-from c2c_lightning.training._utils import model_of
+from c2c_lightning.training._utils import fuser_model_of
 
 
 def temperature_at(step: int, config: FuserConfig) -> float:
@@ -34,5 +34,5 @@ class AnnealTemperature(Callback):
 
     @staticmethod
     def _set(trainer: Trainer, pl_module: LightningModule) -> None:
-        fuser = model_of(pl_module).fuser
+        fuser = fuser_model_of(pl_module).fuser
         fuser.set_temperature(temperature_at(trainer.global_step, fuser.config))

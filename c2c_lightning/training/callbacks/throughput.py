@@ -6,7 +6,7 @@ from typing import Any
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from c2c_lightning.data.batch import TrainingBatch
+from c2c_lightning.data.joint_batch import StepBatch
 from c2c_lightning.training._utils import is_log_step
 
 
@@ -23,11 +23,11 @@ class Throughput(Callback):
             self._begin = time.perf_counter()
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: TrainingBatch, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: StepBatch, batch_idx: int
     ) -> None:
         """Count a batch by its shapes: reading its masks would wait for the device."""
         self._samples += len(batch)
-        self._tokens += len(batch) * (batch.prompt.num_receiver_tokens + batch.response_ids.shape[1])
+        self._tokens += batch.num_receiver_tokens
         if not is_log_step(trainer) and not trainer.is_last_batch:
             return
         seconds = max(time.perf_counter() - self._begin, 1e-9)

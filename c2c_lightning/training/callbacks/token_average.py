@@ -5,7 +5,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, distributed
 from torch.optim import Optimizer
 
-from c2c_lightning.data.batch import TrainingBatch
+from c2c_lightning.data.joint_batch import StepBatch
 
 
 class TokenAverage(Callback):
@@ -24,10 +24,10 @@ class TokenAverage(Callback):
         self._tokens = TokenCount()
 
     def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: TrainingBatch, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, batch: StepBatch, batch_idx: int
     ) -> None:
         """Count the batch."""
-        self._tokens.add(batch.response_mask.sum(), trainer.world_size)
+        self._tokens.add(batch.num_supervised, trainer.world_size)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Scale the gradients."""
