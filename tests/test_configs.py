@@ -39,10 +39,10 @@ def test_an_overlay_is_understood(path: Path, capsys: pytest.CaptureFixture[str]
 
 
 def test_every_yaml_is_looked_at() -> None:
-    # `analyze`, `oracle` and `bench` are no Lightning commands; their own tests read them.
+    # `analyze`, `oracle`, `bench` and `fuser-hub` have tests of their own that read them.
     parts = {
         path
-        for folder in ("model", "data", "responder", "analyze", "oracle", "bench")
+        for folder in ("model", "data", "responder", "analyze", "oracle", "bench", "fuser-hub")
         for path in (CONFIGS / folder).rglob("*.yaml")
     }
     assert set(CONFIGS.rglob("*.yaml")) == {*RUNS, *OVERLAYS, *parts}

@@ -61,17 +61,17 @@ def load_checkpoint(path: Path, key: str = PAIR_KEY) -> dict[str, Any]:
         raise CheckpointError(f"{path} cannot be read as a checkpoint without running code in it.") from error
     content = checkpoint if isinstance(checkpoint, dict) else {}
     if key not in content or not isinstance(content.get("state_dict"), dict):
-        raise CheckpointError(_content_message(path, content))
+        raise CheckpointError(_content_message(path, content, key))
     return content
 
 
-def _content_message(path: Path, content: Mapping[str, Any]) -> str:
-    if HUB_KEY in content:
+def _content_message(path: Path, content: Mapping[str, Any], wanted: str) -> str:
+    if wanted == PAIR_KEY and HUB_KEY in content:
         return (
             f"{path} is a checkpoint of a hub. Write the fuser of a pair: `lightning fuser-hub export --hub {path} "
             "--direction SHARER_to_RECEIVER --output_dir DIR`."
         )
-    if PAIR_KEY in content:
+    if wanted == HUB_KEY and PAIR_KEY in content:
         return f"{path} is a checkpoint of the fuser of one pair, not of a hub."
     return f"{path} is no checkpoint of `lightning fit` of this package."
 
