@@ -16,8 +16,6 @@ def script(shell: str, capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().out
 
 
-# jsonargparse lists the options of sources within sources (SelectedRows): more than a minute.
-@pytest.mark.timeout(900)
 def test_bash_completes_commands_and_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     if (bash := shutil.which("bash")) is None:
         pytest.skip("needs bash")

@@ -8,6 +8,7 @@ from typing import Any
 
 from c2c_lightning.data.messages import Conversation
 from c2c_lightning.data.readers.files import Table, read_rows
+from c2c_lightning.data.sources.chat import Messages
 from c2c_lightning.data.sources.source import Row, Source, UnusedRowError, class_code
 from c2c_lightning.errors import DataError
 
@@ -27,7 +28,7 @@ class SelectedRows(Source):
 
     def __init__(
         self,
-        source: Source,
+        source: Source | Messages,  # a union: shell completion lists a plain `Source` within itself without end
         predictions: str,
         right: Sequence[str] = ("sharer",),
         wrong: Sequence[str] = ("receiver",),
