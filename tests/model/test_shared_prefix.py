@@ -142,3 +142,11 @@ def test_in_training_a_single_prompt_shares_nothing(monkeypatch: pytest.MonkeyPa
     for _ in range(2):
         prefill_prompts(lm, rows([4]), PREFIX + 4)
     assert read == [PREFIX + 4, PREFIX + 4]
+
+
+def test_a_prefix_is_shared_by_a_model_that_was_loaded_in_inference_mode() -> None:
+    tokens = rows([4, 2])
+    with torch.inference_mode():
+        shared = prefill_with_shared_prefix(frozen_lm("qwen3"), tokens, tokens.input_ids.shape[1], PREFIX, 2)
+    new = prefill_with_shared_prefix(frozen_lm("qwen3"), tokens, tokens.input_ids.shape[1], PREFIX, 2)
+    assert torch.equal(shared[1].keys, new[1].keys)
