@@ -3,8 +3,8 @@
     python -m benchmarks.kept_caches
     python -m benchmarks.kept_caches --config configs/fit/private_text.yaml --rows 64 --output kept.json
 
-`lightning fit` over the same rows for several epochs: the first fills the caches, later ones use them and compute them
-anew by turns. Processor time of each step, so that other work on the machine counts little; data loading is not part of
+`lightning fit` over the same rows for several epochs: the first fills the caches, later ones use or compute them in
+alternation. Processor time of each step, so that other work on the machine counts little; data loading is not part of
 it. The default is the embedded pair with private notes. Options that are not named below go to `lightning fit`, such as
 `--model.receiver.path DIR`.
 """

@@ -121,7 +121,7 @@ _last: "WeakKeyDictionary[FrozenLM, Tensor]" = WeakKeyDictionary()
 def _prefix(lm: FrozenLM, tokens: TokenBatch, first: slice, num_layers: int | None) -> LayerStack:
     """The entries of some tokens of the first row: those of the last call if all that they depend on is equal."""
     ids, device = tokens.on_host.input_ids[0, first], tokens.input_ids.device
-    # A fine-tuned baseline changes its weights in place. Weights made in inference mode have no version, and no training.
+    # A fine-tuned baseline changes its weights in place. Weights made in inference mode are never trained.
     weights = tuple(None if weight.is_inference() else weight._version for weight in lm.model.parameters())
     types = torch.is_autocast_enabled(device.type), torch.is_inference_mode_enabled()
     key = tuple(ids.tolist()), num_layers, device, weights, types

@@ -15,7 +15,7 @@ from c2c_lightning.training.build_model import describe
 
 
 class InitialFuser(Callback):
-    """Loads a fuser's weights at the beginning of `lightning fit`; optimizer, schedule and data start anew.
+    """Loads a fuser's weights at the beginning of `lightning fit`; optimizer, schedule and data start at the beginning.
 
     A run that is continued from a checkpoint (`--ckpt_path`) keeps the weights of the checkpoint.
 
