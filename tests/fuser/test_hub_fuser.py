@@ -89,13 +89,14 @@ def test_gradients_of_a_pair_reach_the_parts() -> None:
 
 
 def test_an_untrained_direction_has_the_mean_of_its_receivers_gates() -> None:
-    trained = [d for d in all_directions(list(MODELS)) if d != Direction("llama", "qwen")]
-    hub = new_hub(trained)
+    models, untrained = {**MODELS, "other": SHARER}, Direction("llama", "qwen")
+    hub = new_hub([d for d in all_directions(list(models)) if d != untrained], models)
     with torch.no_grad():
         hub.direction_gates["mixed_to_qwen"][0].logit.copy_(torch.tensor([0.1, 0.2, 0.3]))
-    logits = hub.pair_tensors(Direction("llama", "qwen"))["sharers.0.groups.0.inner.keys.gate.logit"]
-    torch.testing.assert_close(logits, torch.tensor([0.1, 0.2, 0.3]))
-    assert fused(hub.pair(Direction("llama", "qwen")), Direction("llama", "qwen")).isfinite().all()
+        hub.direction_gates["other_to_qwen"][0].logit.copy_(torch.tensor([0.3, 0.6, -0.1]))
+    logits = hub.pair_tensors(untrained)["sharers.0.groups.0.inner.keys.gate.logit"]
+    torch.testing.assert_close(logits, torch.tensor([0.2, 0.4, 0.1]))
+    assert fused(hub.pair(untrained), untrained).isfinite().all()
 
 
 def test_parameters_of_a_hub_are_one_encoder_and_decoder_per_model_and_gates_per_direction() -> None:
