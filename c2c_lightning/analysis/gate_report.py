@@ -1,5 +1,6 @@
 """Gates and mean head weights per layer and head over a data set (paper, A.4.2)."""
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from c2c_lightning.analysis.statistics import bootstrap_interval
 from c2c_lightning.data.batch import PromptBatch
 from c2c_lightning.fuser.fuser import Fuser
 from c2c_lightning.model.c2c import C2CModel
@@ -26,11 +28,13 @@ class GateReport:
         tokens: fused tokens that the weights are the mean of.
         logits: gate logits (sharers, 2 for keys and values, receiver layers), NaN without a gate; open above 0.
         weights: mean weight of each head, (heads,), by sharer, part, receiver layer; empty for kinds without weights.
+        intervals: 95 % interval of the mean weight over heads, bootstrapped over batches of prompts; NaN for one batch.
     """
 
     tokens: int
     logits: Float[Tensor, "sharers 2 layers"]
     weights: dict[_Place, Float[Tensor, " heads"]]
+    intervals: dict[_Place, tuple[float, float]]
 
     def effective(self, sharer: int, part: str) -> Float[Tensor, "layers heads"]:
         """Gate times mean weight of each layer and head; 0 where the gate is closed, NaN where a layer is not fused."""
@@ -51,11 +55,19 @@ class GateReport:
         """Plain data; None for NaN."""
         sharers = []
         for n in range(len(self.logits)):
-            parts = {part: {"logits": _plain(self.logits[n, i]), "gate_times_weight": [_plain(row) for row in
-                     self.effective(n, part)]} for i, part in enumerate(PARTS)}  # fmt: skip
+            parts = {part: self._part(n, part) for part in PARTS}
             opened = self.logits[n][~torch.isnan(self.logits[n])] > 0
             sharers.append({**parts, "open_fraction": float(opened.float().mean()) if len(opened) else None})
         return {"tokens": self.tokens, "sharers": sharers}
+
+    def _part(self, sharer: int, part: str) -> dict[str, Any]:
+        logits = self.logits[sharer, PARTS.index(part)]
+        intervals = [self.intervals.get((sharer, part, layer)) for layer in range(len(logits))]
+        return {
+            "logits": _plain(logits),
+            "gate_times_weight": [_plain(row) for row in self.effective(sharer, part)],
+            "weight_ci95": [pair and _plain(torch.tensor(pair)) for pair in intervals],
+        }
 
 
 def _plain(row: Tensor) -> list[float | None]:
@@ -65,18 +77,27 @@ def _plain(row: Tensor) -> list[float | None]:
 @torch.no_grad()
 def gate_report(model: C2CModel, prompts: Iterable[PromptBatch]) -> GateReport:
     """Fuse prompts and record the head weights of all fused tokens."""
-    sums: dict[_Place, Tensor] = defaultdict(lambda: torch.zeros(()))
-    counts: dict[_Place, int] = defaultdict(int)
+    sums: dict[_Place, list[Tensor]] = defaultdict(list)
+    counts: dict[_Place, list[int]] = defaultdict(list)
 
     def record(place: _Place, weights: Float[Tensor, "tokens heads"]) -> None:
-        sums[place] = sums[place] + weights.double().sum(0).cpu()
-        counts[place] += len(weights)
+        sums[place].append(weights.double().sum(0).cpu())
+        counts[place].append(len(weights))
 
     with recorded_weights(model.fuser, record):
         for prompt in prompts:
             model.fuse(prompt.to(model.receiver.device))
-    means = {place: (total / counts[place]).float() for place, total in sums.items()}
-    return GateReport(max(counts.values(), default=0), model.fuser.gate_logits(), means)
+    totals = {place: sum(batches) for place, batches in counts.items()}
+    means = {place: (torch.stack(of_place).sum(0) / totals[place]).float() for place, of_place in sums.items()}
+    intervals = {place: _interval(of_place, counts[place]) for place, of_place in sums.items()}
+    return GateReport(max(totals.values(), default=0), model.fuser.gate_logits(), means, intervals)
+
+
+def _interval(sums: list[Tensor], counts: list[int]) -> tuple[float, float]:
+    """Of the mean weight over heads, from the means of the batches."""
+    if len(sums) < 2:
+        return math.nan, math.nan
+    return bootstrap_interval([float(total.mean()) / count for total, count in zip(sums, counts, strict=True) if count])
 
 
 @contextmanager

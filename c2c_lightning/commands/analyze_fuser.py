@@ -1,5 +1,6 @@
 """`lightning analyze rank` and `gates`: a trained fuser on a data set."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -93,10 +94,13 @@ def _gate_table(name: str, report: GateReport, sharer: int) -> Table:
     for part in PARTS:
         table.add_column(f"{part}: logit", justify="right")
         table.add_column("gate x weight", justify="right")
+        table.add_column("weight: 95 %", justify="right")
     tables = [report.effective(sharer, part) for part in PARTS]
     for layer in range(report.logits.shape[2]):
         cells = []
-        for index in range(2):
+        for index, part in enumerate(PARTS):
+            low, high = report.intervals.get((sharer, part, layer), (math.nan, math.nan))
             cells += [f"{report.logits[sharer, index, layer]:.2f}", f"{tables[index][layer].nanmean():.3f}"]
+            cells.append("" if math.isnan(low) else f"{low:.3f}-{high:.3f}")
         table.add_row(str(layer), *cells)
     return table

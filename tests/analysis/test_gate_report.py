@@ -28,6 +28,18 @@ def test_weights_are_the_mean_over_fused_tokens() -> None:
     assert torch.allclose(report.weights[0, "keys", layer], weights[0, :, :, 0].mean(0), atol=1e-5)
 
 
+def test_intervals_are_over_batches() -> None:
+    model = fused_pair()
+    batches = [model.encode([question]) for question in QUESTIONS]
+    one, two = gate_report(model, [model.encode(QUESTIONS)]), gate_report(model, batches)
+    assert one.to_json()["sharers"][0]["keys"]["weight_ci95"][0] == [None, None]
+    parts = [float(gate_report(model, [batch]).weights[0, "keys", 0].mean()) for batch in batches]
+    assert parts[0] != parts[1]
+    # Two batches: resamples are either of them twice, or both.
+    assert two.intervals[0, "keys", 0] == pytest.approx((min(parts), max(parts)))
+    assert torch.allclose(two.weights[0, "keys", 0], one.weights[0, "keys", 0], atol=1e-5)
+
+
 def test_closed_gates_count_as_zero() -> None:
     model = fused_pair()
     prompt = model.encode(QUESTIONS)
