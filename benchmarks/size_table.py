@@ -56,6 +56,13 @@ KINDS: dict[str, dict[str, Any]] = {
     "ridge_trained": _rotary_free(kind="ridge", num_sources=1, trainable=True),
     "ridge_trained_replace": _rotary_free(mode="replace", kind="ridge", num_sources=1, trainable=True),
     "ridge_20_replace": _rotary_free(mode="replace", kind="ridge", num_sources=1, map_rank=20, trainable=True),
+    "ridge_8_replace": {
+        "model": {
+            **_rotary_free(mode="replace", kind="ridge", num_sources=1, map_rank=8, trainable=True)["model"],
+            "optimizer": {"init_args": {"lr": 0.003}},
+        },
+        "trainer": {"max_steps": 1000},
+    },
     "ridge_start_low_rank_16": _rotary_free(kind="ridge_start", num_sources=1, rank=16, num_blocks=0),
 }
 
