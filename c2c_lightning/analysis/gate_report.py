@@ -95,9 +95,8 @@ def gate_report(model: C2CModel, prompts: Iterable[PromptBatch]) -> GateReport:
 
 def _interval(sums: list[Tensor], counts: list[int]) -> tuple[float, float]:
     """Of the mean weight over heads, from the means of the batches."""
-    if len(sums) < 2:
-        return math.nan, math.nan
-    return bootstrap_interval([float(total.mean()) / count for total, count in zip(sums, counts, strict=True) if count])
+    means = [float(total.mean()) / count for total, count in zip(sums, counts, strict=True) if count]
+    return bootstrap_interval(means) if len(means) > 1 else (math.nan, math.nan)
 
 
 @contextmanager

@@ -97,7 +97,7 @@ def _gate_table(name: str, report: GateReport, sharer: int) -> Table:
         table.add_column("weight: 95 %", justify="right")
     tables = [report.effective(sharer, part) for part in PARTS]
     for layer in range(report.logits.shape[2]):
-        if all(bool(table[layer].isnan().all()) for table in tables):
+        if all(bool(of_part[layer].isnan().all()) for of_part in tables):
             continue  # no fuser
         cells = []
         for index, part in enumerate(PARTS):
