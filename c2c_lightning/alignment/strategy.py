@@ -8,8 +8,8 @@ from c2c_lightning.errors import AlignmentError
 
 logger = logging.getLogger(__name__)
 
-Strategy = Literal["identity", "first", "longest", "span", "span_template"]
-TokenAlignment = Literal["auto", "identity", "first", "longest", "span", "span_template"]
+Strategy = Literal["identity", "first", "longest", "span", "span_template", "span_cut"]
+TokenAlignment = Literal["auto", "identity", "first", "longest", "span", "span_template", "span_cut"]
 
 
 def choose_strategy(receiver: Any, sharer: Any, token_alignment: TokenAlignment) -> Strategy:
@@ -23,7 +23,7 @@ def choose_strategy(receiver: Any, sharer: Any, token_alignment: TokenAlignment)
     if token_alignment not in get_args(TokenAlignment):
         known = ", ".join(get_args(TokenAlignment))
         raise AlignmentError(f"token_alignment is {token_alignment!r}, but must be one of {known}.")
-    if token_alignment == "span" or token_alignment == "span_template":
+    if token_alignment in ("span", "span_template", "span_cut"):
         return token_alignment
     # After `span`, which needs no comparison: the digest of a large vocabulary takes a second.
     agree = same_tokens(receiver, sharer)

@@ -39,8 +39,12 @@ def align_messages_and_template(
     return index
 
 
-OWN_TOKENS: dict[str, Align] = {"span": align_messages, "span_template": align_messages_and_template}
-"""The strategies in which the sharer keeps its tokens."""
+OWN_TOKENS: dict[str, Align] = {
+    "span": align_messages,
+    "span_template": align_messages_and_template,
+    "span_cut": align_messages,
+}
+"""The strategies in which the sharer's tokens are those of its own tokenizer."""
 
 
 def _in_order(runs: Sequence[SharedRun]) -> list[SharedRun]:

@@ -6,6 +6,7 @@ Strategies, one per sharer (paper A.1.2 for `first` and `longest`):
 - `first`, `longest`: as released, see `alignment/released_chat.py`.
 - `span`: the sharer keeps its tokens, see `alignment/span_alignment.py`.
 - `span_template`: as `span`, and template tokens are fused too, see `alignment/template_alignment.py`.
+- `span_cut`: as `span`, and the sharer's tokens end where the receiver's do, see `alignment/common_borders.py`.
 """
 
 import hashlib
@@ -18,9 +19,10 @@ from transformers import PreTrainedTokenizerBase
 
 from c2c_lightning.alignment.chat_renderer import TemplateKwargs
 from c2c_lightning.alignment.chat_tokenizer import ChatTokenizer, TokenizedChat
+from c2c_lightning.alignment.common_borders import CutTokenizer
 from c2c_lightning.alignment.fingerprint import tokenizer_fingerprint
 from c2c_lightning.alignment.retokenization import pad_id
-from c2c_lightning.alignment.strategy import TokenAlignment, choose_strategy
+from c2c_lightning.alignment.strategy import Strategy, TokenAlignment, choose_strategy
 from c2c_lightning.data.encode_response import response_ids
 from c2c_lightning.data.encode_sharers import EncodedPrompt, SharerEncoding, SharerPrompt, encode_prompt
 from c2c_lightning.data.messages import (
@@ -106,12 +108,15 @@ class Encoder:
     ) -> None:
         self.receiver_tokenizer = receiver.chat_tokenizer
         self.strategies = tuple(choose_strategy(receiver.tokenizer, s.tokenizer, token_alignment) for s in sharers)
-        # Under `identity` the sharer gets the receiver's tokens, template included.
-        self.sharer_tokenizers = tuple(
-            self.receiver_tokenizer if strategy == "identity" else sharer.chat_tokenizer
-            for sharer, strategy in zip(sharers, self.strategies, strict=True)
-        )
+        self.sharer_tokenizers = tuple(map(self._sharer_tokenizer, sharers, self.strategies))
         self.fingerprint = _fingerprint((receiver, *sharers), self.strategies)
+
+    def _sharer_tokenizer(self, sharer: TokenizerSpec, strategy: Strategy) -> ChatTokenizer:
+        """Under `identity` the sharer gets the receiver's tokens, template included."""
+        if strategy == "identity":
+            return self.receiver_tokenizer
+        own = sharer.chat_tokenizer
+        return CutTokenizer(own, self.receiver_tokenizer) if strategy == "span_cut" else own
 
     @property
     def receiver_pad_id(self) -> int:

@@ -88,7 +88,7 @@ def encode_prompt(
 
 
 def _encode_sharer(messages: Conversation, chat: TokenizedChat, sharer: SharerPrompt) -> SharerEncoding:
-    """`identity`, `span` or `span_template`: the sharer keeps its tokens."""
+    """`identity` or one of `OWN_TOKENS`."""
     if sharer.strategy == "identity" and sharer.messages == messages:
         return SharerEncoding(list(chat.ids), _without_last(list(range(len(chat.ids)))))
     align = OWN_TOKENS.get(sharer.strategy, align_messages)

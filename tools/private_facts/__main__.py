@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from tools.private_facts.rows import RowMaker, Selection
-from tools.private_facts.token_words import token_words
+from tools.private_facts.token_words import OPEN_TYPES, token_words
 from tools.private_facts.vocabulary import Vocabulary
 
 #: Files with training names, values and relations. Lists of words have a loss at each word: many examples in one row.
 TRAINING = {
     "worked_examples": Selection(list_share=0.15),
-    "train": Selection(list_share=0.5),
-    "validation": Selection(list_share=0.5),
+    "train": Selection(list_share=0.5, piece_share=0.3),
+    "validation": Selection(list_share=0.5, piece_share=0.3),
 }
 #: Files that hold out one part or several. In the last one the document states the asked relation of two names.
 HELD_OUT = {
@@ -25,6 +25,7 @@ HELD_OUT = {
     "heldout_relations": Selection(new_relations=True),
     "heldout_names_values_relations": Selection(new_names=True, new_values=True, new_relations=True),
     "heldout_lists": Selection(new_names=True, new_values=True, list_share=1.0),
+    "heldout_pieces": Selection(new_names=True, new_values=True, open_share=1.0, piece_share=1.0),
     "same_relation": Selection(new_names=True, same_relation=True),
 }
 
@@ -38,13 +39,16 @@ def make_files(
         num_rows: training rows.
         num_held_out: rows of the validation and of each held-out file.
         seed: the same seed makes the same rows.
-        open_values: an open vocabulary by type, see `token_words`, which most questions then ask for.
+        open_values: an open vocabulary by type, see `token_words`, which most questions then ask for. Without words in
+            pieces the file that asks for them alone is left out.
     """
     vocabulary = Vocabulary.load(seed, open_values)
     sizes = {"worked_examples": 16, "train": num_rows, "validation": num_held_out}
     seen: set[tuple[str, str]] = set()
     files = {}
     for name, selection in {**TRAINING, **HELD_OUT}.items():
+        if selection.piece_share == 1 and not any(map(vocabulary.in_pieces, OPEN_TYPES)):
+            continue
         # Each file has a generator of its own, so that its rows do not depend on the sizes of the others.
         maker = RowMaker(vocabulary, selection, random.Random(f"{seed} {name}"))
         files[name] = _distinct_rows(maker, sizes.get(name, num_held_out), name, seen)
@@ -81,7 +85,7 @@ def main(arguments: list[str] | None = None) -> None:
         nargs="+",
         metavar="DIR",
         help="folders of the pair's models: most questions then ask for words that all their tokenizers write as one "
-        "token. Without them a training learns the few values by heart",
+        "token, or some of them in pieces. Without them a training learns the few values by heart",
     )
     parser.add_argument("--seed", type=int, default=1, help="the same seed makes the same files (default 1)")
     options = parser.parse_args(arguments)

@@ -8,15 +8,11 @@ from typing import Any
 import yaml
 
 from tools.private_facts.token_words import OPEN_TYPES
-from tools.private_facts.vocabulary import FOLDER, Vocabulary
+from tools.private_facts.vocabulary import FEWEST_VALUES, FOLDER, Vocabulary
 
-#: No question is asked about types with fewer values: mismatched documents would often have the right one.
-_FEWEST_VALUES = 8
 _CHOICES = 5
 #: Probabilities of the numbers of facts in a document.
 _FACTS = {2: 0.3, 3: 0.4, 4: 0.3}
-#: Probability that a question about one value asks for one of the open vocabulary, if there is one.
-_OPEN = 0.5
 #: Type of values that are several words of the open vocabulary, and their least and greatest number.
 _LIST, _WORDS = "list", (16, 24)
 
@@ -49,6 +45,8 @@ class Selection:
         new_names, new_values, new_relations: whether those of the asked fact are in no training row.
         same_relation: whether each document states the asked relation of another name too.
         list_share: part of the questions that ask for a list of words, if there is an open vocabulary.
+        open_share: part of the other questions that ask for a word of the open vocabulary, if there is one.
+        piece_share: part of these words, and of those of lists, that are several tokens of some tokenizer.
     """
 
     new_names: bool = False
@@ -56,6 +54,8 @@ class Selection:
     new_relations: bool = False
     same_relation: bool = False
     list_share: float = 0.0
+    open_share: float = 0.5
+    piece_share: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -94,11 +94,12 @@ class RowMaker:
         asked = [known for known in relations if known.held_out == selection.new_relations and self._has_values(known)]
         self.lists = [known for known in asked if known.value == _LIST]
         self.open = [known for known in asked if known.value in OPEN_TYPES]
+        self.pieces = {kind: pieces for kind in OPEN_TYPES if (pieces := vocabulary.in_pieces(kind))}
         self.closed = [known for known in asked if known.value not in (_LIST, *OPEN_TYPES)]
 
     def _has_values(self, relation: Relation) -> bool:
         values = self.vocabulary.values.get(relation.value)
-        return values is None or len(values.of(self.selection.new_values)) >= _FEWEST_VALUES
+        return values is None or len(values.of(self.selection.new_values)) >= FEWEST_VALUES
 
     def row(self) -> dict[str, Any]:
         """A row: `relation`, `document`, `question`, `answer` and `choices`."""
@@ -116,7 +117,7 @@ class RowMaker:
         """The relations of lists, of open values, or of values of a small type."""
         if self.lists and self.generator.random() < self.selection.list_share:
             return self.lists
-        return self.open if self.open and self.generator.random() < _OPEN else self.closed
+        return self.open if self.open and self.generator.random() < self.selection.open_share else self.closed
 
     def _facts(self, relation: Relation) -> list[Fact]:
         """The asked fact, then distractors: other relations of the same name and of another one."""
@@ -148,6 +149,8 @@ class RowMaker:
                 self._value(self.generator.choice(OPEN_TYPES), taken) for _ in range(self.generator.randint(*_WORDS))
             ]
             return " ".join(words)
+        share = self.selection.piece_share
+        kind = self.pieces[kind] if kind in self.pieces and share and self.generator.random() < share else kind
         while (value := self.generator.choice(self.vocabulary.values[kind].of(self.selection.new_values))) in taken:
             pass
         return value

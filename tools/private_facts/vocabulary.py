@@ -9,7 +9,11 @@ from typing import Any
 
 import yaml
 
+from tools.private_facts.token_words import PIECES
+
 FOLDER = Path(__file__).parent
+#: No question is asked about types with fewer values: mismatched documents would often have the right one.
+FEWEST_VALUES = 8
 #: Part of each type that is in no training row, and the fewest words: a document may have three values of a type.
 _HELD_OUT, _FEWEST = 0.2, 3
 
@@ -37,6 +41,12 @@ class Vocabulary:
 
     names: dict[str, Words]
     values: dict[str, Words]
+
+    def in_pieces(self, kind: str) -> str | None:
+        """The type of the words of a type that some tokenizer writes in pieces; None without such words."""
+        pieces = PIECES.format(kind)
+        words = self.values.get(pieces, Words((), ()))
+        return pieces if min(len(words.known), len(words.held_out)) >= FEWEST_VALUES else None
 
     @classmethod
     def load(cls, seed: int, open_values: Mapping[str, Sequence[str]] | None = None) -> "Vocabulary":

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
+from tokenizers.models import WordLevel, WordPiece
+from tokenizers.pre_tokenizers import Metaspace
 from transformers import PreTrainedTokenizerFast
 
 from tools.private_facts.__main__ import HELD_OUT, main, make_files
@@ -18,14 +19,16 @@ from tools.private_facts.rows import Relation, RowMaker, load_relations
 from tools.private_facts.token_words import OPEN_TYPES, token_words
 from tools.private_facts.vocabulary import Vocabulary
 
+ENDINGS = ("dor", "sel", "tan", "wick", "lom", "rup", "nif", "gan", "bry", "mott", "zal", "ket")
 OPEN = {
-    "word": [
-        f"{a}{b}" for a in ("lan", "mor", "vel", "tin", "gar") for b in ("dor", "sel", "tan", "wick", "lom", "rup")
-    ],
-    "title": [
-        f"{a}{b}" for a in ("Bel", "Cas", "Dro", "Fen", "Hul") for b in ("dor", "sel", "tan", "wick", "lom", "rup")
+    "word": [f"{a}{b}" for a in ("lan", "mor", "vel", "tin", "gar") for b in ENDINGS],
+    "title": [f"{a}{b}" for a in ("Bel", "Cas", "Dro", "Fen", "Hul") for b in ENDINGS],
+    "word_in_pieces": [f"{a}{b}{c}" for a in ("pra", "sko", "tru") for b in "bdfgklmnr" for c in ("isk", "ond", "uma")],
+    "title_in_pieces": [
+        f"{a}{b}{c}" for a in ("Pra", "Sko", "Tru") for b in "bdfgklmnr" for c in ("isk", "ond", "uma")
     ],
 }
+PIECES = {*OPEN["word_in_pieces"], *OPEN["title_in_pieces"]}
 FILES = make_files(400, 100, seed=3, open_values=OPEN)
 
 
@@ -77,6 +80,7 @@ def test_held_out_parts_are_in_no_training_row(split: str, vocabulary: Vocabular
 
     def held_out_words(relation: Relation) -> set[str]:
         types = OPEN_TYPES if relation.value == "list" else (relation.value,)
+        types = [*types, *(f"{kind}_in_pieces" for kind in types if kind in OPEN_TYPES)]
         return {word for kind in types for word in vocabulary.values[kind].held_out}
 
     for row in FILES[split]:
@@ -124,6 +128,28 @@ def test_half_of_the_training_asks_for_lists_and_half_of_the_rest_for_open_value
     assert lengths == set(range(16, 25))
 
 
+def test_half_of_the_open_values_of_training_are_words_in_pieces_and_in_lists_the_last_word_only() -> None:
+    lists, single = [], []
+    for row in FILES["train"]:
+        words = row["answer"].split()
+        (lists if len(words) > 1 else single).append(words)
+    assert not any(PIECES & set(words[:-1]) for words in lists)
+    assert 0.35 < sum(words[-1] in PIECES for words in lists) / len(lists) < 0.65
+    opened = [word for (word,) in single if word in {*chain.from_iterable(OPEN.values())}]
+    assert 0.35 < sum(word in PIECES for word in opened) / len(opened) < 0.65
+    assert all(row["answer"] in PIECES for row in FILES["heldout_pieces"])
+    assert not any(
+        PIECES & set(row["answer"].split()) for name in HELD_OUT for row in FILES[name] if name != "heldout_pieces"
+    )
+
+
+def test_without_words_in_pieces_their_file_is_left_out() -> None:
+    whole = {kind: OPEN[kind] for kind in OPEN_TYPES}
+    files = make_files(400, 20, seed=3, open_values=whole)
+    assert FILES.keys() - files.keys() == {"heldout_pieces"}
+    assert any(row["answer"] in {*chain.from_iterable(whole.values())} for row in files["train"])
+
+
 def test_without_an_open_vocabulary_no_question_asks_for_it() -> None:
     assert {relation.value for relation in load_relations(Vocabulary.load(3))}.isdisjoint({"list", *OPEN_TYPES})
     assert len(make_files(20, 10, seed=3)["train"]) == 20
@@ -142,7 +168,24 @@ def test_open_values_are_words_that_all_tokenizers_write_as_one_token(tmp_path: 
     )
     other = save("pieces", ["\u2581lantern", "\u2581stru", "\u2581Oslo", "\u2581river", "\u2581cat", "\u2581Window"])
     # Left out: a fragment (no capitalised form), words of one tokenizer only, a word that is too short.
-    assert token_words([one, other]) == {"word": ["lantern"], "title": ["Oslo"]}
+    found = token_words([one, other])
+    assert (found["word"], found["title"]) == (["lantern"], ["Oslo"])
+
+
+def test_words_in_pieces_are_one_token_of_some_tokenizer_and_at_most_three_of_the_others(tmp_path: Path) -> None:
+    def save(name: str, words: list[str]) -> Path:
+        vocabulary = {word: number for number, word in enumerate(["<unk>", *words])}
+        backend = Tokenizer(WordPiece(vocabulary, unk_token="<unk>", continuing_subword_prefix=""))
+        backend.pre_tokenizer = Metaspace()
+        PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>").save_pretrained(tmp_path / name)
+        return tmp_path / name
+
+    pieces = ["\u2581can", "d", "le", "\u2581v", "o", "w", "e", "l", "\u2581Candle", "\u2581river"]
+    whole = ["\u2581candle", "\u2581Candle", "\u2581river", "\u2581vowel", "\u2581Vowel", "\u2581Zebra"]
+    found = token_words([save("one", pieces), save("other", whole)])
+    assert found["word_in_pieces"] == ["candle"]  # `vowel` has five pieces
+    assert found["title"] == ["Candle"]
+    assert found["word"] == []  # `river` has no capitalised form
 
 
 def test_the_same_seed_makes_the_same_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
