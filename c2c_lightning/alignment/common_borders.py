@@ -1,7 +1,7 @@
 """`span_cut`: the sharer's tokens are cut where a token of the receiver ends.
 
-A word that is one token of the sharer and several of the receiver cannot be transferred token by token: the sharer's next
-token is the whole word. With cut tokens the sharer reads, and so predicts, the receiver's pieces.
+A word that is one token of the sharer and several of the receiver cannot be transferred token by token: the sharer's
+next token is the whole word. With cut tokens the sharer reads, and so predicts, the receiver's pieces.
 """
 
 from collections.abc import Iterable, Sequence
@@ -34,7 +34,8 @@ def cut_points(offsets: tuple[int, int], borders: Sequence[int]) -> list[int]:
 class CutTokenizer(ChatTokenizer):
     """A sharer's chat tokenizer whose tokens end wherever a token of the receiver ends.
 
-    Special tokens stay whole, and so do tokens whose parts the vocabulary cannot write without a space in front.
+    These tokens stay whole: special ones, those with a part of a character, and those whose parts the vocabulary cannot
+    write without a space in front.
 
     Args:
         sharer: the sharer's own chat tokenizer.
@@ -46,7 +47,7 @@ class CutTokenizer(ChatTokenizer):
         self.receiver = receiver
 
     def tokenize(self, chats: Sequence[RenderedChat]) -> list[TokenizedChat]:
-        """See `ChatTokenizer.tokenize`; with the receiver's tokenizer for the borders, and one more call for all parts."""
+        """See `ChatTokenizer.tokenize`; one call of the receiver's tokenizer for the borders, and one for all parts."""
         own, theirs = super().tokenize(chats), self.receiver.tokenize(chats)
         parts = [self._parts(*pair) for pair in zip(own, theirs, strict=True)]
         texts = {chat.text[slice(*part)] for chat, of_chat in zip(own, parts, strict=True) for part in chain(*of_chat)}
@@ -57,13 +58,15 @@ class CutTokenizer(ChatTokenizer):
         """For each token the characters of its parts; none for a token that stays whole."""
         borders, begin = sorted({end for _, end in receiver.offsets}), 0
         parts: list[list[tuple[int, int]]] = []
-        for token, (start, end) in zip(own.ids, own.offsets, strict=True):
+        starts, ends = [*(start for start, _ in own.offsets[1:]), len(own.text)], [0, *(end for _, end in own.offsets)]
+        for number, (token, (start, end)) in enumerate(zip(own.ids, own.offsets, strict=True)):
             while begin < len(borders) and borders[begin] <= start:
                 begin += 1
             stop = begin
             while stop < len(borders) and borders[stop] < end:
                 stop += 1
-            is_cut = stop > begin and token not in self._special_ids
+            is_alone = ends[number] <= start and end <= starts[number]  # pieces of one character have its offsets
+            is_cut = stop > begin and is_alone and token not in self._special_ids
             parts.append(list(pairwise(cut_points((start, end), borders[begin:stop]))) if is_cut else [])
         return parts
 

@@ -8,8 +8,8 @@ from c2c_lightning.errors import LayerMapError
 LayerMap = list[int | None]
 """For each receiver layer the sharer layer that it is fused with, or None for a layer that is not fused."""
 
-LayerAlignment = Literal["terminal", "depth", "skip", "upper_half", "correlated"]
-"""How layers are aligned; `correlated` is found from data by `model.layer_probe`, and has no function here."""
+LayerAlignment = Literal["terminal", "depth", "skip", "upper_half", "correlated", "answer"]
+"""How layers are aligned; the last two are found from data, by `model.layer_probe` and `model.answer_probe`."""
 
 
 def terminal(num_receiver_layers: int, num_sharer_layers: int) -> LayerMap:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from c2c_lightning.alignment.layer_alignment import LayerAlignment
+from c2c_lightning.alignment.layer_alignment import ALIGNMENTS, LayerAlignment
 from c2c_lightning.alignment.strategy import TokenAlignment
 from c2c_lightning.errors import FuserConfigError
 
@@ -81,12 +81,14 @@ class FuserConfig:
         temperature_schedule: `geometric` (as released) or `linear` (the paper's text).
         layer_alignment: `terminal` (as released), `depth` (normalised depth), `upper_half` (the upper halves by depth),
             `correlated` (found by `lightning fit` on its first rows: the sharer layer that predicts the receiver's
-            entries best; the map is written into `layer_map`), or `skip` (terminal; layers without a partner are not
-            fused).
+            entries best; the map is written into `layer_map`), `answer` (found likewise: the receiver's upper half
+            reads the sharer layer that predicts the response best), or `skip` (terminal; layers without a partner are
+            not fused).
         layer_map: an explicit map per sharer: one sharer layer per receiver layer, -1 where nothing is fused;
             overrides `layer_alignment`.
         token_alignment: `auto` (identity when the tokenizers agree, else `longest`), `identity`, `first`, `longest`,
-            `span`, or `span_template` (template tokens are fused too).
+            `span`, `span_template` (template tokens are fused too), or `span_cut` (the sharer's tokens are cut where
+            the receiver's end).
         sharer_order: `sequential` (each sharer is fused into the result of the one before) or `parallel` (residuals
             from the clean receiver are summed).
         span_order: `sectioned` (the tokens after a span are computed on its fused entries) or `one_pass`.
@@ -136,6 +138,11 @@ class FuserConfig:
         for own in self.sharer_kinds or [SharerKind()]:
             kind, settings = self._kind_settings(own)
             check_fusion_mode(self.fusion_mode, kind.used_kinds(settings))
+
+    @property
+    def searches_layers(self) -> bool:
+        """Whether the layer map is found from data, and not known yet."""
+        return self.layer_map is None and self.layer_alignment not in ALIGNMENTS
 
     def kinds(self, num_sharers: int) -> list[tuple[type[FuserKind], Any]]:
         """Class and configuration of each sharer's fuser.

@@ -328,10 +328,11 @@ def layer_maps(receiver: KVGeometry, sharers: Sequence[KVGeometry], config: Fuse
         FuserConfigError: another number of explicit maps than sharers.
         LayerMapError: an explicit map that does not fit the models.
     """
-    if config.layer_map is None and config.layer_alignment == "correlated":
+    if config.searches_layers:
         raise FuserConfigError(
-            "`layer_alignment: correlated` is found from rows of training data, by `lightning fit` (in Python by "
-            "`c2c_lightning.model.layer_probe.probe_layers`). Give its result as `layer_map`, or use another alignment."
+            f"`layer_alignment: {config.layer_alignment}` is found from rows of training data, by `lightning fit` (in "
+            "Python by `c2c_lightning.model.layer_probe.probe_layers`, or `probe_answers` of `answer_probe`). Give its "
+            "result as `layer_map`, or use another alignment."
         )
     if config.layer_map is None:
         return [ALIGNMENTS[config.layer_alignment](receiver.num_layers, s.num_layers) for s in sharers]

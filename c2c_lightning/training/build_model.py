@@ -48,7 +48,7 @@ def build_model(
         strategy: chooses the device, and whether the fuser is sharded; default the CPU.
         shard_models: shard the frozen models too.
         compile_choice: see `compile_fuser`.
-        find_layers: gives the layer map of `layer_alignment: correlated` once the models are loaded.
+        find_layers: gives the layer map of `layer_alignment: correlated` or `answer` once the models are loaded.
 
     Raises:
         ConfigurationError: the strategy or the fuser's choices do not allow to shard.
@@ -68,7 +68,7 @@ def build_model(
     if shard_models and mesh is not None:
         for lm in dict.fromkeys((first, *others)):
             shard_frozen(lm, mesh, device)
-    if find_layers is not None and config.layer_alignment == "correlated" and config.layer_map is None:
+    if find_layers is not None and config.searches_layers:
         config = replace(config, layer_map=find_layers(first, others))
     model = TrainModel(first, others, config)
     if config.gate_noise == "none":

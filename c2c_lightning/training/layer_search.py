@@ -1,7 +1,8 @@
-"""The layer map of `layer_alignment: correlated`: found on the first training rows, or read from a checkpoint."""
+"""A layer map that is found on the first training rows (`correlated`, `answer`), or read from a checkpoint."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,22 +10,18 @@ from lightning import Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from rich.progress import Progress
 
-from c2c_lightning.alignment.layer_alignment import LayerMap
-from c2c_lightning.data.batch import PromptBatch
+from c2c_lightning.alignment.layer_alignment import ALIGNMENTS, LayerAlignment, LayerMap
+from c2c_lightning.data.batch import TrainingBatch
 from c2c_lightning.error_console import ERROR_CONSOLE
 from c2c_lightning.errors import CheckpointError, ConfigurationError
 from c2c_lightning.export.from_checkpoint import damage_of
 from c2c_lightning.fuser.config import FuserConfig
+from c2c_lightning.model.answer_probe import probe_answers
 from c2c_lightning.model.frozen_lm import FrozenLM
 from c2c_lightning.model.layer_probe import PROBE_TOKENS, probe_layers
 from c2c_lightning.training.build_model import arguments_of
 
 logger = logging.getLogger(__name__)
-
-
-def is_searched(config: FuserConfig) -> bool:
-    """Whether the layer map is not known yet."""
-    return config.layer_alignment == "correlated" and config.layer_map is None
 
 
 def saved_layer_map(path: str | None) -> list[LayerMap] | None:
@@ -42,16 +39,18 @@ def check_layer_map(checkpoint: Mapping[str, Any], config: FuserConfig) -> None:
         CheckpointError: names the map of the checkpoint.
     """
     saved = checkpoint.get("hyper_parameters", {}).get("fuser")
-    if not isinstance(saved, Mapping) or config.layer_alignment != "correlated":
+    if not isinstance(saved, Mapping) or config.layer_alignment in ALIGNMENTS:
         return
     if saved.get("layer_map") != config.layer_map:
         raise CheckpointError(
-            "`layer_alignment: correlated` found other layers than the checkpoint has. Set `layer_map` to its own, "
-            f"{saved.get('layer_map')}."
+            f"`layer_alignment: {config.layer_alignment}` found other layers than the checkpoint has. Set `layer_map` "
+            f"to its own, {saved.get('layer_map')}."
         )
 
 
-def found_layer_map(trainer: Trainer, receiver: FrozenLM, sharers: Sequence[FrozenLM]) -> list[LayerMap]:
+def found_layer_map(
+    trainer: Trainer, alignment: LayerAlignment, receiver: FrozenLM, sharers: Sequence[FrozenLM]
+) -> list[LayerMap]:
     """The layer map that the first training batches give; that of the first process in all of them.
 
     Raises:
@@ -60,24 +59,27 @@ def found_layer_map(trainer: Trainer, receiver: FrozenLM, sharers: Sequence[Froz
     data = getattr(trainer, "datamodule", None)
     if data is None or trainer.state.fn != TrainerFn.FITTING:
         raise ConfigurationError(
-            "`layer_alignment: correlated` compares layers on the rows of a data module at the start of `fit`. Name a "
-            "checkpoint whose map is known, give `layer_map`, or use another alignment."
+            f"`layer_alignment: {alignment}` compares layers on the rows of a data module at the start of `fit`. Name "
+            "a checkpoint whose map is known, give `layer_map`, or use another alignment."
         )
     if any(lm.is_sharded for lm in (receiver, *sharers)):
         raise ConfigurationError(
-            "`layer_alignment: correlated` needs whole language models: remove `shard_models`, or give `layer_map`."
+            f"`layer_alignment: {alignment}` needs whole language models: remove `shard_models`, or give `layer_map`."
         )
     with Progress(console=ERROR_CONSOLE, disable=trainer.progress_bar_callback is None) as progress:
         task = progress.add_task("Layers compared on tokens", total=PROBE_TOKENS)
-        found = probe_layers(receiver, sharers, _prompts(data), done=lambda new: progress.advance(task, new))
+        # A loader of its own: the training's begins with the first batch.
+        batches: Iterable[TrainingBatch] = data.train_dataloader()
+        advance = partial(progress.advance, task)
+        if alignment == "answer":
+            found = probe_answers(receiver, sharers, batches, done=advance)
+        else:
+            found = probe_layers(receiver, sharers, (batch.prompt for batch in batches), done=advance)
     for number, sharer in enumerate(found):
         best = sharer.scores.max(1).values
         logger.info("sharer %d: layer map %s (R^2 %.2f to %.2f)", number, sharer.layer_map, best.min(), best.max())
+        if alignment == "answer":
+            scores = ", ".join(f"{score:.2f}" for score in sharer.scores[0].tolist())
+            logger.info("sharer %d: R^2 by sharer layer %s", number, scores)
     maps: list[LayerMap] = trainer.strategy.broadcast([sharer.layer_map for sharer in found])
     return maps
-
-
-def _prompts(data: object) -> Iterator[PromptBatch]:
-    # A loader of its own: the training's begins with the first batch.
-    for batch in data.train_dataloader():  # type: ignore[attr-defined]
-        yield batch.prompt

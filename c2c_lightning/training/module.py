@@ -23,7 +23,7 @@ from c2c_lightning.training.callbacks.keep_prefills import KeepPrefills, KeepSet
 from c2c_lightning.training.checkpoint_io import refuse_pickles
 from c2c_lightning.training.finite_values import refuse_non_finite
 from c2c_lightning.training.fuser_training import FuserTraining
-from c2c_lightning.training.layer_search import check_layer_map, found_layer_map, is_searched, saved_layer_map
+from c2c_lightning.training.layer_search import check_layer_map, found_layer_map, saved_layer_map
 from c2c_lightning.training.lightning_internals import exclude_from_ddp
 from c2c_lightning.training.optim import ParameterGroups, Schedule
 from c2c_lightning.training.train_model import TrainModel
@@ -55,7 +55,7 @@ class C2CModule(FuserTraining):
     Attributes:
         model: the fused model, from `configure_model` on.
         continued_checkpoint: the checkpoint that will be loaded, if it is known before: Lightning names it too late for
-            the layer map of `layer_alignment: correlated`, which is searched again without it.
+            the layer map of `layer_alignment: correlated` or `answer`, which is searched again without it.
     """
 
     model: TrainModel
@@ -156,7 +156,7 @@ class C2CModule(FuserTraining):
             return
         strategy = None if self._trainer is None else self.trainer.strategy
         find_layers = None if self._trainer is None else self._find_layers
-        if is_searched(self.fuser_config) and (known := saved_layer_map(self.continued_checkpoint)):
+        if self.fuser_config.searches_layers and (known := saved_layer_map(self.continued_checkpoint)):
             self._keep_layer_map(known)
         models = (self.receiver_spec, self.sharer_specs, self.fuser_config)
         self.model = self.baseline.model(*models, strategy, self.shard_models, self.compile_fuser, find_layers)
@@ -165,9 +165,9 @@ class C2CModule(FuserTraining):
         exclude_from_ddp(self, [name for name, _ in self.named_buffers()])
 
     def _find_layers(self, receiver: FrozenLM, sharers: Sequence[FrozenLM]) -> list[LayerMap]:
-        """The layer map of `layer_alignment: correlated`."""
+        """The layer map of `layer_alignment: correlated` or `answer`."""
         self._loaded = (receiver, *sharers)  # the data module asks for their context lengths
-        found = found_layer_map(self.trainer, receiver, sharers)
+        found = found_layer_map(self.trainer, self.fuser_config.layer_alignment, receiver, sharers)
         self._keep_layer_map(found)
         return found
 

@@ -89,7 +89,7 @@ def test_template_tokens_are_fused_by_option() -> None:
 def test_the_last_prompt_token_is_never_fused() -> None:
     # A template whose prompt ends with the message itself.
     bare = PromptTemplate("bare", "{% for m in messages %}{{ m['content'] }}{% endfor %}")
-    for alignment in ("identity", "first", "longest", "span", "span_template"):
+    for alignment in ("identity", "first", "longest", "span", "span_template", "span_cut"):
         specs = TokenizerSpec(tiny_tokenizer("plain"), bare), [TokenizerSpec(tiny_tokenizer("plain"), bare)]
         prompt = Encoder(*specs, alignment).encode([{"role": "user", "content": "the correct answer"}])
         assert prompt.sharers[0].source_index == [*range(len(prompt.receiver_ids) - 1), -1]
@@ -195,7 +195,7 @@ def test_a_sharer_with_nothing_in_common_is_not_fused() -> None:
 @given(
     chats=st.lists(conversations(max_messages=3), min_size=1, max_size=4),
     names=st.tuples(*[st.sampled_from(sorted(STYLES))] * 2),
-    alignment=st.sampled_from(["auto", "first", "longest", "span", "span_template"]),
+    alignment=st.sampled_from(["auto", "first", "longest", "span", "span_template", "span_cut"]),
 )
 def test_a_batch_is_encoded_as_its_conversations_alone(
     chats: list[Conversation], names: tuple[str, str], alignment: TokenAlignment

@@ -43,7 +43,7 @@ def controls(model: C2CModel, questions: Any) -> list[C2CResponder]:
     ]
 
 
-@pytest.mark.parametrize("alignment", ["span", "span_template", "identity"])
+@pytest.mark.parametrize("alignment", ["span", "span_template", "span_cut", "identity"])
 def test_closed_gates_are_the_receiver_token_for_token(alignment: str, questions: Any) -> None:
     model = fused_pair(alignment)
     receiver, closed = ReceiverOnly(model.receiver), GatesClosed(model)

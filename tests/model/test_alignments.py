@@ -25,7 +25,7 @@ CHATS = [
 ]
 GREEDY = {"max_new_tokens": 5, "do_sample": False, "eos_token_id": None}
 
-every_alignment = pytest.mark.parametrize("alignment", ["first", "longest", "span", "span_template"])
+every_alignment = pytest.mark.parametrize("alignment", ["first", "longest", "span", "span_template", "span_cut"])
 every_order = pytest.mark.parametrize("span_order", ["sectioned", "one_pass"])
 every_pair = pytest.mark.parametrize(("receiver", "sharer"), [("qwen3", "llama"), ("gemma3", "qwen2")])
 

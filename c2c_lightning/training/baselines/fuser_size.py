@@ -17,8 +17,8 @@ def fuser_parameters(receiver: LMSpec, sharers: Sequence[LMSpec], config: FuserC
     known = [geometry for geometry in theirs if geometry is not None]
     if mine is None or len(known) < len(theirs):
         return None
-    if config.layer_map is None and config.layer_alignment == "correlated":
-        config = replace(config, layer_alignment="terminal")  # another map of as many layers
+    if config.searches_layers:  # another map of as many layers
+        config = replace(config, layer_alignment="upper_half" if config.layer_alignment == "answer" else "terminal")
     with torch.device("meta"):
         fuser = Fuser(mine, known, config)
     gates = {id(parameter) for parameter in fuser.parameter_roles().gates} if config.gate_noise == "none" else set()
