@@ -11,15 +11,15 @@ from c2c_lightning.alignment.chat_renderer import RenderedChat
 from c2c_lightning.alignment.chat_tokenizer import ChatTokenizer, TokenizedChat
 from c2c_lightning.alignment.span_alignment import close_gaps
 
-_SPACE_MARKS = ("\u0120", "\u2581")
-"""How byte-level and SentencePiece vocabularies begin a token with a space in front."""
+Offsets = tuple[int, int]
+"""The first character, and one past the last."""
 
-Pieces = tuple[tuple[int, tuple[int, int]], ...]
-"""Token ids, each with its first character and one past its last."""
+Token = tuple[int, Offsets]
+"""A token id with its characters."""
 
 
-def cut_points(offsets: tuple[int, int], borders: Sequence[int]) -> list[int]:
-    """The ends of the parts of one token, given all borders in it.
+def cut_points(offsets: Offsets, borders: Sequence[int]) -> list[int]:
+    """The ends of the parts of one token, given borders in order.
 
     Example:
         `nicholson` with borders behind `nich` and behind the word:
@@ -35,7 +35,7 @@ class CutTokenizer(ChatTokenizer):
     """A sharer's chat tokenizer whose tokens end wherever a token of the receiver ends.
 
     These tokens stay whole: special ones, those with a part of a character, and those whose parts the vocabulary cannot
-    write without a space in front.
+    write (some can begin no token without a space, or compose characters with their marks).
 
     Args:
         sharer: the sharer's own chat tokenizer.
@@ -51,13 +51,14 @@ class CutTokenizer(ChatTokenizer):
         own, theirs = super().tokenize(chats), self.receiver.tokenize(chats)
         parts = [self._parts(*pair) for pair in zip(own, theirs, strict=True)]
         texts = {chat.text[slice(*part)] for chat, of_chat in zip(own, parts, strict=True) for part in chain(*of_chat)}
-        pieces = self._pieces(sorted(texts))
-        return [_cut(chat, of_chat, pieces) for chat, of_chat in zip(own, parts, strict=True)]
+        pieces = self._tokens(sorted(texts))
+        same: dict[tuple[int, ...], bool] = {}
+        return [self._cut(chat, of_chat, pieces, same) for chat, of_chat in zip(own, parts, strict=True)]
 
-    def _parts(self, own: TokenizedChat, receiver: TokenizedChat) -> list[list[tuple[int, int]]]:
+    def _parts(self, own: TokenizedChat, receiver: TokenizedChat) -> list[list[Offsets]]:
         """For each token the characters of its parts; none for a token that stays whole."""
         borders, begin = sorted({end for _, end in receiver.offsets}), 0
-        parts: list[list[tuple[int, int]]] = []
+        parts: list[list[Offsets]] = []
         starts, ends = [*(start for start, _ in own.offsets[1:]), len(own.text)], [0, *(end for _, end in own.offsets)]
         for number, (token, (start, end)) in enumerate(zip(own.ids, own.offsets, strict=True)):
             while begin < len(borders) and borders[begin] <= start:
@@ -70,27 +71,41 @@ class CutTokenizer(ChatTokenizer):
             parts.append(list(pairwise(cut_points((start, end), borders[begin:stop]))) if is_cut else [])
         return parts
 
-    def _pieces(self, texts: Sequence[str]) -> dict[str, Pieces]:
-        """The tokens of each text alone; without those that would get a space in front."""
+    def _tokens(self, texts: Sequence[str]) -> dict[str, list[Token]]:
+        """The tokens of each text alone."""
         if not texts:
             return {}
         encoded = self.tokenizer(list(texts), add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-        pieces = {}
-        for text, ids, offsets in zip(texts, encoded["input_ids"], encoded["offset_mapping"], strict=True):
-            first = self.tokenizer.convert_ids_to_tokens(ids[:1])
-            if ids and (text[0].isspace() or not first[0].startswith(_SPACE_MARKS)):
-                pieces[text] = tuple(zip(ids, close_gaps(offsets), strict=True))
-        return pieces
+        tokens = zip(texts, encoded["input_ids"], encoded["offset_mapping"], strict=True)
+        return {text: list(zip(ids, close_gaps(offsets), strict=True)) for text, ids, offsets in tokens}
 
+    def _cut(
+        self,
+        chat: TokenizedChat,
+        parts: Iterable[Sequence[Offsets]],
+        pieces: dict[str, list[Token]],
+        same: dict[tuple[int, ...], bool],
+    ) -> TokenizedChat:
+        """A conversation with its tokens cut into parts; `same` keeps what has been compared."""
+        tokens: list[Token] = []
+        for whole, of_token in zip(zip(chat.ids, chat.offsets, strict=True), parts, strict=True):
+            cut = [
+                (token, (start + first, start + last))
+                for start, end in of_token
+                for token, (first, last) in pieces[chat.text[start:end]]
+            ]
+            key = whole[0], *(token for token, _ in cut)
+            if cut and key not in same:
+                same[key] = self._is_same(*key)
+            tokens += cut if cut and same[key] else [whole]
+        return TokenizedChat(
+            chat.text, chat.spans, tuple(token for token, _ in tokens), tuple(span for _, span in tokens)
+        )
 
-def _cut(chat: TokenizedChat, parts: Iterable[Sequence[tuple[int, int]]], pieces: dict[str, Pieces]) -> TokenizedChat:
-    """A conversation with its tokens cut into parts, where all parts of a token are known."""
-    tokens: list[tuple[int, tuple[int, int]]] = []
-    for whole, of_token in zip(zip(chat.ids, chat.offsets, strict=True), parts, strict=True):
-        cut = [(start, pieces.get(chat.text[start:end])) for start, end in of_token]
-        if not cut or any(known is None for _, known in cut):
-            tokens.append(whole)
-            continue
-        for start, known in cut:
-            tokens += [(token, (start + first, start + last)) for token, (first, last) in known or ()]
-    return TokenizedChat(chat.text, chat.spans, tuple(token for token, _ in tokens), tuple(span for _, span in tokens))
+    def _is_same(self, whole: int, *cut: int) -> bool:
+        """Whether tokens say the same as one token, behind another one: at the beginning a space may be left out."""
+        one, several = (
+            self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+            for ids in ([whole, whole], [whole, *cut])
+        )
+        return bool(one == several)
