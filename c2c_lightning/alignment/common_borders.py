@@ -6,8 +6,9 @@ next token is the whole word. With cut tokens the sharer reads, and so predicts,
 
 from collections.abc import Iterable, Sequence
 from itertools import chain, pairwise
+from typing import Any
 
-from c2c_lightning.alignment.chat_renderer import RenderedChat
+from c2c_lightning.alignment.chat_renderer import RenderedChat, TemplateKwargs
 from c2c_lightning.alignment.chat_tokenizer import ChatTokenizer, TokenizedChat
 from c2c_lightning.alignment.span_alignment import close_gaps
 
@@ -38,12 +39,20 @@ class CutTokenizer(ChatTokenizer):
     write (some can begin no token without a space, or compose characters with their marks).
 
     Args:
-        sharer: the sharer's own chat tokenizer.
-        receiver: the receiver's.
+        receiver: the receiver's chat tokenizer.
+        tokenizer: the sharer's tokenizer; this and the next two as in `ChatTokenizer`.
+        plain_template: its plain template.
+        template_kwargs: arguments of its template.
     """
 
-    def __init__(self, sharer: ChatTokenizer, receiver: ChatTokenizer) -> None:
-        self.__dict__.update(sharer.__dict__)
+    def __init__(
+        self,
+        receiver: ChatTokenizer,
+        tokenizer: Any,
+        plain_template: str | None = None,
+        template_kwargs: TemplateKwargs | None = None,
+    ) -> None:
+        super().__init__(tokenizer, plain_template, template_kwargs)
         self.receiver = receiver
 
     def tokenize(self, chats: Sequence[RenderedChat]) -> list[TokenizedChat]:
@@ -72,12 +81,15 @@ class CutTokenizer(ChatTokenizer):
         return parts
 
     def _tokens(self, texts: Sequence[str]) -> dict[str, list[Token]]:
-        """The tokens of each text alone."""
+        """The tokens of each text alone; the last one has all characters that offsets leave out at the end."""
         if not texts:
             return {}
         encoded = self.tokenizer(list(texts), add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-        tokens = zip(texts, encoded["input_ids"], encoded["offset_mapping"], strict=True)
-        return {text: list(zip(ids, close_gaps(offsets), strict=True)) for text, ids, offsets in tokens}
+        tokens = {}
+        for text, ids, offsets in zip(texts, encoded["input_ids"], encoded["offset_mapping"], strict=True):
+            ends = [*offsets[:-1], (offsets[-1][0], len(text))] if offsets else []
+            tokens[text] = list(zip(ids, close_gaps(ends), strict=True))
+        return tokens
 
     def _cut(
         self,
@@ -95,9 +107,9 @@ class CutTokenizer(ChatTokenizer):
                 for token, (first, last) in pieces[chat.text[start:end]]
             ]
             key = whole[0], *(token for token, _ in cut)
-            if cut and key not in same:
-                same[key] = self._is_same(*key)
-            tokens += cut if cut and same[key] else [whole]
+            if key not in same:
+                same[key] = bool(cut) and self._is_same(*key)
+            tokens += cut if same[key] and all(pieces[chat.text[start:end]] for start, end in of_token) else [whole]
         return TokenizedChat(
             chat.text, chat.spans, tuple(token for token, _ in tokens), tuple(span for _, span in tokens)
         )

@@ -115,8 +115,10 @@ class Encoder:
         """Under `identity` the sharer gets the receiver's tokens, template included."""
         if strategy == "identity":
             return self.receiver_tokenizer
-        own = sharer.chat_tokenizer
-        return CutTokenizer(own, self.receiver_tokenizer) if strategy == "span_cut" else own
+        if strategy == "span_cut":
+            own = (sharer.tokenizer, sharer.template, sharer.chat_template_kwargs)
+            return CutTokenizer(self.receiver_tokenizer, *own)
+        return sharer.chat_tokenizer
 
     @property
     def receiver_pad_id(self) -> int:

@@ -17,7 +17,7 @@ def tokenized(receiver: str, sharer: str, messages: Messages) -> tuple[Tokenized
     """The sharer's text in its own tokens, in cut tokens, and in the receiver's tokens."""
     mine, theirs = (ChatTokenizer(tokenizer_of(name, size)) for name, size in ((receiver, 300), (sharer, 600)))
     own = theirs.encode([messages], True)[0]
-    return own, CutTokenizer(theirs, mine).encode([messages], True)[0], mine.tokenize([own])[0]
+    return own, CutTokenizer(mine, theirs.tokenizer).encode([messages], True)[0], mine.tokenize([own])[0]
 
 
 def inner_borders(chat: TokenizedChat, borders: set[int]) -> dict[int, set[int]]:
@@ -60,7 +60,7 @@ def test_some_tokens_are_cut_and_equal_vocabularies_change_nothing() -> None:
     own, cut, _ = tokenized("chatml", "chatml", messages)
     assert len(cut.ids) > len(own.ids)
     same = ChatTokenizer(tokenizer_of("chatml"))
-    assert CutTokenizer(same, same).encode([messages], True) == same.encode([messages], True)
+    assert CutTokenizer(same, same.tokenizer).encode([messages], True) == same.encode([messages], True)
 
 
 def test_the_encoder_fuses_each_piece_of_the_receiver_with_its_own_token() -> None:
