@@ -68,15 +68,13 @@ class CutTokenizer(ChatTokenizer):
         """For each token the characters of its parts; none for a token that stays whole."""
         borders, begin = sorted({end for _, end in receiver.offsets}), 0
         parts: list[list[Offsets]] = []
-        starts, ends = [*(start for start, _ in own.offsets[1:]), len(own.text)], [0, *(end for _, end in own.offsets)]
-        for number, (token, (start, end)) in enumerate(zip(own.ids, own.offsets, strict=True)):
+        for token, (start, end) in zip(own.ids, own.offsets, strict=True):
             while begin < len(borders) and borders[begin] <= start:
                 begin += 1
             stop = begin
             while stop < len(borders) and borders[stop] < end:
                 stop += 1
-            is_alone = ends[number] <= start and end <= starts[number]  # pieces of one character have its offsets
-            is_cut = stop > begin and is_alone and token not in self._special_ids
+            is_cut = stop > begin and token not in self._special_ids
             parts.append(list(pairwise(cut_points((start, end), borders[begin:stop]))) if is_cut else [])
         return parts
 
@@ -115,7 +113,10 @@ class CutTokenizer(ChatTokenizer):
         )
 
     def _is_same(self, whole: int, *cut: int) -> bool:
-        """Whether tokens say the same as one token, behind another one: at the beginning a space may be left out."""
+        """Whether tokens say the same as one token, behind another one: at the beginning a space may be left out.
+
+        A token with a part of a character never does, since its parts have the characters whole.
+        """
         one, several = (
             self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
             for ids in ([whole, whole], [whole, *cut])

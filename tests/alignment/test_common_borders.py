@@ -1,7 +1,7 @@
 """`span_cut`: the sharer's tokens end where the receiver's do, and nothing else about them changes."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from c2c_lightning.alignment.chat_tokenizer import ChatTokenizer, TokenizedChat
@@ -26,7 +26,16 @@ def inner_borders(chat: TokenizedChat, borders: set[int]) -> dict[int, set[int]]
     return {place: inside for place, inside in inner.items() if inside}
 
 
+COMPOSED = [{"role": "user", "content": "cafe\u0301 nai\u0308ve \u1112\u1161\u11ab"}]
+"""Letters with their marks apart, which some tokenizers compose: between them no token can be cut."""
+SPLIT = [{"role": "system", "content": "\u0148\ub140"}, {"role": "user", "content": ""}]
+"""Byte-level tokens that end within a character."""
+
+
 @settings(deadline=None, max_examples=200)
+@example(receiver="llama3", sharer="plain", messages=COMPOSED)
+@example(receiver="chatml", sharer="chatml", messages=COMPOSED)
+@example(receiver="chatml", sharer="chatml", messages=SPLIT)
 @given(receiver=st.sampled_from(sorted(STYLES)), sharer=st.sampled_from(sorted(STYLES)), messages=conversations())
 def test_tokens_are_replaced_by_tokens_of_the_same_characters(receiver: str, sharer: str, messages: Messages) -> None:
     own, cut, theirs = tokenized(receiver, sharer, messages)
