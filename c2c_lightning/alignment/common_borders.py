@@ -4,7 +4,8 @@ A word that is one token of the sharer and several of the receiver cannot be tra
 next token is the whole word. With cut tokens the sharer reads, and so predicts, the receiver's pieces.
 """
 
-from collections.abc import Iterable, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, pairwise
 from typing import Any
 
@@ -12,24 +13,11 @@ from c2c_lightning.alignment.chat_renderer import RenderedChat, TemplateKwargs
 from c2c_lightning.alignment.chat_tokenizer import ChatTokenizer, TokenizedChat
 from c2c_lightning.alignment.span_alignment import close_gaps
 
-Offsets = tuple[int, int]
-"""The first character, and one past the last."""
+Token = tuple[int, tuple[int, int]]
+"""A token id, its first character, and one past its last."""
 
-Token = tuple[int, Offsets]
-"""A token id with its characters."""
-
-
-def cut_points(offsets: Offsets, borders: Sequence[int]) -> list[int]:
-    """The ends of the parts of one token, given borders in order.
-
-    Example:
-        `nicholson` with borders behind `nich` and behind the word:
-
-        >>> cut_points((5, 14), [9, 14])
-        [5, 9, 14]
-    """
-    start, end = offsets
-    return [start, *(border for border in borders if start < border < end), end]
+Parts = tuple[int, tuple[str, ...]]
+"""A token id, and the texts between the borders in it; none for a token that stays whole."""
 
 
 class CutTokenizer(ChatTokenizer):
@@ -59,24 +47,33 @@ class CutTokenizer(ChatTokenizer):
         """See `ChatTokenizer.tokenize`; one call of the receiver's tokenizer for the borders, and one for all parts."""
         own, theirs = super().tokenize(chats), self.receiver.tokenize(chats)
         parts = [self._parts(*pair) for pair in zip(own, theirs, strict=True)]
-        texts = {chat.text[slice(*part)] for chat, of_chat in zip(own, parts, strict=True) for part in chain(*of_chat)}
-        pieces = self._tokens(sorted(texts))
-        same: dict[tuple[int, ...], bool] = {}
-        return [self._cut(chat, of_chat, pieces, same) for chat, of_chat in zip(own, parts, strict=True)]
+        cuts = self._cuts(set(chain.from_iterable(parts)))
+        return [_cut(*pair, cuts) for pair in zip(own, parts, strict=True)]
 
-    def _parts(self, own: TokenizedChat, receiver: TokenizedChat) -> list[list[Offsets]]:
-        """For each token the characters of its parts; none for a token that stays whole."""
-        borders, begin = sorted({end for _, end in receiver.offsets}), 0
-        parts: list[list[Offsets]] = []
+    def _parts(self, own: TokenizedChat, receiver: TokenizedChat) -> list[Parts]:
+        """The parts of each token."""
+        borders, parts = sorted({end for _, end in receiver.offsets}), []
         for token, (start, end) in zip(own.ids, own.offsets, strict=True):
-            while begin < len(borders) and borders[begin] <= start:
-                begin += 1
-            stop = begin
-            while stop < len(borders) and borders[stop] < end:
-                stop += 1
-            is_cut = stop > begin and token not in self._special_ids
-            parts.append(list(pairwise(cut_points((start, end), borders[begin:stop]))) if is_cut else [])
+            inside = borders[bisect_right(borders, start) : bisect_left(borders, end)]
+            texts = [own.text[first:last] for first, last in pairwise([start, *inside, end])]
+            parts.append((token, tuple(texts) if inside and token not in self._special_ids else ()))
         return parts
+
+    def _cuts(self, parts: Iterable[Parts]) -> dict[Parts, list[Token]]:
+        """The tokens that replace a token, in characters from its first; none for a token that stays whole."""
+        alone = self._tokens(sorted({text for _, texts in parts for text in texts}))
+        cuts: dict[Parts, list[Token]] = {}
+        for whole, texts in parts:
+            tokens: list[Token] = []
+            begin = 0
+            for text in texts:
+                tokens += [(token, (begin + first, begin + last)) for token, (first, last) in alone[text]]
+                begin += len(text)
+            is_cut = (
+                texts and all(alone[text] for text in texts) and self._is_same(whole, *(token for token, _ in tokens))
+            )
+            cuts[whole, texts] = tokens if is_cut else []
+        return cuts
 
     def _tokens(self, texts: Sequence[str]) -> dict[str, list[Token]]:
         """The tokens of each text alone; the last one has all characters that offsets leave out at the end."""
@@ -89,29 +86,6 @@ class CutTokenizer(ChatTokenizer):
             tokens[text] = list(zip(ids, close_gaps(ends), strict=True))
         return tokens
 
-    def _cut(
-        self,
-        chat: TokenizedChat,
-        parts: Iterable[Sequence[Offsets]],
-        pieces: dict[str, list[Token]],
-        same: dict[tuple[int, ...], bool],
-    ) -> TokenizedChat:
-        """A conversation with its tokens cut into parts; `same` keeps what has been compared."""
-        tokens: list[Token] = []
-        for whole, of_token in zip(zip(chat.ids, chat.offsets, strict=True), parts, strict=True):
-            cut = [
-                (token, (start + first, start + last))
-                for start, end in of_token
-                for token, (first, last) in pieces[chat.text[start:end]]
-            ]
-            key = whole[0], *(token for token, _ in cut)
-            if key not in same:
-                same[key] = bool(cut) and self._is_same(*key)
-            tokens += cut if same[key] and all(pieces[chat.text[start:end]] for start, end in of_token) else [whole]
-        return TokenizedChat(
-            chat.text, chat.spans, tuple(token for token, _ in tokens), tuple(span for _, span in tokens)
-        )
-
     def _is_same(self, whole: int, *cut: int) -> bool:
         """Whether tokens say the same as one token, behind another one: at the beginning a space may be left out.
 
@@ -122,3 +96,13 @@ class CutTokenizer(ChatTokenizer):
             for ids in ([whole, whole], [whole, *cut])
         )
         return bool(one == several)
+
+
+def _cut(chat: TokenizedChat, parts: Iterable[Parts], cuts: Mapping[Parts, Sequence[Token]]) -> TokenizedChat:
+    """A conversation with its tokens replaced."""
+    tokens: list[Token] = []
+    for of_token, (start, end) in zip(parts, chat.offsets, strict=True):
+        replaced = cuts[of_token] or [(of_token[0], (0, end - start))]
+        tokens += [(token, (start + first, start + last)) for token, (first, last) in replaced]
+    ids, offsets = zip(*tokens, strict=True) if tokens else ((), ())
+    return TokenizedChat(chat.text, chat.spans, ids, offsets)

@@ -4,16 +4,17 @@ For each sharer layer a linear map is fitted in closed form, from its values at 
 embedding of the response token that follows, and compared on held-out tokens. So the layer is found in which the sharer
 has resolved what the response says, for example from a document that the receiver does not read.
 
-Axes: F response tokens.
+Axes: F supervised response tokens, H KV heads, D head width.
 """
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from c2c_lightning.data.batch import TrainingBatch
+from c2c_lightning.data.token_batch import TokenBatch
 from c2c_lightning.errors import FuserConfigError, UnsupportedModelError
 from c2c_lightning.fuser.ridge_regression import probe_scores
 from c2c_lightning.model.decode_cache import with_response
@@ -48,34 +49,41 @@ def probe_answers(
             f"{type(receiver.model).__name__} names no output embeddings, which `layer_alignment: answer` predicts. "
             "Use `upper_half`, or give `layer_map`."
         )
-    values: list[dict[int, list[Tensor]]] = [defaultdict(list) for _ in sharers]
+    values: list[list[list[Tensor]]] = [[] for _ in sharers]
     targets: list[Tensor] = []
-    count = 0
     for batch in batches:
         batch = batch.to(receiver.device)
         text = with_response(receiver, sharers, batch.prompt, batch.response_inputs)
-        row, place = batch.response_mask.nonzero(as_tuple=True)
         for sharer, tokens, collected in zip(sharers, text.sharers, values, strict=True):
-            width = tokens.input_ids.shape[1] - batch.response_ids.shape[1]
-            for number, layer in enumerate(sharer.prefill_tokens(tokens, width + batch.response_ids.shape[1] - 1)):
-                collected[number].append(layer.values[row, :, width - 1 + place].flatten(1).float().cpu())
-        targets.append(head.weight[batch.response_ids[row, place]].float().cpu())
-        count += len(row)
-        done(len(row))
-        if count >= num_tokens:
+            collected.append(_values_before(sharer, tokens, batch.response_mask))
+        targets.append(head.weight[batch.response_ids[batch.response_mask]].float().cpu())
+        done(len(targets[-1]))
+        if sum(map(len, targets)) >= num_tokens:
             break
+    count = sum(map(len, targets))
     if count < LEAST_TOKENS:
         raise FuserConfigError(
             f"`layer_alignment: answer` compares layers on response tokens, but the training data has {count}, fewer "
             f"than {LEAST_TOKENS}. Give more rows, or use `upper_half`."
         )
-    return [_best(len(receiver.geometry.layers), torch.cat(targets), layers) for layers in values]
+    return [_best(len(receiver.geometry.layers), torch.cat(targets), collected) for collected in values]
 
 
-def _best(num_receiver_layers: int, targets: Tensor, layers: dict[int, list[Tensor]]) -> ProbedLayers:
-    """The best sharer layer, the lower one of equal ones, for the receiver's upper half."""
-    scores = torch.cat([probe_scores(torch.cat(v)[None], targets[None], REGULARISATION) for v in layers.values()], 1)
-    first = num_receiver_layers // 2
-    best = int(scores.argmax())
+def _values_before(sharer: FrozenLM, tokens: TokenBatch, response: Bool[Tensor, "batch response"]) -> list[Tensor]:
+    """For each layer the values (F, H * D) of the tokens in front of the supervised ones of the response.
+
+    The tokens are prompt, response without its last token, and one column that is never run.
+    """
+    rows, places = response.nonzero(as_tuple=True)
+    end = tokens.input_ids.shape[1] - 1
+    columns = end - response.shape[1] + places
+    return [layer.values[rows, :, columns].flatten(1).float().cpu() for layer in sharer.prefill_tokens(tokens, end)]
+
+
+def _best(num_receiver_layers: int, targets: Tensor, values: Sequence[Sequence[Tensor]]) -> ProbedLayers:
+    """The best sharer layer, the lower one of equal ones, for the receiver's upper half; values by batch and layer."""
+    layers = [torch.cat(parts)[None] for parts in zip(*values, strict=True)]
+    scores = torch.cat([probe_scores(layer, targets[None], REGULARISATION) for layer in layers], 1)
+    first, best = num_receiver_layers // 2, int(scores.argmax())
     layer_map = [None if n < first else best for n in range(num_receiver_layers)]
     return ProbedLayers(layer_map, scores.expand(num_receiver_layers, -1))
