@@ -20,6 +20,7 @@ from c2c_lightning.fuser.ridge_regression import probe_scores
 from c2c_lightning.model.decode_cache import with_response
 from c2c_lightning.model.frozen_lm import FrozenLM
 from c2c_lightning.model.layer_probe import LEAST_TOKENS, PROBE_TOKENS, REGULARISATION, ProbedLayers
+from c2c_lightning.model.shared_prefix import prefill_prompts
 
 
 @torch.no_grad()
@@ -77,7 +78,7 @@ def _values_before(sharer: FrozenLM, tokens: TokenBatch, response: Bool[Tensor, 
     rows, places = response.nonzero(as_tuple=True)
     end = tokens.input_ids.shape[1] - 1
     columns = end - response.shape[1] + places
-    return [layer.values[rows, :, columns].flatten(1).float().cpu() for layer in sharer.prefill_tokens(tokens, end)]
+    return [layer.values[rows, :, columns].flatten(1).float().cpu() for layer in prefill_prompts(sharer, tokens, end)]
 
 
 def _best(num_receiver_layers: int, targets: Tensor, values: Sequence[Sequence[Tensor]]) -> ProbedLayers:

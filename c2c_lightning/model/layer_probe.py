@@ -22,6 +22,7 @@ from c2c_lightning.errors import FuserConfigError
 from c2c_lightning.fuser.ridge_regression import probe_scores
 from c2c_lightning.kv.layer import LayerStack
 from c2c_lightning.model.frozen_lm import FrozenLM
+from c2c_lightning.model.shared_prefix import prefill_prompts
 
 PROBE_TOKENS = 4096
 """Fused tokens that layers are compared on."""
@@ -90,7 +91,7 @@ class _PairedValues:
         if not len(fused):
             return 0
         end = prompt.plan.num_read_tokens[self.number]
-        theirs = self.sharer.prefill_tokens(prompt.sharers[self.number], end)
+        theirs = prefill_prompts(self.sharer, prompt.sharers[self.number], end)
         for collected, stack, column in ((self.mine, own, fused.token), (self.theirs, theirs, fused.source)):
             for number, layer in enumerate(stack):
                 collected[number].append(layer.values[fused.row, :, column].flatten(1).float().cpu())

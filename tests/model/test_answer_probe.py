@@ -59,6 +59,26 @@ def test_the_upper_half_reads_the_layer_that_knows_the_next_token(receiver: Froz
     assert float(other.scores.max()) < 0.1
 
 
+def test_text_that_all_rows_begin_with_is_read_once(receiver: FrozenLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator, passes = torch.Generator().manual_seed(0), []
+    examples = torch.randint(3, 300, (1, 20), generator=generator).expand(8, 20)
+    rows = [
+        TrainingBatch(
+            PromptBatch.shared(torch.cat([examples, torch.randint(3, 300, (8, 5), generator=generator)], 1)),
+            torch.randint(3, 300, (8, 12), generator=generator),
+            torch.ones(8, 12, dtype=torch.bool),
+        )
+        for _ in range(6)
+    ]
+    prefill = receiver.prefill
+    monkeypatch.setattr(receiver, "prefill", lambda ids, *rest: passes.append(ids.shape) or prefill(ids, *rest))
+    (found,) = probe_answers(receiver, [receiver], rows)
+    assert passes == [(1, 20), *[(8, 16)] * 6]
+    monkeypatch.setattr("c2c_lightning.model.answer_probe.prefill_prompts", FrozenLM.prefill_tokens)
+    (whole,) = probe_answers(receiver, [receiver], rows)
+    torch.testing.assert_close(found.scores, whole.scores, atol=1e-3, rtol=0)
+
+
 def test_unsupervised_tokens_are_left_out(receiver: FrozenLM) -> None:
     seen: list[int] = []
     probe_answers(receiver, [receiver], batches(10, supervised=3), done=seen.append)
