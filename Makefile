@@ -57,7 +57,7 @@ PAIR := --model.receiver.path $(RECEIVER) \
 
 real: install
 	$(BIN)/python -m tools.real_models --out $(MODELS) --only smollm2 --only gemma3
-	test -f $(FACTS)/same_relation.jsonl || $(BIN)/python -m tools.private_facts --out $(FACTS) --words_of $(RECEIVER) $(SHARER)
+	test -f $(FACTS)/heldout_phrases.jsonl || $(BIN)/python -m tools.private_facts --out $(FACTS) --words_of $(RECEIVER) $(SHARER)
 	test -f $(REAL)/fuser/fuser_config.json || $(REAL_ENV) $(BIN)/lightning fit --config configs/fit/private_text.yaml $(PAIR) \
 		$$(test -f $(REAL)/checkpoints/last.ckpt && echo --ckpt_path last) $(FIT)
 	$(REAL_ENV) $(BIN)/lightning test --config configs/eval/private_text.yaml $(PAIR) $(EVAL)

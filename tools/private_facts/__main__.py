@@ -3,7 +3,7 @@
 import argparse
 import json
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,10 @@ from tools.private_facts.vocabulary import Vocabulary
 #: Files with training names, values and relations. Lists of words have a loss at each word: many examples in one row.
 TRAINING = {
     "worked_examples": Selection(list_share=0.15),
-    "train": Selection(list_share=0.5, piece_share=0.3),
-    "validation": Selection(list_share=0.5, piece_share=0.3),
+    "train": Selection(list_share=0.5, phrase_share=0.3, piece_share=0.3),
+    "validation": Selection(list_share=0.5, phrase_share=0.3, piece_share=0.3),
 }
-#: Files that hold out one part or several. In the last one the document states the asked relation of two names.
+#: Files that hold out one part or several. In `same_relation` the document states the asked relation of two names.
 HELD_OUT = {
     "heldout_names": Selection(new_names=True),
     "heldout_values": Selection(new_values=True),
@@ -27,6 +27,7 @@ HELD_OUT = {
     "heldout_lists": Selection(new_names=True, new_values=True, list_share=1.0),
     "heldout_pieces": Selection(new_names=True, new_values=True, open_share=1.0, piece_share=1.0),
     "same_relation": Selection(new_names=True, same_relation=True),
+    "heldout_phrases": Selection(new_names=True, new_values=True, new_relations=True, phrase_share=1.0),
 }
 
 
@@ -45,22 +46,27 @@ def make_files(
     vocabulary = Vocabulary.load(seed, open_values)
     sizes = {"worked_examples": 16, "train": num_rows, "validation": num_held_out}
     seen: set[tuple[str, str]] = set()
-    files = {}
+    files: dict[str, list[dict[str, Any]]] = {}
     for name, selection in {**TRAINING, **HELD_OUT}.items():
         if selection.piece_share == 1 and not any(map(vocabulary.in_pieces, OPEN_TYPES)):
             continue
         # Each file has a generator of its own, so that its rows do not depend on the sizes of the others.
         maker = RowMaker(vocabulary, selection, random.Random(f"{seed} {name}"))
-        files[name] = _distinct_rows(maker, sizes.get(name, num_held_out), name, seen)
+        # Numbers and dates are drawn for each row, so that one of a training row may be drawn again.
+        known = {row["answer"] for split in TRAINING for row in files[split]} if selection.new_values else set()
+        files[name] = _distinct_rows(maker, sizes.get(name, num_held_out), name, seen, known)
     return files
 
 
-def _distinct_rows(maker: RowMaker, count: int, split: str, seen: set[tuple[str, str]]) -> list[dict[str, Any]]:
+def _distinct_rows(
+    maker: RowMaker, count: int, split: str, seen: set[tuple[str, str]], known: Container[str]
+) -> list[dict[str, Any]]:
+    """Rows that were not seen and whose answers are not known."""
     rows: list[dict[str, Any]] = []
     while len(rows) < count:
         row = maker.row()
         key = row["document"], row["question"]
-        if key not in seen:
+        if key not in seen and row["answer"] not in known:
             seen.add(key)
             rows.append({"id": f"{split}/{len(rows)}", "split": split, **row})
     return rows

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from tools.private_facts.phrases import PHRASE_TYPES, phrase
 from tools.private_facts.token_words import OPEN_TYPES
 from tools.private_facts.vocabulary import FEWEST_VALUES, FOLDER, Vocabulary
 
@@ -15,6 +16,8 @@ _CHOICES = 5
 _FACTS = {2: 0.3, 3: 0.4, 4: 0.3}
 #: Type of values that are several words of the open vocabulary, and their least and greatest number.
 _LIST, _WORDS = "list", (16, 24)
+#: Types that no distractor has and that need an open vocabulary.
+_COMPOSED = (_LIST, *PHRASE_TYPES)
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,9 @@ class Selection:
         new_names, new_values, new_relations: whether those of the asked fact are in no training row.
         same_relation: whether each document states the asked relation of another name too.
         list_share: part of the questions that ask for a list of words, if there is an open vocabulary.
-        open_share: part of the other questions that ask for a word of the open vocabulary, if there is one.
+        phrase_share: part of the other questions that ask for a number, a date, a full name or a phrase, and part of
+            the words of lists that are such values, if there is an open vocabulary.
+        open_share: part of the further questions that ask for a word of the open vocabulary, if there is one.
         piece_share: part of these words, and of those of lists, that are several tokens of some tokenizer.
     """
 
@@ -54,6 +59,7 @@ class Selection:
     new_relations: bool = False
     same_relation: bool = False
     list_share: float = 0.0
+    phrase_share: float = 0.0
     open_share: float = 0.5
     piece_share: float = 0.0
 
@@ -74,7 +80,7 @@ class Fact:
 def load_relations(vocabulary: Vocabulary) -> list[Relation]:
     """The relations of `relations.yaml` for whose values a vocabulary has words."""
     entries = yaml.safe_load((FOLDER / "relations.yaml").read_text(encoding="utf-8"))
-    types = {*vocabulary.values, *([_LIST] if vocabulary.values.keys() >= set(OPEN_TYPES) else [])}
+    types = {*vocabulary.values, *(_COMPOSED if vocabulary.values.keys() >= set(OPEN_TYPES) else [])}
     return [Relation(name, **entry) for name, entry in entries.items() if entry["value"] in types]
 
 
@@ -90,12 +96,13 @@ class RowMaker:
     def __init__(self, vocabulary: Vocabulary, selection: Selection, generator: random.Random) -> None:
         self.vocabulary, self.selection, self.generator = vocabulary, selection, generator
         relations = load_relations(vocabulary)
-        self.known = [known for known in relations if not known.held_out and known.value != _LIST]
+        self.known = [known for known in relations if not known.held_out and known.value not in _COMPOSED]
         asked = [known for known in relations if known.held_out == selection.new_relations and self._has_values(known)]
         self.lists = [known for known in asked if known.value == _LIST]
+        self.phrases = [known for known in asked if known.value in PHRASE_TYPES]
         self.open = [known for known in asked if known.value in OPEN_TYPES]
         self.pieces = {kind: pieces for kind in OPEN_TYPES if (pieces := vocabulary.in_pieces(kind))}
-        self.closed = [known for known in asked if known.value not in (_LIST, *OPEN_TYPES)]
+        self.closed = [known for known in asked if known.value not in (*_COMPOSED, *OPEN_TYPES)]
 
     def _has_values(self, relation: Relation) -> bool:
         values = self.vocabulary.values.get(relation.value)
@@ -114,10 +121,16 @@ class RowMaker:
         return {**parts, "answer": answer, "choices": choices}
 
     def _question_type(self) -> list[Relation]:
-        """The relations of lists, of open values, or of values of a small type."""
+        """The relations of lists, of phrases, of open values, or of values of a small type."""
         if self.lists and self.generator.random() < self.selection.list_share:
             return self.lists
+        if self.phrases and self._is_drawn(self.selection.phrase_share):
+            return self.phrases
         return self.open if self.open and self.generator.random() < self.selection.open_share else self.closed
+
+    def _is_drawn(self, share: float) -> bool:
+        """Whether a share is met; a share of 0 takes no number of the generator, so that other files stay the same."""
+        return bool(share) and self.generator.random() < share
 
     def _facts(self, relation: Relation) -> list[Fact]:
         """The asked fact, then distractors: other relations of the same name and of another one."""
@@ -145,12 +158,16 @@ class RowMaker:
 
     def _value(self, kind: str, taken: set[str]) -> str:
         if kind == _LIST:
-            words = [
-                self._value(self.generator.choice(OPEN_TYPES), taken) for _ in range(self.generator.randint(*_WORDS))
-            ]
+            words = []
+            for _ in range(self.generator.randint(*_WORDS)):
+                types = PHRASE_TYPES if self._is_drawn(self.selection.phrase_share) else OPEN_TYPES
+                words.append(self._value(self.generator.choice(types), taken))
             return " ".join(words)
-        share = self.selection.piece_share
-        kind = self.pieces[kind] if kind in self.pieces and share and self.generator.random() < share else kind
+        if kind in PHRASE_TYPES:
+            names = self.vocabulary.names["person"].of(self.selection.new_names)
+            return _with_articles(phrase(kind, self.generator, names, lambda word: self._value(word, taken)))
+        if kind in self.pieces and self._is_drawn(self.selection.piece_share):
+            kind = self.pieces[kind]
         while (value := self.generator.choice(self.vocabulary.values[kind].of(self.selection.new_values))) in taken:
             pass
         return value

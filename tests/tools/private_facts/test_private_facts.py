@@ -15,6 +15,7 @@ from tokenizers.pre_tokenizers import Metaspace
 from transformers import PreTrainedTokenizerFast
 
 from tools.private_facts.__main__ import HELD_OUT, main, make_files
+from tools.private_facts.phrases import PHRASE_TYPES
 from tools.private_facts.rows import Relation, RowMaker, load_relations
 from tools.private_facts.token_words import OPEN_TYPES, token_words
 from tools.private_facts.vocabulary import Vocabulary
@@ -60,7 +61,7 @@ def test_rows_ask_one_of_two_to_four_facts_and_offer_five_choices() -> None:
         assert 2 <= row["document"].count(".") <= 4
         assert len(set(row["choices"])) == 5
         assert row["answer"] in row["choices"]
-        assert not re.search(rf"\b{row['answer']}\b", row["question"])
+        assert not re.search(rf"\b{re.escape(row['answer'])}\b", row["question"])
 
 
 def test_documents_and_questions_are_distinct_over_all_files() -> None:
@@ -88,7 +89,8 @@ def test_held_out_parts_are_in_no_training_row(split: str, vocabulary: Vocabular
         assert relation.held_out == selection.new_relations
         asked = vocabulary.names[relation.of].of(selection.new_names)
         assert any(name in row["question"] for name in asked)
-        assert all((word in held_out_words(relation)) == selection.new_values for word in words_of(row, relation))
+        if relation.value not in PHRASE_TYPES:
+            assert all((word in held_out_words(relation)) == selection.new_values for word in words_of(row, relation))
         if selection.new_names:
             assert not any(name in text for name in asked if name in row["question"])
         if selection.new_values:
@@ -117,11 +119,15 @@ def test_one_file_states_the_asked_relation_of_two_names_and_the_others_of_one(v
             assert row["document"].count("is learning") == 1
 
 
-def test_half_of_the_training_asks_for_lists_and_half_of_the_rest_for_open_values(vocabulary: Vocabulary) -> None:
+def test_half_of_the_training_asks_for_lists_and_the_rest_for_phrases_open_values_and_others(
+    vocabulary: Vocabulary,
+) -> None:
     values = {relation.name: relation.value for relation in load_relations(vocabulary)}
     counts = Counter(values[row["relation"]] for row in FILES["train"])
     assert 0.4 < counts["list"] / 400 < 0.6
-    assert 0.4 < (counts["word"] + counts["title"]) / (400 - counts["list"]) < 0.6
+    phrases = sum(counts[kind] for kind in PHRASE_TYPES)
+    assert 0.2 < phrases / (400 - counts["list"]) < 0.4
+    assert 0.4 < (counts["word"] + counts["title"]) / (400 - counts["list"] - phrases) < 0.6
     assert {values[row["relation"]] for row in FILES["heldout_lists"]} == {"list"}
     assert "list" not in {values[row["relation"]] for row in FILES["heldout_names_values"]}
     lengths = {len(row["answer"].split()) for row in FILES["heldout_lists"]}
@@ -140,6 +146,44 @@ def test_words_in_pieces_are_three_tenths_of_the_open_values_of_training_and_all
     assert all(row["answer"] in PIECES for row in FILES["heldout_pieces"])
     others = [row for name in HELD_OUT if name != "heldout_pieces" for row in FILES[name]]
     assert not any(PIECES & set(row["answer"].split()) for row in others)
+
+
+FORMS = {
+    "figure": r"\d{1,3}(,?\d{3})*|\d+",
+    "amount": r"\$?\d[\d,]*( euros| dollars| percent)?",
+    "code": r"[A-Z]{1,3}[- ]?\d{1,4}",
+    "year": r"(16|17|18|19|20)\d\d",
+    "date": r"(\d+ )?[A-Z][a-z]+( \d+)?(, \d{4})?|\d+ [A-Z][a-z]+( \d{4})?",
+    "clock_time": r"\d+(:\d\d)?( [ap]m)?",
+    "thing": r"\S+( \S+)+",
+    "place": r"\S+( \S+)+",
+    "full_name": r"[A-Z][a-z]+ [A-Z][a-z]+",
+}
+
+
+def test_phrases_are_numbers_dates_names_and_short_phrases_of_new_words(vocabulary: Vocabulary) -> None:
+    values = {relation.name: relation.value for relation in load_relations(vocabulary)}
+    rows = FILES["heldout_phrases"]
+    assert {values[row["relation"]] for row in rows} >= {*PHRASE_TYPES} - {"amount", "clock_time"}
+    known = {*vocabulary.values["word"].known, *vocabulary.values["title"].known, *vocabulary.names["person"].known}
+    for row in [*rows, *FILES["train"]]:
+        if (kind := values[row["relation"]]) in PHRASE_TYPES:
+            assert re.fullmatch(FORMS[kind], row["answer"]), row["answer"]
+            assert not re.search(r"\ba [aeio]", row["answer"])
+    for row in rows:
+        assert not known & {row["answer"], *row["answer"].split()}
+    # The words of lists are such values too.
+    assert any(re.search(r"\d", row["answer"]) for row in FILES["train"] if values[row["relation"]] == "list")
+    assert not any(
+        re.search(r"\d", row["answer"]) for name in HELD_OUT for row in FILES[name] if name != "heldout_phrases"
+    )
+
+
+def test_without_an_open_vocabulary_no_row_asks_for_phrases() -> None:
+    files = make_files(50, 20, seed=3)
+    kinds = {relation.name: relation.value for relation in load_relations(Vocabulary.load(3, OPEN))}
+    asked = {kinds[row["relation"]] for rows in files.values() for row in rows}
+    assert not asked & {*PHRASE_TYPES, "list"}
 
 
 def test_without_words_in_pieces_their_file_is_left_out() -> None:
