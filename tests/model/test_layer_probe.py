@@ -53,3 +53,15 @@ def test_each_layer_finds_its_own(receiver: FrozenLM) -> None:
 def test_too_few_tokens_are_refused(receiver: FrozenLM) -> None:
     with pytest.raises(FuserConfigError, match=r"has 16 such tokens, fewer than 64"):
         probe_layers(receiver, [receiver], prompts(tokens=3, batches=1))
+
+
+def test_text_that_all_prompts_begin_with_is_read_once_by_the_sharer(
+    receiver: FrozenLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, tokenizer = tiny_pair("qwen3")
+    sharer = FrozenLM(model, tokenizer, replace(receiver.spec))
+    passes, prefill, examples = [], sharer.prefill, torch.arange(3, 23).expand(8, 20)
+    monkeypatch.setattr(sharer, "prefill", lambda ids, *rest: passes.append(ids.shape) or prefill(ids, *rest))
+    tokens = [torch.cat([examples, own.receiver.input_ids], 1) for own in prompts(tokens=6, batches=2)]
+    probe_layers(receiver, [sharer], map(PromptBatch.shared, tokens))
+    assert passes == [(1, 20), (8, 5), (8, 5)]

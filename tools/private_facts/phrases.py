@@ -92,7 +92,7 @@ _RULES: Mapping[str, Callable[[random.Random], str]] = {
 _PATTERNS: Mapping[str, Sequence[str]] = {"thing": _THINGS, "place": _PLACES}
 
 PHRASE_TYPES = (*_RULES, *_PATTERNS, "full_name")
-"""Types of the values. Numbers, dates and times are drawn anew; words and names are those of the vocabulary."""
+"""Types of the values. Numbers, dates and times are drawn for each row; words and names are those of the vocabulary."""
 
 
 def phrase(kind: str, generator: random.Random, names: Sequence[str], new_word: NewWord) -> str:

@@ -158,11 +158,7 @@ class RowMaker:
 
     def _value(self, kind: str, taken: set[str]) -> str:
         if kind == _LIST:
-            words = []
-            for _ in range(self.generator.randint(*_WORDS)):
-                types = PHRASE_TYPES if self._is_drawn(self.selection.phrase_share) else OPEN_TYPES
-                words.append(self._value(self.generator.choice(types), taken))
-            return " ".join(words)
+            return self._list(taken)
         if kind in PHRASE_TYPES:
             names = self.vocabulary.names["person"].of(self.selection.new_names)
             return _with_articles(phrase(kind, self.generator, names, lambda word: self._value(word, taken)))
@@ -171,6 +167,13 @@ class RowMaker:
         while (value := self.generator.choice(self.vocabulary.values[kind].of(self.selection.new_values))) in taken:
             pass
         return value
+
+    def _list(self, taken: set[str]) -> str:
+        words = []
+        for _ in range(self.generator.randint(*_WORDS)):
+            types = PHRASE_TYPES if self._is_drawn(self.selection.phrase_share) else OPEN_TYPES
+            words.append(self._value(self.generator.choice(types), taken))
+        return " ".join(words)
 
     def _choices(self, facts: list[Fact]) -> list[str]:
         """The answer, the other values of the document, and values of its type; in random order."""

@@ -179,6 +179,14 @@ def test_phrases_are_numbers_dates_names_and_short_phrases_of_new_words(vocabula
     )
 
 
+def test_no_number_or_date_of_a_training_answer_is_a_held_out_answer() -> None:
+    # With so many rows, most numbers of one digit are the answer of a training row.
+    files = make_files(1500, 150, seed=3, open_values=OPEN)
+    training = {row["answer"] for name in ("train", "worked_examples", "validation") for row in files[name]}
+    assert len({*"123456789"} & training) > 5
+    assert not training & {row["answer"] for row in files["heldout_phrases"]}
+
+
 def test_without_an_open_vocabulary_no_row_asks_for_phrases() -> None:
     files = make_files(50, 20, seed=3)
     kinds = {relation.name: relation.value for relation in load_relations(Vocabulary.load(3, OPEN))}
