@@ -2,14 +2,16 @@
 
 from collections.abc import Hashable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from c2c_lightning.data.token_batch import TokenBatch
-from c2c_lightning.kv.layer import LayerStack, append_kv
+from c2c_lightning.kv.layer import LayerKV, LayerStack, append_kv, select_rows
 from c2c_lightning.model.frozen_lm import FrozenLM
 
 #: A shorter prefix is not worth a second pass.
@@ -40,17 +42,19 @@ def shared_prefix_length(lm: FrozenLM, tokens: TokenBatch, until: int) -> int:
         tokens: the rows, left padded.
         until: number of columns that are prefilled.
     """
-    if len(tokens.input_ids) < 2 or not lm.can_generate or not _can_continue(lm, until):
+    if len(tokens.input_ids) < 2 or not lm.can_generate or not _can_continue(lm):
         return 0
     host = tokens.on_host
     starts = _starts(host)
     # At least one token of each row is left for the second pass.
     limit = until - 1 - int(starts.max())
-    if limit < FEWEST_TOKENS:
+    # Passes for each length of the rows are worth it for a prefix of half of the text.
+    fewest = max(FEWEST_TOKENS, until // 2 if _needs_equal_lengths(lm, starts, until) else 0)
+    if limit < fewest:
         return 0
     ids = host.input_ids.gather(1, starts[:, None] + torch.arange(limit))
     length = _same_start(ids[1:], ids[:1])
-    return length if length >= FEWEST_TOKENS else 0
+    return length if length >= fewest else 0
 
 
 def _length_shared_with_last(lm: FrozenLM, tokens: TokenBatch, until: int) -> int:
@@ -59,7 +63,7 @@ def _length_shared_with_last(lm: FrozenLM, tokens: TokenBatch, until: int) -> in
     In inference alone: the passes of a training, and so its rounding, depend on no earlier step.
     """
     is_single = len(tokens.input_ids) == 1 and torch.is_inference_mode_enabled()
-    if not is_single or not lm.can_generate or not _can_continue(lm, until):
+    if not is_single or not lm.can_generate or not _can_continue(lm):
         return 0
     host = tokens.on_host
     ids = host.input_ids[0, int(_starts(host)[0]) : until - 1]
@@ -96,6 +100,8 @@ def continue_shared_prefix(
 ) -> LayerStack:
     """The cache over `until` columns of rows that all begin with the tokens of `one`, a cache of one row."""
     starts, length = _starts(tokens.on_host), one[0].num_tokens
+    if _needs_equal_lengths(lm, starts, until):
+        return _continue_by_length(lm, tokens, until, one, num_layers)
     prefix = [layer.map(lambda entries: entries.expand(len(starts), -1, -1, -1)) for layer in one]
     columns = torch.arange(until)
     # Columns: the prefix, then those of the rows, without the tokens of the prefix in them.
@@ -105,6 +111,28 @@ def continue_shared_prefix(
     new = lm.prefill(tokens.input_ids[:, rest], mask, tokens.positions[:, rest], prefix, num_layers)
     joined = append_kv(prefix, new)
     return joined if mask is None else _left_padded(joined, starts, length)
+
+
+def _continue_by_length(
+    lm: FrozenLM, tokens: TokenBatch, until: int, one: LayerStack, num_layers: int | None
+) -> LayerStack:
+    """As `continue_shared_prefix`, with a pass for the rows of each length, which have no padding."""
+    starts = _starts(tokens.on_host)
+    rows, parts = [], []
+    for start in starts.unique().tolist():
+        rows.append((starts == start).nonzero()[:, 0])
+        alike = _columns(tokens.rows(rows[-1]), start, until)
+        kv = continue_shared_prefix(lm, alike, until - start, one, num_layers)
+        parts.append([layer.map(partial(pad, pad=(0, 0, start, 0))) for layer in kv])
+    joined = [LayerKV.merge(layers, torch.cat) for layers in zip(*parts, strict=True)]
+    return select_rows(joined, torch.cat(rows).argsort())
+
+
+def _columns(tokens: TokenBatch, begin: int, end: int) -> TokenBatch:
+    """Some columns of all rows, with their copy on the host."""
+    host, parts = tokens.on_host, (tokens.input_ids, tokens.mask, tokens.positions)
+    copy = None if host is tokens else _columns(host, begin, end)
+    return TokenBatch(*(part[:, begin:end] for part in parts), host_copy=copy)
 
 
 @dataclass(frozen=True)
@@ -152,11 +180,14 @@ def _starts(host: TokenBatch) -> Tensor:
     return (host.mask == 0).sum(1)
 
 
-def _can_continue(lm: FrozenLM, until: int) -> bool:
-    """Whether a pass after a cache with padding behind it is exact, and all processes make the same passes."""
-    if lm.layout is not None or lm.is_sharded or lm.continues_by_token:
-        return False
+def _can_continue(lm: FrozenLM) -> bool:
+    """Whether a pass after a cache is exact, and all processes make the same passes."""
+    return not (lm.layout is not None or lm.is_sharded or lm.continues_by_token)
+
+
+def _needs_equal_lengths(lm: FrozenLM, starts: Tensor, until: int) -> bool:
+    """Whether padding between prefix and row would shift an attention window, which counts columns."""
     config: Any = lm.model.config
     windows = (getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size"))
-    # Windows count columns, padding included.
-    return all(window is None or until <= window for window in windows)
+    is_windowed = any(window is not None and until > window for window in windows)
+    return is_windowed and bool((starts != starts[0]).any())

@@ -62,9 +62,26 @@ def test_equal_rows_leave_a_token_for_the_second_pass() -> None:
     assert shared_prefix_length(lm, tokens.rows(torch.tensor([0, 0])), width) == width - 1
 
 
-def test_rows_longer_than_a_sliding_window_share_nothing() -> None:
-    tokens = rows([6, 2])
-    assert shared_prefix_length(frozen_lm("gemma3"), tokens, tokens.input_ids.shape[1]) == 0
+@pytest.mark.parametrize("lengths", [[6, 6, 6], [6, 1, 3, 6]])
+def test_rows_longer_than_a_sliding_window_are_continued_by_length(
+    lengths: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lm, tokens = frozen_lm("gemma3"), rows(lengths)
+    until = tokens.input_ids.shape[1]
+    assert until > lm.model.config.sliding_window
+    expected, read = lm.prefill_tokens(tokens, until), counted_passes(lm, monkeypatch)
+    found = prefill_prompts(lm, tokens, until)
+    assert read == [PREFIX, *(n * lengths.count(n) for n in sorted(set(lengths), reverse=True))]
+    real = tokens.mask.bool()
+    for ours, theirs in zip(found, expected, strict=True):
+        for mine, other in ((ours.keys, theirs.keys), (ours.values, theirs.values)):
+            torch.testing.assert_close(mine.transpose(1, 2)[real], other.transpose(1, 2)[real], atol=1e-5, rtol=1e-5)
+
+
+def test_rows_of_other_lengths_beyond_a_sliding_window_share_no_short_prefix() -> None:
+    lm, tokens = frozen_lm("gemma3"), rows([PREFIX + 10, PREFIX + 4])
+    assert shared_prefix_length(lm, tokens, tokens.input_ids.shape[1]) == 0
+    assert shared_prefix_length(frozen_lm("qwen3"), tokens, tokens.input_ids.shape[1]) == PREFIX
 
 
 def test_a_sharded_model_shares_nothing_so_that_processes_make_equal_passes() -> None:
@@ -120,8 +137,9 @@ def counted_passes(lm: FrozenLM, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return read
 
 
-def test_in_inference_single_prompts_share_text_with_earlier_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    lm, plain = frozen_lm("qwen3"), frozen_lm("qwen3")
+@pytest.mark.parametrize("family", ["qwen3", "gemma3"])
+def test_in_inference_single_prompts_share_text_with_earlier_ones(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    lm, plain = frozen_lm(family), frozen_lm(family)
     read = counted_passes(lm, monkeypatch)
     with torch.inference_mode():
         for length, passes in ((4, [PREFIX + 4]), (6, [PREFIX, 6]), (5, [5])):
