@@ -6,6 +6,8 @@ from typing import Any
 from c2c_lightning.data.batch import TokenBatch
 from c2c_lightning.errors import PromptError
 
+_WINDOWED = ("sliding_attention", "chunked_attention", "hybrid_sliding")
+
 
 class ModelLimits:
     """The sequences and token ids that a model can process.
@@ -23,6 +25,15 @@ class ModelLimits:
     def max_tokens(self) -> int | None:
         """Longest sequence that its position embeddings allow, in tokens, if the config names it."""
         return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+
+    @cached_property
+    def window(self) -> int | None:
+        """Width of the narrowest attention window, in columns of the cache, padding included; None without windows."""
+        config = self.model.config.get_text_config()
+        kinds = getattr(config, "layer_types", None) or ()
+        widths = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
+        is_windowed = not kinds or any(kind in _WINDOWED for kind in kinds)
+        return min((int(width) for width in widths if width), default=None) if is_windowed else None
 
     @cached_property
     def rotary_switch(self) -> int | None:

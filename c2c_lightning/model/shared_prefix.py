@@ -3,7 +3,6 @@
 from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -187,7 +186,5 @@ def _can_continue(lm: FrozenLM) -> bool:
 
 def _needs_equal_lengths(lm: FrozenLM, starts: Tensor, until: int) -> bool:
     """Whether padding between prefix and row would shift an attention window, which counts columns."""
-    config: Any = lm.model.config
-    windows = (getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size"))
-    is_windowed = any(window is not None and until > window for window in windows)
-    return is_windowed and bool((starts != starts[0]).any())
+    window = lm.limits.window
+    return window is not None and until > window and bool((starts != starts[0]).any())

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from transformers import Gemma3Config, Gemma3ForConditionalGeneration
 
 from c2c_lightning.data.token_batch import TokenBatch
 from c2c_lightning.kv.layer import LayerStack
@@ -11,6 +12,14 @@ from c2c_lightning.model.shared_prefix import prefill_prompts, prefill_with_shar
 from tests.tiny import tiny_model, tiny_tokenizer
 
 PREFIX = 20
+VISION = {
+    "hidden_size": 8,
+    "intermediate_size": 8,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 1,
+    "image_size": 8,
+    "patch_size": 8,
+}
 
 
 def frozen_lm(family: str) -> FrozenLM:
@@ -68,7 +77,8 @@ def test_rows_longer_than_a_sliding_window_are_continued_by_length(
 ) -> None:
     lm, tokens = frozen_lm("gemma3"), rows(lengths)
     until = tokens.input_ids.shape[1]
-    assert until > lm.model.config.sliding_window
+    assert lm.limits.window is not None
+    assert until > lm.limits.window
     expected, read = lm.prefill_tokens(tokens, until), counted_passes(lm, monkeypatch)
     found = prefill_prompts(lm, tokens, until)
     assert read == [PREFIX, *(n * lengths.count(n) for n in sorted(set(lengths), reverse=True))]
@@ -76,6 +86,16 @@ def test_rows_longer_than_a_sliding_window_are_continued_by_length(
     for ours, theirs in zip(found, expected, strict=True):
         for mine, other in ((ours.keys, theirs.keys), (ours.values, theirs.values)):
             torch.testing.assert_close(mine.transpose(1, 2)[real], other.transpose(1, 2)[real], atol=1e-5, rtol=1e-5)
+
+
+def test_the_window_of_a_multimodal_model_is_known() -> None:
+    """Its configuration names the window in that of the language model."""
+    text = frozen_lm("gemma3").model.config
+    config = Gemma3Config(text_config=text, vision_config=VISION, mm_tokens_per_image=1)
+    lm = FrozenLM(Gemma3ForConditionalGeneration(config), tiny_tokenizer(), LMSpec("gemma3"))
+    assert lm.limits.window == text.sliding_window
+    tokens = rows([PREFIX + 10, PREFIX + 4])
+    assert shared_prefix_length(lm, tokens, tokens.input_ids.shape[1]) == 0, "padding would shift the window"
 
 
 def test_rows_of_other_lengths_beyond_a_sliding_window_share_no_short_prefix() -> None:

@@ -7,7 +7,6 @@ from c2c_lightning.kv.cache_probe import HALF_TOLERANCE, TOLERANCE, entry_differ
 from c2c_lightning.kv.layer import LayerKV, LayerStack
 from c2c_lightning.model.frozen_lm import FrozenLM
 
-_WINDOWED = ("sliding_attention", "chunked_attention", "hybrid_sliding")
 _NUM_TOKENS = 4
 
 
@@ -27,23 +26,13 @@ def check_enrichable(lm: FrozenLM, num_tokens: int) -> None:
             "shots cannot be deleted from it. Use a model in which all layers are attention."
         )
     lm.limits.check_length(num_tokens)
-    window = _window(lm)
+    window = lm.limits.window
     if window is not None and num_tokens > window:
         raise PromptError(
             f"a few-shot prompt has {num_tokens} tokens, but {lm.spec.path} has attention windows of {window}, which "
             "count entries: without the shots' they would reach further back. Use fewer shots or shorter questions."
         )
     _check_positions(lm, num_tokens)
-
-
-def _window(lm: FrozenLM) -> int | None:
-    """Width in tokens of the narrowest attention window; None if all layers attend to the whole prompt."""
-    config = lm.model.config.get_text_config()
-    kinds = getattr(config, "layer_types", None) or ()
-    widths = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
-    given = [int(width) for width in widths if width]
-    is_windowed = not kinds or any(kind in _WINDOWED for kind in kinds)
-    return min(given) if given and is_windowed else None
 
 
 @torch.no_grad()
