@@ -30,6 +30,7 @@ from c2c_lightning.kv.layer import SharerKV
 from c2c_lightning.model.arriving_stack import leave_out_missing, wait_for
 from c2c_lightning.model.c2c_output import C2COutput
 from c2c_lightning.model.core import C2CCore
+from c2c_lightning.model.ended_rows import generate_rows
 from c2c_lightning.model.frozen_lm import FrozenLM
 from c2c_lightning.model.fused_prompt import FusedPrompt
 from c2c_lightning.model.generation import generate, new_tokens
@@ -271,6 +272,8 @@ class C2CModel(C2CCore):
     ) -> Any:
         """Transformers' own `generate` on the fused cache: (batch, prompt + new) ids, or its `ModelOutput`.
 
+        In greedy search, rows that have ended leave the batch.
+
         Args:
             prompt: the prompts, left padded.
             active_sharers: as in `prefill`.
@@ -280,16 +283,20 @@ class C2CModel(C2CCore):
         """
         with self._exclusive():
             fused = self._fused(prompt, active_sharers, sharer_kv, prefix)
-            return self.continue_from(fused, self.mode.generation_cache(self, fused), **generate_kwargs)
+            self._check_continuation(fused, generate_kwargs)
+            cache = self.mode.generation_cache(self, fused)
+            return generate_rows(self.receiver, fused.prompt, cache, **generate_kwargs)
 
     def continue_from(self, fused: FusedPrompt, cache: Cache, **generate_kwargs: Any) -> Any:
-        """As `generate`, on the generation cache of a fused prompt, which grows."""
-        length = fused.prompt.num_receiver_tokens
-        self.receiver.limits.check_continuation(
-            length, length + new_tokens(self.receiver, fused.prompt, generate_kwargs)
-        )
+        """As `generate`, on the generation cache of a fused prompt, which grows and keeps all rows."""
+        self._check_continuation(fused, generate_kwargs)
         with self._exclusive():
             return generate(self.receiver, fused.prompt, cache, **generate_kwargs)
+
+    def _check_continuation(self, fused: FusedPrompt, generate_kwargs: dict[str, Any]) -> None:
+        length = fused.prompt.num_receiver_tokens
+        wanted = new_tokens(self.receiver, fused.prompt, generate_kwargs)
+        self.receiver.limits.check_continuation(length, length + wanted)
 
     def chat(
         self,

@@ -96,13 +96,11 @@ def _with_defaults(receiver: FrozenLM, prompt: PromptBatch, kwargs: dict[str, An
         settings["use_cache"] = True
     if setting(receiver, kwargs, "pad_token_id") is None:
         settings["pad_token_id"] = pad_id(receiver)
-    wanted, limit = new_tokens(receiver, prompt, kwargs), receiver.max_tokens
-    # The last token is generated, but never processed: it needs no position.
-    room = wanted if limit is None else limit + 1 - int(prompt.receiver.on_host.positions.max()) - 1
-    if wanted > room:
+    wanted, room = new_tokens(receiver, prompt, kwargs), room_behind(receiver, prompt)
+    if room is not None and wanted > room:
         logger.warning(
             "At most %d instead of %d new tokens: prompt and answer must fit into the context of %s (%d tokens).",
-            room, wanted, receiver.spec.path, limit,
+            room, wanted, receiver.spec.path, receiver.max_tokens,
         )  # fmt: skip
         settings["max_new_tokens"] = room
     if kwargs.get("generation_config") is None:
@@ -122,6 +120,13 @@ def new_tokens(receiver: FrozenLM, prompt: PromptBatch, kwargs: dict[str, Any]) 
         wanted = int(setting(receiver, kwargs, "max_length") or 0) - prompt.num_receiver_tokens
         return wanted if wanted > 0 else DEFAULT_NEW_TOKENS
     return int(wanted)
+
+
+def room_behind(receiver: FrozenLM, prompt: PromptBatch) -> int | None:
+    """New tokens for which there is room behind the longest prompt; None where the context has no limit."""
+    # The last token is generated, but never processed: it needs no position.
+    limit = receiver.max_tokens
+    return None if limit is None else limit - int(prompt.receiver.on_host.positions.max())
 
 
 def setting(receiver: FrozenLM, kwargs: dict[str, Any], name: str) -> Any:

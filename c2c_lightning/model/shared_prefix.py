@@ -146,17 +146,20 @@ _last: "WeakKeyDictionary[FrozenLM, Tensor]" = WeakKeyDictionary()
 
 
 def _prefix(lm: FrozenLM, tokens: TokenBatch, first: slice, num_layers: int | None) -> LayerStack:
-    """The entries of some tokens of the first row: those of the last call if all that they depend on is equal."""
+    """The entries of some tokens of the first row: those of the last call if all that they depend on is equal.
+
+    C2C and the sharer alone read different numbers of layers of the same examples: the larger number is kept.
+    """
     ids, device = tokens.on_host.input_ids[0, first], tokens.input_ids.device
     # A fine-tuned baseline changes its weights in place. Weights made in inference mode are never trained.
     weights = tuple(None if weight.is_inference() else weight._version for weight in lm.model.parameters())
     types = torch.is_autocast_enabled(device.type), torch.is_inference_mode_enabled()
-    key = tuple(ids.tolist()), num_layers, device, weights, types
+    key = tuple(ids.tolist()), device, weights, types
     kept = _kept.get(lm)
-    if kept is None or kept.key != key:
+    if kept is None or kept.key != key or len(kept.entries) < (num_layers or lm.geometry.num_layers):
         entries = lm.prefill(tokens.input_ids[:1, first], None, tokens.positions[:1, first], None, num_layers)
         kept = _kept[lm] = _KeptPrefix(key, ids, entries)
-    return kept.entries
+    return kept.entries[:num_layers]
 
 
 def _left_padded(kv: LayerStack, starts: Tensor, length: int) -> LayerStack:

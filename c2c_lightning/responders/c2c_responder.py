@@ -12,7 +12,7 @@ from c2c_lightning.data.messages import Conversation
 from c2c_lightning.kv.layer import LayerStack
 from c2c_lightning.model.c2c import C2CModel
 from c2c_lightning.model.cache_exchange import prompt_bytes
-from c2c_lightning.model.generation import generate
+from c2c_lightning.model.ended_rows import generate_rows
 from c2c_lightning.responders.base import Answer, OptionScores
 from c2c_lightning.responders.generated_text import decode_answers
 from c2c_lightning.responders.option_scoring import OptionEncoder, score_fused_options
@@ -55,7 +55,7 @@ class C2CResponder:
             with timer.phase("prefill_receiver"):
                 cache = self.model.fuse(prompt, sharer_kv=sharer_kv)
             with timer.phase("decode"):
-                ids: Tensor = generate(self.model.receiver, prompt, cache, **generate_kwargs)
+                ids: Tensor = generate_rows(self.model.receiver, prompt, cache, **generate_kwargs)
         answers = decode_answers(self.model.receiver, ids[:, prompt.num_receiver_tokens :], generate_kwargs)
         return self._with_prompt_facts(timed(answers, prompt, timer), prompt, sharer_kv)
 

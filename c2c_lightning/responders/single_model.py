@@ -13,8 +13,9 @@ from c2c_lightning.data.messages import Conversation
 from c2c_lightning.errors import ChannelError
 from c2c_lightning.kv.cache import dynamic_cache
 from c2c_lightning.kv.layer import LayerStack
+from c2c_lightning.model.ended_rows import generate_rows
 from c2c_lightning.model.frozen_lm import FrozenLM
-from c2c_lightning.model.generation import generate, pad_id
+from c2c_lightning.model.generation import pad_id
 from c2c_lightning.model.shared_prefix import prefill_prompts
 from c2c_lightning.responders.base import Answer, OptionScores, Reply
 from c2c_lightning.responders.generated_text import ChosenLogProbabilities, decode_answers
@@ -81,7 +82,7 @@ class SingleModel:
         recorder = ChosenLogProbabilities() if self.with_confidence else None
         kwargs = generate_kwargs | ({} if recorder is None else {"logits_processor": [recorder]})
         with timer.phase("decode"):
-            ids = generate(self.lm, prompt, dynamic_cache(kv), **kwargs)
+            ids = generate_rows(self.lm, prompt, dynamic_cache(kv), **kwargs)
         answers = decode_answers(self.lm, ids[:, prompt.num_receiver_tokens :], generate_kwargs, recorder)
         return timed(answers, prompt, timer)
 

@@ -145,6 +145,17 @@ def test_the_entries_behind_a_kept_prefix_are_those_of_a_new_one() -> None:
         assert torch.equal(ours.values, theirs.values)
 
 
+def test_a_kept_prefix_serves_passes_over_fewer_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """C2C reads the sharer up to the deepest fused layer, the sharer alone reads all of them."""
+    lm, tokens = frozen_lm("qwen3"), rows([4, 2])
+    read = counted_passes(lm, monkeypatch)
+    for num_layers, passes in ((1, [PREFIX, 8]), (None, [PREFIX, 8]), (1, [8]), (2, [8])):
+        read.clear()
+        kv = prefill_with_shared_prefix(lm, tokens, tokens.input_ids.shape[1], PREFIX, num_layers)
+        assert read == passes
+        assert len(kv) == (num_layers or lm.geometry.num_layers)
+
+
 def counted_passes(lm: FrozenLM, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The numbers of tokens of all later passes."""
     prefill, read = lm.prefill, []
