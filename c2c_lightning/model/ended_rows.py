@@ -17,8 +17,8 @@ from c2c_lightning.model.generation import end_tokens, generate, new_tokens, pad
 
 #: Arguments whose meaning does not depend on where a call of `generate` begins.
 _PLAIN = {"max_new_tokens", "do_sample", "eos_token_id", "pad_token_id"}
-#: Settings of a model's generation config that count the tokens of one call, or have several sequences for a row.
-_COUNTED = (
+#: Settings of a model's generation config that count from the first token of a call, or need all rows until the end.
+_WHOLE_CALL = (
     "min_length",
     "min_new_tokens",
     "max_time",
@@ -69,19 +69,20 @@ def generate_rows(receiver: FrozenLM, prompt: PromptBatch, cache: Cache, **kwarg
     tokens, rows = prompt.receiver, torch.arange(len(prompt))
     ends = torch.tensor(sorted(end_tokens(receiver, kwargs)), device=tokens.input_ids.device)
     parts: list[tuple[Tensor, Tensor]] = []
-    while len(rows) and wanted > 0:
+    while True:
         begin = tokens.input_ids.shape[1]
         call = {**kwargs, "max_new_tokens": wanted, "stopping_criteria": [HalfEnded(ends, begin)]}
         ids = generate(receiver, PromptBatch(tokens, ()), cache, **call)
         parts.append((rows, ids))
         going = (~has_end(ids[:, begin:], ends)).nonzero()[:, 0]
-        tokens = tokens.append(TokenBatch(ids[:, begin:])).rows(going.cpu())
-        cache.reorder_cache(going)  # type: ignore[arg-type]
-        rows = rows[going.cpu()]
         # The first call warns where the context has room for fewer tokens than wanted.
         wanted = (wanted if room is None else min(wanted, room)) - (ids.shape[1] - begin)
         room = None
-    return _joined(parts, _padding(receiver, kwargs))
+        if not len(going) or wanted < 1:
+            return _joined(parts, _padding(receiver, kwargs))
+        tokens = tokens.append(TokenBatch(ids[:, begin:])).rows(going.cpu())
+        cache.reorder_cache(going)  # type: ignore[arg-type]
+        rows = rows[going.cpu()]
 
 
 def has_end(ids: Tensor, ends: Tensor) -> Tensor:
@@ -97,9 +98,10 @@ def _can_leave(receiver: FrozenLM, kwargs: dict[str, Any]) -> bool:
     counts = [setting(receiver, kwargs, name) for name in ("num_beams", "num_return_sequences")]
     return (
         given <= _PLAIN
+        and not receiver.is_sharded  # processes have to make equally many passes
         and not setting(receiver, kwargs, "do_sample")
         and all(count in (None, 1) for count in counts)
-        and not any(setting(receiver, kwargs, name) for name in _COUNTED)
+        and not any(setting(receiver, kwargs, name) for name in _WHOLE_CALL)
         and bool(end_tokens(receiver, kwargs))
     )
 

@@ -110,6 +110,15 @@ def test_what_depends_on_the_whole_batch_is_one_call(settings: dict[str, Any], m
     assert len(calls) > 2
 
 
+def test_a_sharded_receiver_is_called_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its processes have to make equally many passes."""
+    model, prompt = build("qwen3", "llama", "prefill", True), some_prompts()
+    settings = complete(model, {"max_new_tokens": NEW, "do_sample": False, "eos_token_id": ends_of(model, prompt)})
+    assert ended_rows._can_leave(model.receiver, settings)
+    monkeypatch.setattr(model.receiver, "is_sharded", True)
+    assert not ended_rows._can_leave(model.receiver, settings)
+
+
 def test_a_full_context_ends_all_rows(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     model, prompt = build("qwen3", "llama", "prefill", True), some_prompts()
     ends = ends_of(model, prompt)
