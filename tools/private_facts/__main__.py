@@ -4,19 +4,17 @@ import argparse
 import json
 import random
 from collections.abc import Container, Iterable, Mapping, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from tools.private_facts.rows import RowMaker, Selection
-from tools.private_facts.sentences import sentence_rows
 from tools.private_facts.token_words import OPEN_TYPES, token_words
 from tools.private_facts.vocabulary import Vocabulary
 
 #: Files with training names, values and relations. Lists of words have a loss at each word: many examples in one row.
 TRAINING = {
     "worked_examples": Selection(list_share=0.15),
-    "train": Selection(list_share=0.5, phrase_share=0.3, piece_share=0.3, open_name_share=0.3),
+    "train": Selection(list_share=0.5, phrase_share=0.3, piece_share=0.3),
     "validation": Selection(list_share=0.5, phrase_share=0.3, piece_share=0.3),
 }
 #: Files that hold out one part or several. In `same_relation` the document states the asked relation of two names.
@@ -31,17 +29,10 @@ HELD_OUT = {
     "same_relation": Selection(new_names=True, same_relation=True),
     "heldout_phrases": Selection(new_names=True, new_values=True, new_relations=True, phrase_share=1.0),
 }
-#: Part of the training rows that are about real texts, if there are any; part of the texts that is in no training row.
-_SENTENCE_SHARE, _HELD_OUT_TEXTS = 0.35, 0.2
-SENTENCES = "heldout_sentences"
 
 
 def make_files(
-    num_rows: int,
-    num_held_out: int,
-    seed: int,
-    open_values: Mapping[str, Sequence[str]] | None = None,
-    texts: Sequence[str] = (),
+    num_rows: int, num_held_out: int, seed: int, open_values: Mapping[str, Sequence[str]] | None = None
 ) -> dict[str, list[dict[str, Any]]]:
     """The rows of each file; no document with its question occurs twice.
 
@@ -51,12 +42,9 @@ def make_files(
         seed: the same seed makes the same rows.
         open_values: an open vocabulary by type, see `token_words`, which most questions then ask for. Without words in
             pieces the file that asks for them alone is left out.
-        texts: real texts. A part of the training rows, and of the rows of one more file, then asks how a sentence of a
-            text goes on.
     """
     vocabulary = Vocabulary.load(seed, open_values)
-    sentences, other_sentences = _sentences(texts, int(num_rows * _SENTENCE_SHARE), num_held_out, f"{seed} {SENTENCES}")
-    sizes = {"worked_examples": 16, "train": num_rows - len(sentences), "validation": num_held_out}
+    sizes = {"worked_examples": 16, "train": num_rows, "validation": num_held_out}
     seen: set[tuple[str, str]] = set()
     files: dict[str, list[dict[str, Any]]] = {}
     for name, selection in {**TRAINING, **HELD_OUT}.items():
@@ -67,25 +55,7 @@ def make_files(
         # Numbers and dates are drawn for each row, so that one of a training row may be drawn again.
         known = {row["answer"] for split in TRAINING for row in files[split]} if selection.new_values else set()
         files[name] = _distinct_rows(maker, sizes.get(name, num_held_out), name, seen, known)
-    if sentences:
-        mixed = random.Random(f"{seed} mixed").sample(files["train"] + sentences, num_rows)
-        files["train"] = _numbered(mixed, "train")
-        files[SENTENCES] = _numbered(other_sentences, SENTENCES)
     return files
-
-
-def _sentences(
-    texts: Sequence[str], num_rows: int, num_held_out: int, seed: str
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Rows about some of the texts, and about the others."""
-    generator = random.Random(seed)
-    shuffled, num_held = generator.sample(texts, len(texts)), int(len(texts) * _HELD_OUT_TEXTS)
-    known, held_out = sentence_rows(shuffled[num_held:], generator), sentence_rows(shuffled[:num_held], generator)
-    return list(islice(known, num_rows)), list(islice(held_out, num_held_out))
-
-
-def _numbered(rows: Iterable[dict[str, Any]], split: str) -> list[dict[str, Any]]:
-    return [{**row, "id": f"{split}/{number}", "split": split} for number, row in enumerate(rows)]
 
 
 def _distinct_rows(
@@ -123,25 +93,13 @@ def main(arguments: list[str] | None = None) -> None:
         help="folders of the pair's models: most questions then ask for words that all their tokenizers write as one "
         "token, or some of them in pieces. Without them a training learns the few values by heart",
     )
-    parser.add_argument(
-        "--texts",
-        type=Path,
-        metavar="FILE",
-        help="real texts, rows with `text` as `python -m tools.real_texts` writes them: a third of the training rows "
-        "then asks how a sentence goes on. Without them no row has natural text",
-    )
     parser.add_argument("--seed", type=int, default=1, help="the same seed makes the same files (default 1)")
     options = parser.parse_args(arguments)
     open_values = token_words(options.words_of) if options.words_of else None
-    texts = _texts(options.texts) if options.texts else []
     options.out.mkdir(parents=True, exist_ok=True)
-    for name, rows in make_files(options.rows, options.heldout_rows, options.seed, open_values, texts).items():
+    for name, rows in make_files(options.rows, options.heldout_rows, options.seed, open_values).items():
         write(options.out / f"{name}.jsonl", rows)
         print(f"{options.out / name}.jsonl: {len(rows)} rows")
-
-
-def _texts(path: Path) -> list[str]:
-    return [json.loads(line)["text"] for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def _positive(text: str) -> int:

@@ -91,28 +91,21 @@ _RULES: Mapping[str, Callable[[random.Random], str]] = {
 }
 _PATTERNS: Mapping[str, Sequence[str]] = {"thing": _THINGS, "place": _PLACES}
 
-FULL_NAME = "full_name"
-PHRASE_TYPES = (*_RULES, *_PATTERNS, FULL_NAME)
+PHRASE_TYPES = (*_RULES, *_PATTERNS, "full_name")
 """Types of the values. Numbers, dates and times are drawn for each row; words and names are those of the vocabulary."""
-
-OPEN_NAME = "open_name"
-"""A full name whose last word, and half of the time its first one, is any capitalised word of the open vocabulary."""
 
 
 def phrase(kind: str, generator: random.Random, names: Sequence[str], new_word: NewWord) -> str:
     """A value of one of `PHRASE_TYPES`.
 
     Args:
-        kind: the type; or `OPEN_NAME`.
+        kind: the type.
         generator: source of randomness.
         names: the full names.
         new_word: gives a word of the open types.
     """
-    if kind == FULL_NAME:
+    if kind == "full_name":
         return generator.choice(names)
-    if kind == OPEN_NAME:
-        first = new_word("title") if generator.random() < 0.5 else generator.choice(names).split()[0]
-        return f"{first} {new_word('title')}"
     if kind in _RULES:
         return _RULES[kind](generator)
     pattern = generator.choice(_PATTERNS[kind])

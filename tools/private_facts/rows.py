@@ -2,12 +2,13 @@
 
 import random
 import re
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
-from tools.private_facts.phrases import FULL_NAME, OPEN_NAME, PHRASE_TYPES, phrase
+from tools.private_facts.phrases import PHRASE_TYPES, phrase
 from tools.private_facts.token_words import OPEN_TYPES
 from tools.private_facts.vocabulary import FEWEST_VALUES, FOLDER, Vocabulary
 
@@ -50,7 +51,6 @@ class Selection:
         list_share: part of the questions that ask for a list of words, if there is an open vocabulary.
         phrase_share: part of the other questions that ask for a number, a date, a full name or a phrase, and part of
             the words of lists that are such values, if there is an open vocabulary.
-        open_name_share: part of the full names that have words of the open vocabulary.
         open_share: part of the further questions that ask for a word of the open vocabulary, if there is one.
         piece_share: part of these words, and of those of lists, that are several tokens of some tokenizer.
     """
@@ -61,7 +61,6 @@ class Selection:
     same_relation: bool = False
     list_share: float = 0.0
     phrase_share: float = 0.0
-    open_name_share: float = 0.0
     open_share: float = 0.5
     piece_share: float = 0.0
 
@@ -162,8 +161,6 @@ class RowMaker:
         if kind == _LIST:
             return self._list(taken)
         if kind in PHRASE_TYPES:
-            if kind == FULL_NAME and self._is_drawn(self.selection.open_name_share):
-                kind = OPEN_NAME
             names = self.vocabulary.names["person"].of(self.selection.new_names)
             return _with_articles(phrase(kind, self.generator, names, lambda word: self._value(word, taken)))
         if kind in self.pieces and self._is_drawn(self.selection.piece_share):
@@ -184,9 +181,16 @@ class RowMaker:
         choices = [fact.value for fact in facts]
         while len(choices) < _CHOICES:
             value = self._value(facts[0].relation.value, set(choices))
-            if value not in choices:  # phrases and short numbers may be drawn twice
-                choices.append(value)
+            choices.append(self._other(facts[0].relation.value, choices) if value in choices else value)
         return self.generator.sample(choices, len(choices))
+
+    def _other(self, kind: str, choices: list[str]) -> str:
+        """One more choice where a number was drawn twice, from a generator of its own: later rows stay the same."""
+        spare = copy(self)
+        spare.generator = random.Random(" ".join(choices))
+        while (value := spare._value(kind, set(choices))) in choices:
+            pass
+        return value
 
 
 def _with_articles(sentence: str) -> str:

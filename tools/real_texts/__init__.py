@@ -1,1 +1,0 @@
-"""Real English texts from a Python package, as JSON lines."""
