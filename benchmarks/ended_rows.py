@@ -81,9 +81,18 @@ def _options(args: Sequence[str] | None) -> argparse.Namespace:
 
 def _batches(responder: C2CResponder, options: argparse.Namespace) -> list[PromptBatch]:
     path, examples = str(options.data / options.file), str(options.data / "worked_examples.jsonl")
-    given = {"rows": "document", "wording": "question", "mode": "generate", "scoring": "squad"}
     task = resolve(
-        Task("rows", path=path, examples=examples, shots=options.shots, limit=options.questions, **given)  # type: ignore[arg-type]
+        Task(
+            "rows",
+            path=path,
+            rows="document",
+            shots=options.shots,
+            examples=examples,
+            wording="question",
+            mode="generate",
+            scoring="squad",
+            limit=options.questions,
+        )
     )
     conversations = [question.prompt(task.worded()) for question in load_questions(task)]
     size = options.batch_size

@@ -92,7 +92,7 @@ def has_end(ids: Tensor, ends: Tensor) -> Tensor:
 
 def _can_leave(receiver: FrozenLM, kwargs: dict[str, Any]) -> bool:
     """Whether several calls of `generate` give what one gives, and end before their limit."""
-    if kwargs.get("eos_token_id", ()) is None:  # no end token, whatever the model has
+    if kwargs.get("eos_token_id", ()) is None:  # the call has no end token, even if the model has one
         return False
     given = {name for name, value in kwargs.items() if value is not None}
     counts = [setting(receiver, kwargs, name) for name in ("num_beams", "num_return_sequences")]
