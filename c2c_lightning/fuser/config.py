@@ -82,8 +82,8 @@ class FuserConfig:
         layer_alignment: `terminal` (as released), `depth` (normalised depth), `upper_half` (the upper halves by depth),
             `correlated` (found by `lightning fit` on its first rows: the sharer layer that predicts the receiver's
             entries best; the map is written into `layer_map`), `answer` (found likewise: the receiver's upper half
-            reads the sharer layers that predict the response best, one or several), or `skip` (terminal; layers
-            without a partner are not fused).
+            reads the sharer layer that predicts the response best), or `skip` (terminal; layers without a partner are
+            not fused).
         layer_map: an explicit map per sharer: one sharer layer per receiver layer, -1 where nothing is fused;
             overrides `layer_alignment`.
         token_alignment: `auto` (identity when the tokenizers agree, else `longest`), `identity`, `first`, `longest`,

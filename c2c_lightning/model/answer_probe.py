@@ -1,19 +1,18 @@
-"""Layer alignment by the answer: the upper half of the receiver reads the sharer layers that know the next token best.
+"""Layer alignment by the answer: the upper half of the receiver reads the sharer layer that knows the next token best.
 
 For each sharer layer a linear map is fitted in closed form, from its values at a token to the receiver's output
-embedding of the response token that follows, and compared on held-out tokens. So the layers are found in which the
-sharer has resolved what the response says, for example from a document that the receiver does not read.
+embedding of the response token that follows, and compared on held-out tokens. So the layer is found in which the sharer
+has resolved what the response says, for example from a document that the receiver does not read.
 
-Axes: F supervised response tokens, H KV heads, D head width, S sharer layers.
+Axes: F supervised response tokens, H KV heads, D head width.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor
 
-from c2c_lightning.alignment.layer_alignment import LayerMap
 from c2c_lightning.data.batch import TrainingBatch
 from c2c_lightning.data.token_batch import TokenBatch
 from c2c_lightning.errors import FuserConfigError, UnsupportedModelError
@@ -22,9 +21,6 @@ from c2c_lightning.model.decode_cache import with_response
 from c2c_lightning.model.frozen_lm import FrozenLM
 from c2c_lightning.model.layer_probe import LEAST_TOKENS, PROBE_TOKENS, REGULARISATION, ProbedLayers
 from c2c_lightning.model.shared_prefix import prefill_prompts
-
-NEARLY_BEST = 0.85
-"""Layers with at least this share of the R^2 of the best one are read too: what they hold differs."""
 
 
 @torch.no_grad()
@@ -86,18 +82,9 @@ def _values_before(sharer: FrozenLM, tokens: TokenBatch, response: Bool[Tensor, 
 
 
 def _best(num_receiver_layers: int, targets: Tensor, values: Sequence[Sequence[Tensor]]) -> ProbedLayers:
-    """The best sharer layers for the receiver's upper half, in order; values by batch and layer."""
+    """The best sharer layer, the lower one of equal ones, for the receiver's upper half; values by batch and layer."""
     layers = [torch.cat(parts)[None] for parts in zip(*values, strict=True)]
     scores = torch.cat([probe_scores(layer, targets[None], REGULARISATION) for layer in layers], 1)
-    first = num_receiver_layers // 2
-    good = _good_layers(scores[0], num_receiver_layers - first)
-    layer_map: LayerMap = [None] * first
-    # In order, each of them equally often.
-    layer_map += [good[n * len(good) // (num_receiver_layers - first)] for n in range(num_receiver_layers - first)]
+    first, best = num_receiver_layers // 2, int(scores.argmax())
+    layer_map = [None if n < first else best for n in range(num_receiver_layers)]
     return ProbedLayers(layer_map, scores.expand(num_receiver_layers, -1))
-
-
-def _good_layers(scores: Float[Tensor, " S"], most: int) -> list[int]:
-    """The best layer and those that are nearly as good, at most `most`, in increasing order."""
-    order: list[int] = scores.argsort(descending=True, stable=True)[:most].tolist()
-    return sorted(layer for layer in order if layer == order[0] or scores[layer] >= NEARLY_BEST * scores[order[0]])
