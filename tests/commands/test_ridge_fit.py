@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from c2c_lightning.cli import main
 from c2c_lightning.data.preprocessing.row_encoder import training_batches
@@ -28,3 +29,17 @@ def test_fit_solves_and_saves(kind: str, tmp_path: Path, monkeypatch: pytest.Mon
     state, tokens = model.prefill(prompt), prompt.plan.one_pass[0].fused_tokens[0]
     own, mapped = (kv[-1].keys[tokens.row, :, tokens.token] for kv in (state.unfused_kv, state.fused_kv))
     assert float((own - mapped).norm() / (own - own.mean(0)).norm()) < 0.9
+
+
+def test_a_map_for_mode_decode_is_fitted_on_responses_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the other modes on prompts alone."""
+    monkeypatch.chdir(tmp_path)
+    weights = []
+    for mode in ("prefill", "prompt", "decode"):
+        arguments = ["--model.fuser.options", '{"num_tokens": 300}', "--model.fuser.fusion_mode", mode]
+        main(["fit", "--config", FIT, "--model.fuser.kind", "ridge", *arguments, "--trainer.default_root_dir", mode])
+        weights.append(load_fuser("run/fuser").fuser.state_dict())
+    prefill, prompt, decode = weights
+    name = "sharers.0.groups.0.values.weight"
+    assert torch.equal(prefill[name], prompt[name])
+    assert not torch.allclose(prefill[name], decode[name])

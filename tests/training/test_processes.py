@@ -28,6 +28,14 @@ LIKE_ONE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "fsdp2": ({"count": 3}, {"strategy": "fsdp2"}),
     "fsdp2_models": ({"count": 3, "unfused": True, "span_order": "one_pass"}, SHARDED),
 }
+CLOSED_FORMS: dict[str, dict[str, Any]] = {
+    f"ridge_{mode}": {
+        "kind": "ridge",
+        "options": {"num_sources": 1, "num_tokens": 64, "trainable": True},
+        "fusion_mode": mode,
+    }
+    for mode in ("prefill", "decode")
+}
 GATES = {"shut": {"gate_init": -1.0}, "noisy": {"gate_noise": "logistic"}}
 ADAM = {"plain": False, "epoch": 2}
 
@@ -57,6 +65,7 @@ def two(models: Path, begun: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     folder = tmp_path_factory.mktemp("two")
     runs = [{"name": name, **common, **own} for name, (common, own) in LIKE_ONE.items()]
     runs += [{"name": name, "count": 2, "strategy": "ddp", **choices} for name, choices in GATES.items()]
+    runs += [{"name": name, "count": 1, "strategy": "ddp", **choices} for name, choices in CLOSED_FORMS.items()]
     runs += [{"name": "begun", "count": 2, "strategy": "fsdp2", **ADAM}]
     runs += [{"name": "resumed", "count": 4, "strategy": "fsdp2", "resume": str(begun), **ADAM}]
     settings = json.dumps([{"models": str(models), "folder": str(folder), **settings} for settings in runs])
@@ -100,6 +109,13 @@ def test_two_processes_are_one_with_the_same_rows(
 def test_gates_that_are_shut_or_noisy(name: str, two: Path) -> None:
     validated = result(two / name)
     assert (validated["val/loss"] == validated["val/loss_receiver"]) == (name == "shut")
+
+
+@pytest.mark.parametrize("name", CLOSED_FORMS)
+def test_the_closed_form_of_one_process_is_that_of_all(name: str, two: Path) -> None:
+    """Each process has other rows, on which it would fit another map."""
+    first, second = (torch.load(two / name / f"process_{rank}.pt", weights_only=True) for rank in range(2))
+    assert difference({"weights": first}, {"weights": second}) == 0
 
 
 def test_a_sharded_runs_checkpoint_is_an_ordinary_one(two: Path, tmp_path: Path) -> None:

@@ -98,6 +98,8 @@ def run(
 ) -> C2CModule:
     """Train, and write a checkpoint, a fuser directory, and weights and validation into `folder`/`name`.
 
+    The weights of each process are written too, where the fuser is not sharded.
+
     Args:
         models: folder of the models.
         folder: where to write.
@@ -128,6 +130,11 @@ def run(
     )
     data = Shared(epoch or count, unfused)
     fit.fit(made, datamodule=data, ckpt_path=resume, weights_only=True)
+    # Before the validation, which begins with the weights of the first process in all.
+    own = made.model.whole_fuser()
+    if own is not None:
+        output.mkdir(parents=True, exist_ok=True)
+        torch.save(own.state_dict(), output / f"process_{fit.global_rank}.pt")
     fit.save_checkpoint(output / "run.ckpt")
     validated = fit.validate(made, datamodule=data, verbose=False)[0]
     fuser = made.model.whole_fuser()
