@@ -60,6 +60,13 @@ def test_the_recipe_is_the_papers(capsys: pytest.CaptureFixture[str]) -> None:
     assert model["fuser"]["hidden_dim"] == 1024  # type: ignore[index]
 
 
+def test_an_identical_sharer_is_loaded_once(capsys: pytest.CaptureFixture[str]) -> None:
+    """Models are shared where their settings are equal."""
+    files = [str(CONFIGS / "fit" / f"{name}.yaml") for name in ("private_text", "private_text_identical")]
+    model = parsed(capsys, "fit", "--config", files[0], "--config", files[1])["model"]
+    assert model["sharers"] == [model["receiver"]]
+
+
 @pytest.mark.parametrize("overlay", ["private_questions", "private_continuations", "closed_book"])
 def test_trainings_over_private_text_are_understood(overlay: str, capsys: pytest.CaptureFixture[str]) -> None:
     files = [str(CONFIGS / "fit" / f"{name}.yaml") for name in ("private_text", overlay)]
