@@ -32,6 +32,15 @@ def test_models_are_not_sharded_by_another_strategy(models: Path, tmp_path: Path
         trainer(tmp_path, 1).fit(made, [])
 
 
+def test_a_closed_form_of_a_sharded_fuser_is_refused(models: Path, tmp_path: Path) -> None:
+    made = module(models, gate_noise="none", kind="ridge", options={"num_sources": 1, "num_tokens": 64})
+    try:
+        with pytest.raises(ConfigurationError, match="sharded fuser"):
+            trainer(tmp_path, 1, strategy=FSDP2Strategy()).fit(made, loader(made, [[1]]))
+    finally:
+        torch.distributed.destroy_process_group()
+
+
 def test_tensor_parallelism_is_refused() -> None:
     strategy = FSDP2Strategy()
     size = SimpleNamespace(size=lambda: 2)

@@ -43,7 +43,9 @@ class FitClosedForm(Callback):
                 texts = _fused_texts(trainer, model)
                 count = fit_closed_form(model, texts, lambda new: progress.advance(task, new))
             if trainer.world_size > 1:
-                model.fuser.load_state_dict(trainer.strategy.broadcast(model.fuser.state_dict()))
+                # On the CPU: what is sent from a GPU arrives on the same GPU.
+                weights = {name: tensor.cpu() for name, tensor in model.fuser.state_dict().items()}
+                model.fuser.load_state_dict(trainer.strategy.broadcast(weights))
             model.is_untrained = False
             logger.info("closed form fitted on %d tokens", count)
         if not any(parameter.requires_grad for parameter in model.fuser.parameters()):
