@@ -38,6 +38,19 @@ def test_links_and_configurations_exist(page: Path) -> None:
     assert not [config for config in configs if not (ROOT / config).exists()]
 
 
+def anchors(page: Path) -> set[str]:
+    """Those of GitHub and MyST: headings in lower case, without punctuation, joined by hyphens."""
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+@pages
+def test_anchors_of_links_exist(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#\s:]*\.md)?#([\w-]+)\)", page.read_text(encoding="utf-8"))
+    assert not [(file, name) for file, name in links if name not in anchors(page.parent / file if file else page)]
+
+
 @pages
 def test_tests_and_modules_that_are_named_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
