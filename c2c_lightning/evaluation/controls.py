@@ -22,6 +22,8 @@ from c2c_lightning.kv.layer import LayerKV, LayerStack
 from c2c_lightning.model.c2c import C2CModel
 from c2c_lightning.responders.base import Answer, OptionScores
 from c2c_lightning.responders.c2c_responder import C2CResponder, SomeSharers
+from c2c_lightning.responders.last_prefill import LastPrefill
+from c2c_lightning.responders.phase_timer import PhaseTimer
 from c2c_lightning.responders.question_prompt import QuestionPrompt
 
 
@@ -54,7 +56,40 @@ class Mismatched(C2CResponder):
         return swap_sharers(super().encode(conversations), super().encode(donors))
 
 
-class Shuffled(C2CResponder):
+class OwnPromptControl(C2CResponder):
+    """A control whose sharers read their own prompts, as those of C2C do.
+
+    Args:
+        model: receiver, sharers and fuser.
+        name: name in reports.
+        measure_latency: as for `C2CResponder`.
+        last: the sharers' caches of the last batch, which several controls of the same questions share.
+    """
+
+    def __init__(
+        self,
+        model: C2CModel,
+        name: str = "c2c",
+        measure_latency: bool = False,
+        last: LastPrefill | None = None,
+    ) -> None:
+        super().__init__(model, name, measure_latency)
+        self.last = last or LastPrefill(model)
+
+    def sharer_kv(self, prompt: PromptBatch, conversations: Sequence[Conversation]) -> list[LayerStack | None]:
+        """The sharers' caches, those of the last batch if it had the same prompts."""
+        return self.last.prefill(prompt)
+
+    def _prefill_sharers(
+        self, conversations: Sequence[Conversation]
+    ) -> tuple[PhaseTimer, PromptBatch, list[LayerStack | None]]:
+        timer, prompt, kv = super()._prefill_sharers(conversations)
+        # The time of a control does not depend on the controls before it.
+        timer.seconds["prefill_sharer"] = max(timer.seconds["prefill_sharer"], self.last.seconds)
+        return timer, prompt, kv
+
+
+class Shuffled(OwnPromptControl):
     """Each fused token reads the sharer token of another one: same content, random order."""
 
     def encode(self, conversations: Sequence[Conversation]) -> PromptBatch:
@@ -73,7 +108,7 @@ def _shuffled(source_index: Tensor, conversations: Sequence[Conversation]) -> Te
     return index
 
 
-class Zero(C2CResponder):
+class Zero(OwnPromptControl):
     """Sharer caches of zeros."""
 
     def sharer_kv(self, prompt: PromptBatch, conversations: Sequence[Conversation]) -> list[LayerStack | None]:
@@ -86,7 +121,7 @@ def _zeros(layer: LayerKV) -> LayerKV:
     return layer.map(torch.zeros_like)
 
 
-class Noise(C2CResponder):
+class Noise(OwnPromptControl):
     """Sharer caches of Gaussian noise with the mean and spread of each layer and head on this prompt."""
 
     def sharer_kv(self, prompt: PromptBatch, conversations: Sequence[Conversation]) -> list[LayerStack | None]:
@@ -137,15 +172,21 @@ def _draw(tensor: Tensor, real: Tensor, generator: torch.Generator) -> Tensor:
     return draws.movedim(0, 1)
 
 
-class GatesClosed(C2CResponder):
+class GatesClosed(OwnPromptControl):
     """All gates closed, compared with the same passes without any sharer: equal bit for bit, or the program is wrong.
 
     The report compares the answers with the bare receiver's too. There they may differ: the released token alignments
     shift the receiver's positions, and several prefill passes round otherwise than one.
     """
 
-    def __init__(self, model: C2CModel, name: str = "c2c:gates_closed", measure_latency: bool = False) -> None:
-        super().__init__(model, name, measure_latency)
+    def __init__(
+        self,
+        model: C2CModel,
+        name: str = "c2c:gates_closed",
+        measure_latency: bool = False,
+        last: LastPrefill | None = None,
+    ) -> None:
+        super().__init__(model, name, measure_latency, last)
         require_gates(model.fuser)
         self.unfused = SomeSharers(model, (), name, measure_latency)
 

@@ -169,6 +169,9 @@ class EvaluationModule(LightningModule):
                 # At once: an interruption costs one batch.
                 self.log_file.append(predictions)
                 self._count(predictions)
+        for bundle in self._bundles:
+            if bundle.c2c is not None:
+                bundle.last_prefill.clear()
         self._show_running_accuracy(batch.benchmark)
 
     def _count(self, predictions: Iterable[Prediction]) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from c2c_lightning.errors import BenchmarkError
-from c2c_lightning.evaluation.controls import GatesClosed, Mismatched, Noise, Shuffled, Zero
+from c2c_lightning.evaluation.controls import GatesClosed, Mismatched, Noise, OwnPromptControl, Shuffled, Zero
 from c2c_lightning.evaluation.mismatched import DonorPool
 from c2c_lightning.evaluation.tasks import Question, Task
 from c2c_lightning.model.c2c import C2CModel
@@ -25,12 +25,11 @@ DEFAULT_RESPONDERS = ("receiver", "sharer", "t2t", "routing", "c2c")
 #: Run wherever C2C does, unless `controls` is set: without them no gain is known to come from the sharer's cache.
 DEFAULT_CONTROLS: tuple[ControlName, ...] = ("mismatched", "gates_closed")
 
-# `mismatched` needs donors and is built apart.
-_CONTROLS: dict[str, type[C2CResponder]] = {
+# The others need donors (`mismatched`) or another model (`self`).
+_OWN_PROMPT_CONTROLS: dict[str, type[OwnPromptControl]] = {
     "shuffled": Shuffled,
     "zero": Zero,
     "noise": Noise,
-    "self": C2CResponder,
     "gates_closed": GatesClosed,
 }
 
@@ -117,10 +116,10 @@ def build_participants(
             responder = factory.build(models, measure_latency=plan.measure_latency)
             participants.append(Participant(factory.name, 0, responder, number))
     for control in plan.control_names:
-        for number, model in enumerate([self_c2c] if control == "self" else [models.fused for models in bundles]):
-            assert model is not None
+        itself = [ModelBundle(bundles[0].receiver, (bundles[0].receiver,), self_c2c)]
+        for number, models in enumerate(itself if control == "self" else bundles):
             try:
-                participants += _control(control, model, number, plan, benchmark, questions)
+                participants += _control(control, models, number, plan, benchmark, questions)
             except BenchmarkError as problem:
                 if plan.controls is not None:
                     raise
@@ -130,16 +129,19 @@ def build_participants(
 
 def _control(
     control: str,
-    model: C2CModel,
+    models: ModelBundle,
     fuser: int,
     plan: EvaluationPlan,
     benchmark: Task,
     questions: Sequence[Question],
 ) -> list[Participant]:
     """A control with one fuser; BenchmarkError where the fuser or the questions do not allow it."""
-    name, latency = f"c2c:{control}", plan.measure_latency
+    name, latency, model = f"c2c:{control}", plan.measure_latency, models.fused
+    if control == "self":
+        return [Participant(name, 0, C2CResponder(model, name, latency), fuser)]
     if control != "mismatched":
-        return [Participant(name, 0, _CONTROLS[control](model, name, latency), fuser)]
+        responder = _OWN_PROMPT_CONTROLS[control](model, name, latency, models.last_prefill)
+        return [Participant(name, 0, responder, fuser)]
     pool = DonorPool([question.prompt(benchmark.worded()) for question in questions])
     draws = range(max(1, plan.mismatched_draws))
     return [Participant(name, draw, Mismatched(model, pool, draw, name, latency), fuser) for draw in draws]

@@ -2,12 +2,14 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 from c2c_lightning.errors import BenchmarkError
 from c2c_lightning.model.c2c import C2CModel
 from c2c_lightning.model.frozen_lm import FrozenLM
 from c2c_lightning.responders.base import Responder
+from c2c_lightning.responders.last_prefill import LastPrefill
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,11 @@ class ModelBundle:
         if self.c2c is None:
             raise BenchmarkError("C2C and its controls need a fuser: give `fuser`, or leave them out of `responders`.")
         return self.c2c
+
+    @cached_property
+    def last_prefill(self) -> LastPrefill:
+        """The sharers' caches of the last batch, for the controls of this fused model."""
+        return LastPrefill(self.fused)
 
 
 class ResponderFactory(ABC):

@@ -3,6 +3,7 @@
 import copy
 from dataclasses import replace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ from c2c_lightning.kv.layer import LayerKV
 from c2c_lightning.model.c2c import C2CModel
 from c2c_lightning.model.load_lm import load_frozen
 from c2c_lightning.responders.c2c_responder import C2CResponder
+from c2c_lightning.responders.last_prefill import LastPrefill
 from c2c_lightning.responders.question_prompt import QuestionPrompt
 from c2c_lightning.responders.single_model import ReceiverOnly
 from tests.evaluation.conftest import fused_pair
@@ -102,6 +104,39 @@ def test_every_control_changes_the_answers(c2c: C2CModel, questions: Any) -> Non
     right = texts(C2CResponder(c2c), questions)
     for control in controls(c2c, questions):
         assert texts(control, questions) != right, control.name
+
+
+@pytest.mark.parametrize("fusion_mode", ["prefill", "prompt", "decode"])
+def test_controls_share_one_prefill_of_the_sharers(
+    fusion_mode: Any, questions: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = fused_pair()
+    model.fuser.config = replace(model.fuser.config, fusion_mode=fusion_mode)
+    kinds = [Shuffled, Zero, Noise, GatesClosed]
+    alone = [kind(model).respond(questions, **GREEDY) for kind in kinds]
+    options = [["Velmora", "a city"]] * len(questions)
+    scores = [kind(model).score(questions, options) for kind in kinds]
+    passes = Mock(wraps=model.prefill_sharers)
+    monkeypatch.setattr(model, "prefill_sharers", passes)
+    last = LastPrefill(model)
+    together = [kind(model, last=last) for kind in kinds]
+    for expected, control in zip(alone, together, strict=True):
+        assert [a.text for a in control.respond(questions, **GREEDY)] == [a.text for a in expected]
+    # `GatesClosed` prefills no sharer, (), for the passes that it compares with.
+    assert [call.args[1:] for call in passes.call_args_list] == [(), ((),)]
+    for wanted, control in zip(scores, together, strict=True):
+        assert [s.log_probabilities for s in control.score(questions, options)] == [s.log_probabilities for s in wanted]
+    assert [call.args[1:] for call in passes.call_args_list] == [(), ((),), ((),)]
+    together[0].respond(questions[:2], **GREEDY)
+    assert [call.args[1:] for call in passes.call_args_list] == [(), ((),), ((),), ()]
+
+
+def test_a_control_that_reuses_a_prefill_reports_its_time(c2c: C2CModel, questions: Any) -> None:
+    last = LastPrefill(c2c)
+    Zero(c2c, last=last).respond(questions, **GREEDY)
+    last.seconds = 40.0
+    answer = Noise(c2c, last=last).respond(questions, **GREEDY)[0]
+    assert (answer.phases or {})["prefill_sharer"] == 40.0 / len(questions)
 
 
 def test_an_answer_alone_is_the_answer_in_a_batch(c2c: C2CModel, questions: Any) -> None:

@@ -54,6 +54,15 @@ def test_the_sharers_answer_as_message(models: Any, questions: Any) -> None:
     assert t2t.respond(questions[:1], **GREEDY)[0].text == models[0].respond([turns], **GREEDY)[0].text
 
 
+def test_the_bare_question_as_message_prompt_gives_the_sharers_answer(models: Any) -> None:
+    context = {"role": "system", "content": "The capital of Arlen is Velmora."}
+    question = {"role": "user", "content": "What is it?"}
+    prompt = QuestionPrompt([question], sharer=[context, question])
+    bare, answer = TextToText(*models, "{question}"), AnswerAsMessage(*models)
+    assert bare.request(prompt) == answer.request(prompt)
+    assert bare.turns(prompt, "Velmora") == answer.turns(prompt, "Velmora")
+
+
 def test_scores_come_after_the_three_turns(models: Any, questions: Any) -> None:
     t2t = TextToText(*models, message_max_new_tokens=4)
     score = t2t.score(questions[:1], [["Velmora", "a city"]])[0]
