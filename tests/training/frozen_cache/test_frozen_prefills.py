@@ -148,6 +148,23 @@ def test_a_text_that_rows_begin_with_is_computed_once_and_entries_depend_on_no_o
     assert all(torch.equal(mine, other) for mine, other in zip(*found, strict=True))
 
 
+def test_rows_after_a_common_text_are_one_pass_in_half_precision() -> None:
+    model = build("prompt")
+    for lm in (model.receiver, *model.sharers):
+        lm.model.bfloat16()
+    rows = batch(model.encoder, [0, 1, 2, 3])
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = losses(model, [rows])
+        sampled = kept_rows(model, rows)[0][0]
+        prefix = CommonPrefix.of(model.sharers[0], sampled, model.fuser.sharers[0].num_sharer_layers)
+        keep(model).models[0].prefix = prefix
+        with mock.patch.object(model.sharers[0], "prefill", side_effect=model.sharers[0].prefill) as prefill:
+            found = losses(model, [rows])
+    assert prefix is not None
+    assert [len(call.args[0]) for call in prefill.call_args_list] == [1, 4]
+    torch.testing.assert_close(found, expected, rtol=2e-2, atol=2e-2)
+
+
 def test_rows_with_little_in_common_have_no_prefix() -> None:
     model = build()
     one, other = kept_rows(model, batch(model.encoder, [0, 1]))[0][0]
