@@ -3,12 +3,13 @@
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from c2c_lightning.alignment.chat_renderer import ChatRenderer, RenderedChat, TemplateKwargs
 from c2c_lightning.alignment.content_spans import Messages, MessageSpan, content_text
 from c2c_lightning.alignment.span_alignment import close_gaps
-from c2c_lightning.errors import AlignmentError
+from c2c_lightning.errors import AlignmentError, PromptError
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,22 @@ class ChatTokenizer:
             # GPT-2 names a begin token, for example, but its tokenizer never writes one.
             kwargs.setdefault("bos_token", "")
         self.renderer = ChatRenderer(tokenizer, plain_template, kwargs)
+
+    @cached_property
+    def next_turn(self) -> str:
+        """Text that begins the user's turn after an answer, for a template that marks turns by text; else empty.
+
+        No end token need follow the answers of a base model: it writes the next turns, too.
+        """
+        answered = [("user", "one"), ("assistant", "two"), ("user", "three")]
+        try:
+            chat = self.renderer.render([{"role": role, "content": text} for role, text in answered], False)
+        except PromptError:
+            return ""
+        _, answer, question = chat.spans
+        text = chat.text[answer.end : question.start].rstrip()
+        ids = self.tokenizer(text, add_special_tokens=False).input_ids
+        return "" if self._special_ids.intersection(ids) else text
 
     def encode(
         self,

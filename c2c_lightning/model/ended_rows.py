@@ -13,7 +13,7 @@ from transformers.cache_utils import Cache
 
 from c2c_lightning.data.batch import PromptBatch, TokenBatch
 from c2c_lightning.model.frozen_lm import FrozenLM
-from c2c_lightning.model.generation import end_tokens, generate, new_tokens, pad_id, room_behind, setting
+from c2c_lightning.model.generation import end_tokens, generate, new_tokens, padding, room_behind, setting
 
 #: Arguments whose meaning does not depend on where a call of `generate` begins.
 _PLAIN = {"max_new_tokens", "do_sample", "eos_token_id", "pad_token_id"}
@@ -79,7 +79,7 @@ def generate_rows(receiver: FrozenLM, prompt: PromptBatch, cache: Cache, **kwarg
         wanted = (wanted if room is None else min(wanted, room)) - (ids.shape[1] - begin)
         room = None
         if not len(going) or wanted < 1:
-            return _joined(parts, _padding(receiver, kwargs))
+            return _joined(parts, padding(receiver, kwargs))
         tokens = tokens.append(TokenBatch(ids[:, begin:])).rows(going.cpu())
         cache.reorder_cache(going)  # type: ignore[arg-type]
         rows = rows[going.cpu()]
@@ -104,11 +104,6 @@ def _can_leave(receiver: FrozenLM, kwargs: dict[str, Any]) -> bool:
         and not any(setting(receiver, kwargs, name) for name in _WHOLE_CALL)
         and bool(end_tokens(receiver, kwargs))
     )
-
-
-def _padding(receiver: FrozenLM, kwargs: dict[str, Any]) -> int:
-    pad = setting(receiver, kwargs, "pad_token_id")
-    return pad_id(receiver) if pad is None else int(pad)
 
 
 def _joined(parts: list[tuple[Tensor, Tensor]], pad: int) -> Tensor:

@@ -148,6 +148,12 @@ def end_tokens(receiver: FrozenLM, kwargs: dict[str, Any] | None = None) -> set[
     return set() if end is None else {end} if isinstance(end, int) else set(map(int, end))
 
 
+def padding(receiver: FrozenLM, kwargs: dict[str, Any] | None = None) -> int:
+    """The token that follows ended answers: that of the call or of the model, else that of its tokenizer."""
+    pad = setting(receiver, kwargs or {}, "pad_token_id")
+    return pad_id(receiver) if pad is None else int(pad)
+
+
 def pad_id(receiver: FrozenLM) -> int:
     """The padding token, or the end token where a tokenizer has none."""
     tokenizer: Any = receiver.tokenizer

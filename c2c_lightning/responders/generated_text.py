@@ -7,7 +7,7 @@ from torch import Tensor
 from transformers import LogitsProcessor
 
 from c2c_lightning.model.frozen_lm import FrozenLM
-from c2c_lightning.model.generation import end_tokens
+from c2c_lightning.model.generation import end_tokens, padding, setting
 from c2c_lightning.responders.base import Answer
 
 
@@ -43,14 +43,15 @@ class ChosenLogProbabilities(LogitsProcessor):
 def decode_answers(
     lm: FrozenLM, new_ids: Tensor, kwargs: dict[str, Any], recorder: ChosenLogProbabilities | None = None
 ) -> list[Answer]:
-    """Answers from ids (batch, new), which are padded after the end token that the model or `kwargs` sets."""
-    ends = end_tokens(lm, kwargs)
+    """Answers from ids (batch, new), which are padded after an end token or a stop string of the model or `kwargs`."""
+    ends, pad = end_tokens(lm, kwargs), padding(lm, kwargs) if setting(lm, kwargs, "stop_strings") else None
     log_probabilities = None if recorder is None else recorder.finish(new_ids)
     tokenizer: Any = lm.tokenizer
     answers = []
     for row, ids in enumerate(new_ids.tolist()):
         # The padding token may be the end token, so the length is that of the first end token.
-        length = next((n + 1 for n, token in enumerate(ids) if token in ends), len(ids))
+        width = max((n + 1 for n, token in enumerate(ids) if token != pad), default=0)
+        length = next((n + 1 for n, token in enumerate(ids) if token in ends), width)
         text = tokenizer.decode(ids[:length], skip_special_tokens=True)
         mean = None if log_probabilities is None else float(log_probabilities[row, :length].mean())
         answers.append(Answer(text, length, mean))

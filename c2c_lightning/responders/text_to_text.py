@@ -55,10 +55,17 @@ class TextToText:
         return {"role": "user", "content": fill(self.message_prompt, question=question)}
 
     def messages(self, conversations: Sequence[Conversation], **generate_kwargs: Any) -> list[Answer]:
-        """The sharer's messages, whose length limit is independent of the answer's."""
+        """The sharer's messages, whose length limit is independent of the answer's.
+
+        A message ends where the sharer begins another turn, as base models do.
+        """
         # transformers prefers `max_new_tokens` to `max_length`, but warns if both are set.
-        limits = {"max_length": None, "max_new_tokens": self.message_max_new_tokens}
-        return self.sharer.respond([self.request(c) for c in conversations], **(generate_kwargs | limits))
+        limits: dict[str, Any] = {"max_length": None, "max_new_tokens": self.message_max_new_tokens}
+        next_turn = self.sharer.encoder.receiver_tokenizer.next_turn
+        if next_turn:
+            limits["stop_strings"] = [*(generate_kwargs.get("stop_strings") or ()), next_turn]
+        messages = self.sharer.respond([self.request(c) for c in conversations], **(generate_kwargs | limits))
+        return [replace(message, text=_before(message.text, next_turn)) for message in messages]
 
     def respond(self, conversations: Sequence[Conversation], **generate_kwargs: Any) -> list[Answer]:
         """Answer a batch; `generate_kwargs` are for both models, `max_new_tokens` for the answer alone."""
@@ -92,6 +99,11 @@ class AnswerAsMessage(TextToText):
     def turns(self, conversation: Conversation, message: str) -> Conversation:
         """The question, the sharer's answer, and the question again."""
         return [*conversation, _assistant(message), conversation[-1]]
+
+
+def _before(text: str, end: str) -> str:
+    """The text in front of the first `end`, which may be empty for none."""
+    return text.split(end, 1)[0] if end else text
 
 
 def _assistant(message: str) -> dict[str, str]:

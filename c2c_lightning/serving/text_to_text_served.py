@@ -85,7 +85,9 @@ class TextToTextServed(ServedModel):
         """The message of an answer, which ends with it."""
         room = answer_room(self.sharers[0], row.prompt.encoded)
         limit = min(self.turns.message_max_new_tokens, room)
-        settings = AnswerSettings(limit, row.settings.temperature, row.settings.top_p, row.settings.seed)
+        next_turn = self.sharer_alone.encoder.receiver_tokenizer.next_turn
+        stop = (next_turn,) if next_turn else ()
+        settings = AnswerSettings(limit, row.settings.temperature, row.settings.top_p, row.settings.seed, stop)
 
         def forward(event: RowEvent) -> None:
             if row.listener is not None and event.text:

@@ -6,11 +6,14 @@ import pytest
 
 from c2c_lightning.errors import BenchmarkError
 from c2c_lightning.model.frozen_lm import FrozenLM
+from c2c_lightning.model.lm_spec import LMSpec
+from c2c_lightning.responders.base import Answer
 from c2c_lightning.responders.prompt_texts import TEXT_3
 from c2c_lightning.responders.question_prompt import QuestionPrompt
 from c2c_lightning.responders.routing import Routing
 from c2c_lightning.responders.single_model import SingleModel
 from c2c_lightning.responders.text_to_text import AnswerAsMessage, TextToText
+from tests.tiny import tiny_pair
 
 GREEDY: dict[str, Any] = {"max_new_tokens": 4, "do_sample": False}
 
@@ -61,6 +64,34 @@ def test_the_bare_question_as_message_prompt_gives_the_sharers_answer(models: An
     bare, answer = TextToText(*models, "{question}"), AnswerAsMessage(*models)
     assert bare.request(prompt) == answer.request(prompt)
     assert bare.turns(prompt, "Velmora") == answer.turns(prompt, "Velmora")
+
+
+class Says(SingleModel):
+    """A model that gives the same text for every conversation, and keeps the arguments of its last call."""
+
+    text = ""
+
+    def respond(self, conversations: Any, **kwargs: Any) -> list[Answer]:
+        self.kwargs = kwargs
+        return [Answer(self.text) for _ in conversations]
+
+
+@pytest.mark.parametrize(
+    ("template", "end"), [("question_answer", "\n\nQuestion:"), ("dialogue", "\nUser:"), ("plain", ""), ("text", "")]
+)
+def test_a_message_ends_where_a_base_model_begins_the_next_turn(models: Any, template: str, end: str) -> None:
+    model, tokenizer = tiny_pair("llama")
+    lm = FrozenLM(model, tokenizer, LMSpec("tiny", prompt_template=template))
+    sharer = Says(lm)
+    sharer.text = f" Velmora{end} Who?" if end else " Velmora\nWho?"
+    question = [{"role": "user", "content": "What is it?"}]
+    message = TextToText(models[0], sharer).messages([question], max_new_tokens=4, stop_strings=["#"])[0]
+    assert message.text == (" Velmora" if end else " Velmora\nWho?")
+    assert sharer.kwargs["stop_strings"] == (["#", end] if end else ["#"])
+
+
+def test_messages_of_a_chat_model_end_by_its_end_token_alone(models: Any) -> None:
+    assert [model.encoder.receiver_tokenizer.next_turn for model in models] == ["", ""]
 
 
 def test_scores_come_after_the_three_turns(models: Any, questions: Any) -> None:
