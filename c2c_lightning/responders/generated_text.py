@@ -43,8 +43,11 @@ class ChosenLogProbabilities(LogitsProcessor):
 def decode_answers(
     lm: FrozenLM, new_ids: Tensor, kwargs: dict[str, Any], recorder: ChosenLogProbabilities | None = None
 ) -> list[Answer]:
-    """Answers from ids (batch, new), which are padded after an end token or a stop string of the model or `kwargs`."""
-    ends, pad = end_tokens(lm, kwargs), padding(lm, kwargs) if setting(lm, kwargs, "stop_strings") else None
+    """Answers from ids (batch, new), which are padded after the end that the model or `kwargs` sets."""
+    ends = end_tokens(lm, kwargs)
+    stops = kwargs.get("stopping_criteria") or setting(lm, kwargs, "stop_strings")
+    # Rows that such a criterion ends are padded without an end token.
+    pad = padding(lm, kwargs) if stops else None
     log_probabilities = None if recorder is None else recorder.finish(new_ids)
     tokenizer: Any = lm.tokenizer
     answers = []

@@ -6,6 +6,7 @@ from typing import Any
 
 from c2c_lightning.data.messages import Conversation
 from c2c_lightning.responders.base import Answer, OptionScores, Responder
+from c2c_lightning.responders.next_turn import NextTurn
 from c2c_lightning.responders.prompt_texts import TEXT_3, fill
 from c2c_lightning.responders.question_prompt import QuestionPrompt
 from c2c_lightning.responders.single_model import AnyReply, SingleModel
@@ -63,7 +64,8 @@ class TextToText:
         limits: dict[str, Any] = {"max_length": None, "max_new_tokens": self.message_max_new_tokens}
         next_turn = self.sharer.encoder.receiver_tokenizer.next_turn
         if next_turn:
-            limits["stop_strings"] = [*(generate_kwargs.get("stop_strings") or ()), next_turn]
+            others = generate_kwargs.get("stopping_criteria") or ()
+            limits["stopping_criteria"] = [*others, NextTurn(self.sharer.lm.tokenizer, next_turn)]
         messages = self.sharer.respond([self.request(c) for c in conversations], **(generate_kwargs | limits))
         return [replace(message, text=_before(message.text, next_turn)) for message in messages]
 

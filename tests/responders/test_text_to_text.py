@@ -8,6 +8,7 @@ from c2c_lightning.errors import BenchmarkError
 from c2c_lightning.model.frozen_lm import FrozenLM
 from c2c_lightning.model.lm_spec import LMSpec
 from c2c_lightning.responders.base import Answer
+from c2c_lightning.responders.next_turn import NextTurn
 from c2c_lightning.responders.prompt_texts import TEXT_3
 from c2c_lightning.responders.question_prompt import QuestionPrompt
 from c2c_lightning.responders.routing import Routing
@@ -85,9 +86,22 @@ def test_a_message_ends_where_a_base_model_begins_the_next_turn(models: Any, tem
     sharer = Says(lm)
     sharer.text = f" Velmora{end} Who?" if end else " Velmora\nWho?"
     question = [{"role": "user", "content": "What is it?"}]
-    message = TextToText(models[0], sharer).messages([question], max_new_tokens=4, stop_strings=["#"])[0]
+    message = TextToText(models[0], sharer).messages([question], max_new_tokens=4)[0]
     assert message.text == (" Velmora" if end else " Velmora\nWho?")
-    assert sharer.kwargs["stop_strings"] == (["#", end] if end else ["#"])
+    assert [criterion.text for criterion in sharer.kwargs.get("stopping_criteria", [])] == ([end] if end else [])
+
+
+def test_a_message_is_generated_up_to_the_next_turn(models: Any, questions: Any) -> None:
+    whole = models[1].respond(questions, max_new_tokens=12, do_sample=False)
+    ids = [models[1].lm.tokenizer(answer.text, add_special_tokens=False).input_ids for answer in whole]
+    text = models[1].lm.tokenizer.decode(ids[0][4:6])
+    stop = NextTurn(models[1].lm.tokenizer, text)
+    cut = models[1].respond(questions, max_new_tokens=12, do_sample=False, stopping_criteria=[stop])
+    for answer, longer in zip(cut, whole, strict=True):
+        assert longer.text.startswith(answer.text)
+        assert (text in answer.text) == (text in longer.text)
+        assert answer.new_tokens <= longer.new_tokens
+    assert cut[0].new_tokens < whole[0].new_tokens
 
 
 def test_messages_of_a_chat_model_end_by_its_end_token_alone(models: Any) -> None:
