@@ -69,8 +69,11 @@ class ChatTokenizer:
             chat = self.renderer.render([{"role": role, "content": text} for role, text in answered], False)
         except PromptError:
             return ""
-        _, answer, question = chat.spans
-        text = chat.text[answer.end : question.start].rstrip()
+        ends = [span.end for span in chat.spans if span.message == 1]
+        starts = [span.start for span in chat.spans if span.message == 2]
+        if not ends or not starts:  # a template may leave turns out
+            return ""
+        text = chat.text[ends[-1] : starts[0]].rstrip()
         ids = self.tokenizer(text, add_special_tokens=False).input_ids
         return "" if self._special_ids.intersection(ids) else text
 

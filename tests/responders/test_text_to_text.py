@@ -78,7 +78,14 @@ class Says(SingleModel):
 
 
 @pytest.mark.parametrize(
-    ("template", "end"), [("question_answer", "\n\nQuestion:"), ("dialogue", "\nUser:"), ("plain", ""), ("text", "")]
+    ("template", "end"),
+    [
+        ("question_answer", "\n\nQuestion:"),
+        ("dialogue", "\nUser:"),
+        ("plain", ""),
+        ("text", ""),
+        ("{{ messages[-1]['content'] }}!", ""),
+    ],
 )
 def test_a_message_ends_where_a_base_model_begins_the_next_turn(models: Any, template: str, end: str) -> None:
     model, tokenizer = tiny_pair("llama")
