@@ -23,6 +23,7 @@ from c2c_lightning.fuser.config import FuserConfig
 from c2c_lightning.model.c2c import C2CModel
 from c2c_lightning.model.lm_spec import LMSpec
 from c2c_lightning.model.load_lm import load_frozen
+from c2c_lightning.responders.last_prefill import LastPrefill
 from c2c_lightning.responders.registry import C2C, T2T, ConfidenceRouting, Receiver
 from c2c_lightning.responders.responder_factory import ModelBundle
 from c2c_lightning.responders.single_model import ReceiverOnly
@@ -174,6 +175,21 @@ def test_c2c_and_its_controls_from_fuser_directories(tmp_path: Path, mode: Any) 
     # Each fuser by itself gives the same answers.
     alone = evaluate(tmp_path / "alone", mine(tmp_path, mode=mode), fuser=fusers[1], responders=["c2c"])
     assert alone["benchmarks"]["mine"]["responders"]["c2c"]["accuracy"] == lines["c2c"]["accuracy_by_fuser"][1]
+
+
+def test_no_cache_of_a_control_is_kept_after_its_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[LastPrefill] = []
+    prefill = LastPrefill.prefill
+
+    def recorded(self: LastPrefill, prompt: Any) -> Any:
+        used.append(self)
+        return prefill(self, prompt)
+
+    monkeypatch.setattr(LastPrefill, "prefill", recorded)
+    [fuser] = saved(tmp_path)
+    evaluate(tmp_path / "out", mine(tmp_path), fuser=fuser, responders=["receiver"], controls=["zero", "gates_closed"])
+    assert len({id(last) for last in used}) == 1
+    assert used[0]._kv == []
 
 
 @pytest.mark.parametrize("alignment", ["longest", "first", "auto"])
